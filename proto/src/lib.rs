@@ -4,6 +4,7 @@
 //! it takes from outside may be any bytes at all: nothing here panics on input or allocates more than
 //! the input's size.
 
+pub mod checkpoint;
 pub mod entry;
 pub mod error;
 pub mod hash;
