@@ -88,8 +88,8 @@ impl Checkpoint {
 
     /// The tree's root.
     #[must_use]
-    pub const fn root(&self) -> &Digest {
-        &self.root
+    pub const fn root(&self) -> Digest {
+        self.root
     }
 
     /// Lines of others, without their line feeds, in order.
@@ -193,7 +193,7 @@ impl VerifiedCheckpoint {
 
     /// The tree's root.
     #[must_use]
-    pub const fn root(&self) -> &Digest {
+    pub const fn root(&self) -> Digest {
         self.checkpoint.root()
     }
 
@@ -294,7 +294,7 @@ mod tests {
         let note = signed(7);
         let opened = open(&note, &[]).unwrap();
         assert_eq!((opened.origin(), opened.size()), (ORIGIN, Size(7)));
-        assert_eq!((opened.root(), opened.note()), (&sha256(b"root"), note.as_str()));
+        assert_eq!((opened.root(), opened.note()), (sha256(b"root"), note.as_str()));
         assert!(opened.cosignatures().is_empty());
         let forged = note.replace("\n7\n", "\n8\n");
         assert!(matches!(

@@ -9,8 +9,9 @@ use std::{fmt, str};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use sha2::{Digest as _, Sha256};
 
-use crate::{error::KeyError, hash};
+use crate::error::KeyError;
 
 /// The first 4 bytes of `SHA-256(name || 0x0A || type || public key)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,15 +88,29 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// The id of the key `public_key` (32 bytes) with a type and a name.
+/// The id of a public key with a type and a name.
 #[must_use]
-pub fn key_id(name: &str, key_type: KeyType, public_key: &[u8; 32]) -> KeyId {
-    let mut named = Vec::with_capacity(name.len() + 2 + public_key.len());
-    named.extend_from_slice(name.as_bytes());
-    named.extend_from_slice(&[b'\n', key_type.byte()]);
-    named.extend_from_slice(public_key);
-    let [a, b, c, d, ..] = *hash::sha256(&named).as_bytes();
+pub fn key_id(name: &str, key_type: KeyType, public_key: &VerifyingKey) -> KeyId {
+    let mut hasher = Sha256::new();
+    hasher.update(name);
+    hasher.update([b'\n', key_type.byte()]);
+    hasher.update(public_key.as_bytes());
+    let [a, b, c, d, ..]: [u8; 32] = hasher.finalize().into();
     KeyId([a, b, c, d])
+}
+
+/// Reads an Ed25519 public key: exactly 32 bytes.
+///
+/// # Errors
+///
+/// [`KeyError::PublicKey`] unless the bytes are the canonical encoding of a point that is not of small
+/// order.
+pub fn parse_public_key(bytes: &[u8]) -> Result<VerifyingKey, KeyError> {
+    let bytes = bytes.try_into().map_err(|_| KeyError::PublicKey)?;
+    VerifyingKey::from_bytes(bytes)
+        .ok()
+        .filter(|key| !key.is_weak() && key.to_edwards().compress().as_bytes() == bytes)
+        .ok_or(KeyError::PublicKey)
 }
 
 /// Whether `name` can name a key: not empty, no Unicode space, no `+`, no control character.
@@ -110,14 +125,9 @@ impl VerifierKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError::Name`] for a name that [`is_key_name`] refuses; [`KeyError::PublicKey`] unless the
-    /// bytes are the canonical encoding of a point that is not of small order.
+    /// [`KeyError::Name`] for a name that [`is_key_name`] refuses; else as [`parse_public_key`].
     pub fn new(name: &str, key_type: KeyType, public_key: &[u8; 32]) -> Result<Self, KeyError> {
-        let point = VerifyingKey::from_bytes(public_key).map_err(|_| KeyError::PublicKey)?;
-        if point.is_weak() || point.to_edwards().compress().to_bytes() != *public_key {
-            return Err(KeyError::PublicKey);
-        }
-        Self::from_point(name, key_type, point)
+        Self::from_point(name, key_type, parse_public_key(public_key)?)
     }
 
     /// Reads `<name>+<8 hex digits of the key id>+<base64(type || public key)>`.
@@ -168,7 +178,7 @@ impl VerifierKey {
         if !is_key_name(name) {
             return Err(KeyError::Name);
         }
-        let id = key_id(name, key_type, point.as_bytes());
+        let id = key_id(name, key_type, &point);
         Ok(Self { name: name.to_owned(), key_type, id, public_key: point })
     }
 
@@ -242,6 +252,12 @@ impl Signer {
     #[must_use]
     pub const fn verifier(&self) -> &VerifierKey {
         &self.verifier
+    }
+
+    /// The private key itself, for signatures of other forms.
+    #[must_use]
+    pub const fn signing_key(&self) -> &SigningKey {
+        &self.key
     }
 
     /// Signs the bytes as they stand.
