@@ -178,16 +178,14 @@ class Auditor:
         answer = self.audit.GetConsistencyProof(request, timeout=CALL_SECONDS_MAX)
         check_consistency(old.size, new.size, old.root, new.root, list(answer.path))
 
-    def verify_log(self, head: Checkpoint) -> tuple[dict[int, bytes], dict[str, int]]:
-        """Verifies every entry below `head`; returns the events, and where each source registered.
+    def verify_log(self, head: Checkpoint) -> tuple["Registry", dict[int, bytes]]:
+        """Verifies every entry below `head`; returns the sources and the events.
 
-        Seals are checked with the keys that the log itself registers: those of entry 0, whose
-        `ledger_vkey` must be the one that the auditor holds, and those of each REGISTERED event. A
-        full verifier also checks that whoever registered a source was entitled to.
+        Keeps the events in memory for the sake of the demonstration only.
         """
-        log, events, registered = LogCheck(self.ledger.name, {}), {}, {}
+        registry, events = Registry(self.ledger), {}
+        log = LogCheck(self.ledger.name, registry.keys)
         request = audit_pb2.ReadEntriesRequest(end_index=head.size, with_events=True)
-        first_unsealed = 0
         for answer in self.audit.ReadEntries(request, timeout=CALL_SECONDS_MAX):
             run = answer.run
             require(run.first_index == log.tree.size, "the run does not follow the one before")
@@ -195,41 +193,65 @@ class Auditor:
                 index = log.tree.size
                 events[index] = event
                 if index == 0:
-                    log.keys.update(self.genesis_keys(event))
-                if log.append(entry, event):  # the batch's seal holds: its events may be believed
-                    for sealed in range(first_unsealed, index + 1):
-                        self.register(sealed, events[sealed], log.keys, registered)
-                    first_unsealed = index + 1
+                    registry.begin(event)
+                for sealed in log.append(entry, event):
+                    registry.apply(sealed.index, sealed.source, events[sealed.index])
         log.finish(head)
-        return events, registered
+        return registry, events
 
-    def genesis_keys(self, event: bytes) -> dict[str, bytes]:
+
+class Registry:
+    """Who may record, as the log itself says: no word of the server's is needed.
+
+    Entry 0 names the ledger's own source and the governance sources. Every other source is
+    registered by an event: sealed by governance or by an ancestor, or sealed by the ledger upon
+    signatures that the event carries. What roles allow, and leaving, are left out here.
+    """
+
+    def __init__(self, ledger: VerifierKey):
+        self.ledger = ledger
+        self.genesis = event_pb2.Genesis()
+        self.keys: dict[str, bytes] = {}
+        self.registered_at: dict[str, int] = {}
+
+    def begin(self, event: bytes) -> None:
         change = event_pb2.Event.FromString(event).control_change
         require(change.kind == event_pb2.CONTROL_KIND_GENESIS, "entry 0 is not a genesis")
-        genesis = event_pb2.Genesis.FromString(change.content)
-        require(genesis.origin == self.ledger.name, "genesis of another ledger")
-        vkey = VerifierKey.parse(genesis.ledger_vkey)
+        self.genesis = event_pb2.Genesis.FromString(change.content)
+        require(self.genesis.origin == self.ledger.name, "genesis of another ledger")
+        vkey = VerifierKey.parse(self.genesis.ledger_vkey)
         require(vkey == self.ledger, "genesis names another ledger key")
-        return {one.name: one.public_key for one in [genesis.ledger_source, *genesis.governance]}
+        for source in [self.genesis.ledger_source, *self.genesis.governance]:
+            self.keys[source.name] = source.public_key
+            self.registered_at[source.name] = 0
 
-    def register(
-        self, index: int, event: bytes, keys: dict[str, bytes], registered: dict[str, int]
-    ) -> None:
+    def apply(self, index: int, sealer: str, event: bytes) -> None:
         status = event_pb2.Event.FromString(event).source_status
         if status.phase != event_pb2.SOURCE_PHASE_REGISTERED:
             return
-        if status.HasField("enrolment"):  # not by governance: the source's own signature is there
-            heartbeat_ns = status.heartbeat_interval.ToNanoseconds()
-            roles, name = list(status.roles), status.source
-            public_key, enrolment = status.public_key, status.enrolment
-            message = enrolment_message(self.ledger.name, name, public_key, roles, heartbeat_ns)
-            check_signature(public_key, enrolment.possession, message, f"enrolment of {name}")
-            if enrolment.parent:
-                parent = keys.get(enrolment.parent, b"")
-                require(name.startswith(enrolment.parent + "/"), f"{name} lies elsewhere")
-                check_signature(parent, enrolment.parent_signature, message, enrolment.parent)
-        keys[status.source] = status.public_key
-        registered[status.source] = index
+        name = status.source
+        require(name not in self.keys, f"{name} is registered again at index {index}")
+        if sealer == self.genesis.ledger_source.name:
+            self.check_enrolment(status)
+        elif sealer not in {source.name for source in self.genesis.governance}:
+            require(name.startswith(sealer + "/"), f"{sealer} may not register {name}")
+        self.keys[name] = status.public_key
+        self.registered_at[name] = index
+
+    def check_enrolment(self, status: "event_pb2.SourceStatus") -> None:
+        name, enrolment = status.source, status.enrolment
+        heartbeat_ns = status.heartbeat_interval.ToNanoseconds()
+        message = enrolment_message(
+            self.ledger.name, name, status.public_key, list(status.roles), heartbeat_ns
+        )
+        what = f"the enrolment of {name}"
+        check_signature(status.public_key, enrolment.possession, message, what)
+        if enrolment.parent:
+            require(name.startswith(enrolment.parent + "/"), f"{name} is below another parent")
+            parent_key = self.keys.get(enrolment.parent, b"")
+            check_signature(parent_key, enrolment.parent_signature, message, what)
+        else:
+            require(self.genesis.self_enrolment, f"nobody vouched for {name}")
 
 
 # --- What the ledger refuses ----------------------------------------------------------------------
@@ -300,10 +322,11 @@ def tour(server: str, ledger: VerifierKey, name: str, key: Ed25519PrivateKey) ->
         print("repeated the batch: same place")
 
         newest = auditor.newest_checkpoint()
-        events, registered = auditor.verify_log(newest)
+        registry, events = auditor.verify_log(newest)
         places = range(receipt.first_index, receipt.first_index + len(batch.events))
         require([events.get(place) for place in places] == batch.events, "other events came back")
-        require(registered.get(name) == enrolled_at, "the registration is somewhere else")
+        place = registry.registered_at.get(name)
+        require(place == enrolled_at, f"registered at index {place}, not at {enrolled_at}")
         auditor.verify_consistency(head, newest)
         print(f"verified the whole log: {newest.size} entries, consistent with the receipt")
 

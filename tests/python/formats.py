@@ -249,7 +249,7 @@ def enrolment_message(
         f"{origin}\n"
         f"{source}\n"
         f"{b64(public_key)}\n"
-        f"{','.join(str(role) for role in sorted(roles))}\n"
+        f"{','.join(str(role) for role in sorted(set(roles)))}\n"
         f"{heartbeat_ns}\n"
     ).encode()
 
@@ -391,10 +391,10 @@ class LogCheck:
     last_seqs: dict[str, int] = field(default_factory=dict)
     unsealed: list[Entry] = field(default_factory=list)
 
-    def append(self, data: bytes, event: bytes) -> bool:
+    def append(self, data: bytes, event: bytes) -> list[Entry]:
         """Checks the next entry and its event, which is empty if it was erased.
 
-        True when a batch is whole and its seal holds.
+        Returns the entries of the batch that it closes, if it closes one: their seal holds.
         """
         entry = Entry.parse(data)
         at = f"entry {self.tree.size}"
@@ -415,10 +415,11 @@ class LogCheck:
         self.last_leaf, self.last_time = leaf_hash(data), entry.recorded_at
         self.last_seqs[entry.source] = entry.source_seq
         self.tree.append(self.last_leaf)
-        if entry.seal:
-            self.check_seal(entry.source, entry.seal)
-            self.unsealed.clear()
-        return entry.seal is not None
+        if not entry.seal:
+            return []
+        self.check_seal(entry.source, entry.seal)
+        sealed, self.unsealed = self.unsealed, []
+        return sealed
 
     def check_seal(self, source: str, seal: Seal) -> None:
         what = f"the batch that ends at entry {self.unsealed[-1].index}"
