@@ -14,6 +14,8 @@ pub mod facts;
 pub mod hash;
 pub mod note;
 pub mod position;
+pub mod proof;
 pub mod seal;
 pub mod source;
+pub mod tree;
 pub mod wire;
