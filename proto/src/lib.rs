@@ -9,4 +9,6 @@ pub mod error;
 pub mod hash;
 pub mod note;
 pub mod position;
+pub mod proof;
 pub mod source;
+pub mod tree;
