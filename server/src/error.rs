@@ -44,7 +44,7 @@ pub enum StorageError {
     #[error("tree level {level}, hash {position} is {found}, computed {computed}")]
     TreeDamage {
         /// Level of tiles, the name of the file.
-        level: usize,
+        level: u8,
         /// Position of the hash in the file.
         position: u64,
         /// The stored hash.
@@ -56,7 +56,7 @@ pub enum StorageError {
     #[error("tree level {level} has {found} hashes, {wanted} belong to the log")]
     TreeShort {
         /// Level of tiles, the name of the file.
-        level: usize,
+        level: u8,
         /// Hashes in the file.
         found: u64,
         /// Hashes that a log of this size has.
