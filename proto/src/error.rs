@@ -5,6 +5,8 @@ use thiserror::Error;
 use crate::{
     hash::Digest,
     position::{Index, Size},
+    source::SourceName,
+    wire::SourceRole,
 };
 
 /// A source's name is malformed.
@@ -63,6 +65,288 @@ pub enum EntryError {
     Name(#[from] NameError),
 }
 
+/// An event breaks a rule of `event.proto`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}{fault}", self.prefix())]
+pub struct EventError {
+    /// The field's path, as in `access.data[2].dataset`; empty for the event as a whole.
+    pub path: String,
+    /// What is wrong there.
+    pub fault: EventFault,
+}
+
+impl EventError {
+    pub(crate) fn at(field: &str, fault: EventFault) -> Self {
+        Self { path: field.to_owned(), fault }
+    }
+
+    pub(crate) fn within(self, field: &str) -> Self {
+        self.below(field.to_owned())
+    }
+
+    pub(crate) fn within_item(self, field: &str, item: u32) -> Self {
+        self.below(format!("{field}[{item}]"))
+    }
+
+    fn below(self, field: String) -> Self {
+        let path = if self.path.is_empty() { field } else { format!("{field}.{}", self.path) };
+        Self { path, fault: self.fault }
+    }
+
+    fn prefix(&self) -> String {
+        if self.path.is_empty() { String::new() } else { format!("{}: ", self.path) }
+    }
+}
+
+impl From<EventFault> for EventError {
+    fn from(fault: EventFault) -> Self {
+        Self { path: String::new(), fault }
+    }
+}
+
+/// What is wrong with a field of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EventFault {
+    /// The event is empty or too long.
+    #[error("event of {len} bytes, allowed are 1 to 32768")]
+    EventLen {
+        /// Bytes found.
+        len: usize,
+    },
+    /// The bytes are no protobuf message.
+    #[error("malformed protobuf")]
+    Malformed,
+    /// The field has another wire type than its declaration.
+    #[error("wire type does not fit the field")]
+    WireType,
+    /// A required field is absent, empty or unspecified.
+    #[error("missing, the field is required")]
+    Missing,
+    /// A singular field or a oneof is set more than once.
+    #[error("set twice, allowed is once")]
+    Twice,
+    /// Too many items.
+    #[error("more items than the {max} allowed")]
+    Items {
+        /// Most items.
+        max: u32,
+    },
+    /// A string or bytes field is too long.
+    #[error("{len} bytes, allowed are {max}")]
+    Len {
+        /// Bytes found.
+        len: usize,
+        /// Most bytes.
+        max: usize,
+    },
+    /// A bytes field of fixed length has another length.
+    #[error("{len} bytes, wanted are {wanted}")]
+    Exactly {
+        /// Bytes found.
+        len: usize,
+        /// Bytes wanted.
+        wanted: usize,
+    },
+    /// Not UTF-8.
+    #[error("not UTF-8 at byte {position}")]
+    Utf8 {
+        /// Offset of the first bad byte.
+        position: usize,
+    },
+    /// A control character, or one that reorders text.
+    #[error("forbidden character at byte {position}")]
+    Character {
+        /// Offset of the first one.
+        position: usize,
+    },
+    /// Not a country code.
+    #[error("not an ISO 3166-1 alpha-2 code in upper case")]
+    Country,
+    /// Not a source's name.
+    #[error(transparent)]
+    SourceName(NameError),
+    /// A required enum has no value, or one that this version does not know.
+    #[error("value {value} is unspecified or unknown, the field is required")]
+    EnumValue {
+        /// The value found.
+        value: i32,
+    },
+    /// A time or duration outside its range.
+    #[error("time out of range")]
+    TimeRange,
+    /// More than five minutes ahead of the ledger's clock.
+    #[error("time lies more than five minutes in the future")]
+    Future,
+}
+
+/// A batch cannot be sealed, or its seal does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Empty or too large.
+    #[error("batch of {found} events, allowed are 1 to 4096")]
+    Count {
+        /// Events found.
+        found: usize,
+    },
+    /// Numbers start at 1 and must not run out.
+    #[error("batch starts at number {first_seq}, numbers start at 1 and must not overflow")]
+    Sequence {
+        /// The first number.
+        first_seq: u64,
+    },
+    /// The seal covers another number of entries.
+    #[error("seal covers {found} entries, the batch has {wanted}")]
+    Covers {
+        /// What the seal says.
+        found: u16,
+        /// Length of the batch.
+        wanted: u16,
+    },
+    /// The seal names another key than the source's.
+    #[error("seal names a key that is not the source's")]
+    Key,
+    /// The signature does not verify.
+    #[error("seal's signature does not verify")]
+    Signature,
+}
+
+/// An entry does not continue the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// Another place was next.
+    #[error("entry with index {found}, wanted {wanted}")]
+    Index {
+        /// The entry's own index.
+        found: Index,
+        /// The place it stands at.
+        wanted: Index,
+    },
+    /// `prev` is not the leaf hash of the entry before.
+    #[error("link at index {index} is {found}, computed {wanted}")]
+    Link {
+        /// Where.
+        index: Index,
+        /// What the entry says.
+        found: Digest,
+        /// The leaf hash before it.
+        wanted: Digest,
+    },
+    /// Time runs backwards.
+    #[error("time at index {index} is {found} ns, the entry before has {before} ns")]
+    Time {
+        /// Where.
+        index: Index,
+        /// Nanoseconds since the Unix epoch.
+        found: u64,
+        /// The same of the entry before.
+        before: u64,
+    },
+}
+
+/// A source used another number than its next one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("source {name} goes on with number {found}, expected {expected}")]
+pub struct SequenceGap {
+    /// Whose numbers.
+    pub name: SourceName,
+    /// The number found.
+    pub found: u64,
+    /// The number that was next.
+    pub expected: u64,
+}
+
+/// A source may not do what it did.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// No source of this name is registered.
+    #[error("source {name} is not registered")]
+    Unknown {
+        /// The name.
+        name: SourceName,
+    },
+    /// The seal names another key than the registered one.
+    #[error("key is not the one that source {name} registered")]
+    Key {
+        /// The source.
+        name: SourceName,
+    },
+    /// The source was taken out of service.
+    #[error("source {name} was decommissioned at index {since}")]
+    Inactive {
+        /// The source.
+        name: SourceName,
+        /// The entry that did it.
+        since: Index,
+    },
+    /// The source lacks a role.
+    #[error("source {name} lacks the role {}", .role.as_str_name())]
+    Role {
+        /// The source.
+        name: SourceName,
+        /// The role wanted.
+        role: SourceRole,
+    },
+    /// The name is taken.
+    #[error("source {name} is registered already")]
+    Exists {
+        /// The name.
+        name: SourceName,
+    },
+    /// A status about another source.
+    #[error("status of source {name}, a source reports its own")]
+    Foreign {
+        /// The source that the status is about.
+        name: SourceName,
+    },
+    /// The name is malformed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No usable Ed25519 key.
+    #[error("public key is not a usable Ed25519 key of 32 bytes")]
+    PublicKey,
+    /// A role that this version does not know.
+    #[error("role {value} is unspecified or unknown")]
+    UnknownRole {
+        /// The enum value.
+        value: i32,
+    },
+    /// A source without any role.
+    #[error("no role, wanted is at least one")]
+    NoRole,
+    /// A signature of the enrolment is missing or fails.
+    #[error("signature of the enrolment does not verify")]
+    Enrolment,
+    /// The new source does not lie below its parent.
+    #[error("name does not lie below its parent {parent}")]
+    NotBelow {
+        /// The parent.
+        parent: SourceName,
+    },
+    /// A source enrolled itself below another source's name.
+    #[error("name lies below {ancestor}, whose signature is missing")]
+    Ancestor {
+        /// The source above.
+        ancestor: SourceName,
+    },
+    /// The ledger does not allow it.
+    #[error("self-enrolment is not allowed in this ledger")]
+    SelfEnrolment,
+    /// More than recording.
+    #[error("a source that enrols itself may only have the role SOURCE_ROLE_RECORD")]
+    SelfEnrolmentRoles,
+    /// A change of the rules beside other events.
+    #[error("an event that changes the rules stands alone in its batch")]
+    Alone,
+    /// A second genesis, or none where one belongs.
+    #[error("genesis is malformed, missing or repeated")]
+    Genesis,
+    /// The body cannot be decoded.
+    #[error("body of the event cannot be decoded")]
+    Undecodable,
 /// A proof could not be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

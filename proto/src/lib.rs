@@ -4,11 +4,17 @@
 //! it takes from outside may be any bytes at all: nothing here panics on input or allocates more than
 //! the input's size.
 
+pub mod chain;
+pub mod enrolment;
 pub mod entry;
 pub mod error;
+pub mod event;
+pub mod facts;
 pub mod hash;
 pub mod note;
 pub mod position;
 pub mod proof;
+pub mod seal;
 pub mod source;
 pub mod tree;
+pub mod wire;

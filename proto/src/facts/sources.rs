@@ -1,0 +1,416 @@
+//! Who may record: the sources, their keys and roles, as the log itself registers them.
+//!
+//! Entry 0 is the genesis: it names the ledger's key, the ledger's own source and the governance
+//! sources. From there on a source is registered by an event that governance sealed, that a parent
+//! with the role ENROL sealed, or that the ledger sealed upon signatures which the event carries
+//! (`enrolment.rs`). The same rules refuse a change at the server and convict the operator at the
+//! auditor.
+//!
+//! An event that changes the rules stands alone in its batch, so that a batch is refused or taken as
+//! a whole.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::VerifyingKey;
+use prost::Message as _;
+
+use crate::{
+    enrolment::EnrolmentClaim,
+    error::SourceError,
+    event::{self, Body},
+    note::KeyId,
+    position::Index,
+    seal::source_key_id,
+    source::{Name, SourceName},
+    wire::{self, ControlKind, SourcePhase, SourceRole},
+};
+
+/// A set of roles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles(u32);
+
+/// A registered source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its name.
+    pub name: SourceName,
+    /// Its Ed25519 key.
+    pub public_key: VerifyingKey,
+    /// What it may do.
+    pub roles: Roles,
+    /// Nanoseconds of silence that it allows itself; 0: it sends no heartbeats.
+    pub heartbeat_nanos: u64,
+    /// The entry that registered it.
+    pub registered_at: Index,
+    /// Nobody vouched for it.
+    pub self_enrolled: bool,
+    /// The entry that took it out of service.
+    pub decommissioned_at: Option<Index>,
+}
+
+impl Source {
+    /// The id of its key under its name.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        source_key_id(self.name.as_name(), &self.public_key)
+    }
+}
+
+/// All sources that a stretch of the log, from entry 0 on, has registered. Memory grows with their
+/// number, not with the log.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    genesis: wire::Genesis,
+    by_name: BTreeMap<SourceName, Source>,
+}
+
+/// A change of the registered sources that was found lawful; [`Sources::apply`] carries it out.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SourceChange(Change);
+
+#[derive(Clone, Debug)]
+enum Change {
+    Nothing,
+    Register(Box<Source>),
+    Decommission(SourceName, Index),
+}
+
+impl Sources {
+    /// Reads the genesis: the event of entry 0.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Genesis`] when the event is not a `ControlChange` of kind GENESIS whose content
+    /// keeps its rules.
+    pub fn from_genesis(event: &[u8]) -> Result<Self, SourceError> {
+        let body = event::body(event).ok_or(SourceError::Genesis)?;
+        let change = control_change(body).ok_or(SourceError::Genesis)?;
+        if change.kind() != ControlKind::Genesis {
+            return Err(SourceError::Genesis);
+        }
+        event::validate_genesis(&change.content).map_err(|_| SourceError::Genesis)?;
+        let genesis = wire::Genesis::decode(change.content).map_err(|_| SourceError::Genesis)?;
+        let mut sources = Self { genesis: genesis.clone(), by_name: BTreeMap::new() };
+        let ledger = genesis.ledger_source.iter().map(|source| (source, Roles::LEDGER));
+        let governance = genesis.governance.iter().map(|source| (source, Roles::GOVERNANCE));
+        for (initial, roles) in ledger.chain(governance) {
+            let source = Source {
+                name: SourceName::parse(&initial.name).map_err(|_| SourceError::Genesis)?,
+                public_key: public_key(&initial.public_key).ok_or(SourceError::Genesis)?,
+                roles,
+                heartbeat_nanos: 0,
+                registered_at: Index::GENESIS,
+                self_enrolled: false,
+                decommissioned_at: None,
+            };
+            if sources.by_name.insert(source.name.clone(), source).is_some() {
+                return Err(SourceError::Genesis);
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Puts back what [`Sources::iter`] gave, over the genesis that it came from.
+    pub fn restore(&mut self, sources: impl IntoIterator<Item = Source>) {
+        self.by_name.extend(sources.into_iter().map(|source| (source.name.clone(), source)));
+    }
+
+    /// The content of entry 0.
+    #[must_use]
+    pub const fn genesis(&self) -> &wire::Genesis {
+        &self.genesis
+    }
+
+    /// The name of the ledger's own source.
+    #[must_use]
+    pub fn ledger_source(&self) -> &str {
+        self.genesis.ledger_source.as_ref().map_or("", |source| &source.name)
+    }
+
+    /// All sources in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.by_name.values()
+    }
+
+    /// All sources whose name comes after `name`, in the order of their names.
+    pub fn iter_after(&self, name: &str) -> impl Iterator<Item = &Source> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.by_name.range::<str, _>((Excluded(name), Unbounded)).map(|(_, source)| source)
+    }
+
+    /// A source by its name.
+    #[must_use]
+    pub fn get(&self, name: Name<'_>) -> Option<&Source> {
+        self.by_name.get(name.as_str())
+    }
+
+    /// The source that may seal a batch under this name with this key.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Unknown`], [`SourceError::Key`] for another key than the registered one,
+    /// [`SourceError::Inactive`] after its decommissioning, [`SourceError::Role`] when none of its
+    /// roles lets it record.
+    pub fn sealer(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
+        let source = self.active(name)?;
+        if source.key_id() != key_id {
+            return Err(SourceError::Key { name: name.to_owned() });
+        }
+        Ok(source)
+    }
+
+    /// Judges an event of a batch that `sealer` sealed; `index` is its place.
+    ///
+    /// What changes no rule is lawful from any source that may record. `alone` tells whether the batch
+    /// holds nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Alone`] for a change of the rules beside other events; [`SourceError::Role`]
+    /// when the sealer lacks the role; [`SourceError::Exists`], [`SourceError::Unknown`],
+    /// [`SourceError::PublicKey`], [`SourceError::Enrolment`], [`SourceError::Ancestor`] for what is
+    /// wrong with a registration; [`SourceError::Genesis`] for a second genesis.
+    pub fn judge(
+        &self,
+        sealer: &Source,
+        index: Index,
+        body: Body<'_>,
+        alone: bool,
+    ) -> Result<SourceChange, SourceError> {
+        match body.number {
+            Body::SOURCE_STATUS => {
+                let status =
+                    wire::SourceStatus::decode(body.bytes).map_err(|_| SourceError::Undecodable)?;
+                self.judge_status(sealer, index, &status, alone)
+            }
+            Body::CONTROL_CHANGE => {
+                let change = control_change(body).ok_or(SourceError::Undecodable)?;
+                if !alone {
+                    return Err(SourceError::Alone);
+                }
+                match (change.kind(), index) {
+                    (ControlKind::Genesis, Index::GENESIS) => Ok(SourceChange(Change::Nothing)),
+                    (ControlKind::Genesis, _) => Err(SourceError::Genesis),
+                    _ => sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing)),
+                }
+            }
+            // An ENROL-only source exists to register children.
+            _ if sealer.roles.iter().all(|role| role == SourceRole::Enrol) => {
+                Err(SourceError::Role { name: sealer.name.clone(), role: SourceRole::Record })
+            }
+            _ => Ok(SourceChange(Change::Nothing)),
+        }
+    }
+
+    /// Carries out a change that was judged lawful on these sources.
+    pub fn apply(&mut self, change: SourceChange) {
+        match change.0 {
+            Change::Nothing => {}
+            Change::Register(source) => {
+                self.by_name.insert(source.name.clone(), *source);
+            }
+            Change::Decommission(name, index) => {
+                if let Some(source) = self.by_name.get_mut(&name) {
+                    source.decommissioned_at = Some(index);
+                }
+            }
+        }
+    }
+
+    fn active(&self, name: Name<'_>) -> Result<&Source, SourceError> {
+        let source =
+            self.get(name).ok_or_else(|| SourceError::Unknown { name: name.to_owned() })?;
+        if let Some(since) = source.decommissioned_at {
+            return Err(SourceError::Inactive { name: name.to_owned(), since });
+        }
+        Ok(source)
+    }
+
+    fn judge_status(
+        &self,
+        sealer: &Source,
+        index: Index,
+        status: &wire::SourceStatus,
+        alone: bool,
+    ) -> Result<SourceChange, SourceError> {
+        let target = Name::parse(status.source.as_bytes())?;
+        match status.phase() {
+            SourcePhase::Registered => {}
+            SourcePhase::Decommissioned => {
+                if !alone {
+                    return Err(SourceError::Alone);
+                }
+                let own_or_child = target == sealer.name.as_name()
+                    || sealer.roles.contains(SourceRole::Enrol)
+                        && target.is_below(sealer.name.as_name());
+                if !own_or_child {
+                    sealer.require(SourceRole::Govern)?;
+                }
+                self.active(target)?;
+                return Ok(SourceChange(Change::Decommission(target.to_owned(), index)));
+            }
+            // The others tell of the source that seals them.
+            _ if target == sealer.name.as_name() => return Ok(SourceChange(Change::Nothing)),
+            _ => return Err(SourceError::Foreign { name: target.to_owned() }),
+        }
+        if !alone {
+            return Err(SourceError::Alone);
+        }
+        if self.get(target).is_some() {
+            return Err(SourceError::Exists { name: target.to_owned() });
+        }
+        let public_key = public_key(&status.public_key).ok_or(SourceError::PublicKey)?;
+        let roles = Roles::parse(&status.roles)?;
+        let heartbeat_nanos = heartbeat_nanos(status.heartbeat_interval.as_ref());
+        let claim =
+            EnrolmentClaim { source: target, public_key: &public_key, roles, heartbeat_nanos };
+        let self_enrolled = self.judge_registration(sealer, &claim, status.enrolment.as_ref())?;
+        Ok(SourceChange(Change::Register(Box::new(Source {
+            name: target.to_owned(),
+            public_key,
+            roles,
+            heartbeat_nanos,
+            registered_at: index,
+            self_enrolled,
+            decommissioned_at: None,
+        }))))
+    }
+
+    /// Whether the registration is lawful, and whether nobody vouched for it.
+    fn judge_registration(
+        &self,
+        sealer: &Source,
+        claim: &EnrolmentClaim<'_>,
+        enrolment: Option<&wire::Enrolment>,
+    ) -> Result<bool, SourceError> {
+        let Some(enrolment) = enrolment.filter(|_| sealer.name.as_str() == self.ledger_source())
+        else {
+            if !sealer.roles.contains(SourceRole::Govern) {
+                Self::judge_parent(sealer, claim)?;
+            }
+            return Ok(false);
+        };
+        let origin = &self.genesis.origin;
+        claim.verify(origin, &enrolment.possession, claim.public_key)?;
+        if enrolment.parent.is_empty() {
+            return self.judge_self_enrolment(claim).map(|()| true);
+        }
+        let parent = self.active(Name::parse(enrolment.parent.as_bytes())?)?;
+        Self::judge_parent(parent, claim)?;
+        claim.verify(origin, &enrolment.parent_signature, &parent.public_key)?;
+        Ok(false)
+    }
+
+    /// A parent registers children below its own name, with no role that it lacks itself.
+    fn judge_parent(parent: &Source, claim: &EnrolmentClaim<'_>) -> Result<(), SourceError> {
+        parent.require(SourceRole::Enrol)?;
+        if !claim.source.is_below(parent.name.as_name()) {
+            return Err(SourceError::NotBelow { parent: parent.name.clone() });
+        }
+        match claim.roles.iter().find(|&role| !parent.roles.contains(role)) {
+            Some(role) => Err(SourceError::Role { name: parent.name.clone(), role }),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the genesis allows it, a source may register itself: only to record, and not below a
+    /// name that is somebody's.
+    fn judge_self_enrolment(&self, claim: &EnrolmentClaim<'_>) -> Result<(), SourceError> {
+        if !self.genesis.self_enrolment {
+            return Err(SourceError::SelfEnrolment);
+        }
+        if claim.roles != Roles::RECORDER {
+            return Err(SourceError::SelfEnrolmentRoles);
+        }
+        match claim.source.ancestors().find_map(|ancestor| self.get(ancestor)) {
+            Some(ancestor) => Err(SourceError::Ancestor { ancestor: ancestor.name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Source {
+    fn require(&self, role: SourceRole) -> Result<(), SourceError> {
+        if self.roles.contains(role) {
+            return Ok(());
+        }
+        Err(SourceError::Role { name: self.name.clone(), role })
+    }
+}
+
+impl Roles {
+    /// What a self-enrolled source may do.
+    pub const RECORDER: Self = Self(1 << SourceRole::Record as u32);
+
+    /// The ledger's own source records registrations and verdicts.
+    const LEDGER: Self = Self::RECORDER;
+
+    const GOVERNANCE: Self = Self(1 << SourceRole::Govern as u32 | 1 << SourceRole::Record as u32);
+
+    /// Reads roles from a message: at least one, each known.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::UnknownRole`] for a value that this version does not know;
+    /// [`SourceError::NoRole`] for an empty list.
+    pub fn parse(values: &[i32]) -> Result<Self, SourceError> {
+        let roles = values.iter().map(|&value| {
+            SourceRole::try_from(value)
+                .ok()
+                .filter(|&role| role != SourceRole::Unspecified)
+                .ok_or(SourceError::UnknownRole { value })
+        });
+        let roles: Self = roles.collect::<Result<_, _>>()?;
+        if roles == Self::default() { Err(SourceError::NoRole) } else { Ok(roles) }
+    }
+
+    /// Whether the set holds a role.
+    #[must_use]
+    pub const fn contains(self, role: SourceRole) -> bool {
+        self.0 & (1 << role as u32) != 0
+    }
+
+    /// The roles, ascending by value.
+    pub fn iter(self) -> impl Iterator<Item = SourceRole> {
+        ALL_ROLES.into_iter().filter(move |&role| self.contains(role))
+    }
+
+    /// The roles as a message holds them.
+    #[must_use]
+    pub fn values(self) -> Vec<i32> {
+        self.iter().map(i32::from).collect()
+    }
+}
+
+impl FromIterator<SourceRole> for Roles {
+    fn from_iter<I: IntoIterator<Item = SourceRole>>(roles: I) -> Self {
+        Self(roles.into_iter().fold(0, |set, role| set | 1 << role as u32))
+    }
+}
+
+const ALL_ROLES: [SourceRole; 4] =
+    [SourceRole::Record, SourceRole::Enrol, SourceRole::Approve, SourceRole::Govern];
+
+fn control_change(body: Body<'_>) -> Option<wire::ControlChange> {
+    (body.number == Body::CONTROL_CHANGE)
+        .then(|| wire::ControlChange::decode(body.bytes).ok())
+        .flatten()
+}
+
+fn public_key(bytes: &[u8]) -> Option<VerifyingKey> {
+    VerifyingKey::from_bytes(bytes.try_into().ok()?).ok().filter(|key| !key.is_weak())
+}
+
+/// A heartbeat interval in nanoseconds; 0 for none. Saturates.
+#[must_use]
+pub fn heartbeat_nanos(interval: Option<&prost_types::Duration>) -> u64 {
+    interval.map_or(0, |interval| {
+        let seconds = u64::try_from(interval.seconds).unwrap_or_default();
+        let nanos = u64::try_from(interval.nanos).unwrap_or_default();
+        seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+    })
+}
+
+#[cfg(test)]
+mod tests;
