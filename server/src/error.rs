@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use access_ledger_proto::{
-    error::EntryError,
+    error::{ChainError, EntryError},
     hash::Digest,
     position::{Index, Size},
 };
@@ -175,7 +175,13 @@ pub enum Fault {
         /// The checkpoint's size.
         checkpoint: Size,
     },
+    /// The file is not there.
+    #[error("segment is missing")]
+    Missing,
     /// The entry's bytes are malformed.
-    #[error("{0}")]
+    #[error(transparent)]
     Entry(EntryError),
+    /// The entry does not continue the chain.
+    #[error(transparent)]
+    Chain(ChainError),
 }

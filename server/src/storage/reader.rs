@@ -154,9 +154,9 @@ impl Shared {
         folder: PathBuf,
         full: Vec<Index>,
         active: Segment,
-        (offsets, end): (Vec<u32>, u32),
+        (offsets, end): (Vec<u32>, u64),
     ) -> Self {
-        let origin = active.header.origin;
+        let (origin, end) = (active.header.origin, small(end));
         let state = State { full, active, offsets, end };
         Self { disk, folder, origin, state: RwLock::new(state), open: Mutex::default() }
     }

@@ -167,6 +167,17 @@ impl FullSegment {
         }
     }
 
+    /// Checks that this segment holds all entries up to `next`, where the next one starts.
+    pub(crate) fn check_reaches(&self, next: Index) -> Result<(), StorageError> {
+        let first = self.segment.first();
+        let (found, wanted) = (u64::from(self.count), next.0.saturating_sub(first.0));
+        if found == wanted {
+            return Ok(());
+        }
+        let index = first.plus(found.min(wanted));
+        Err(self.segment.damage(self.frames_end, index, Fault::Count { found, wanted }))
+    }
+
     /// Offsets of `count` frames from the `position`th of this segment on; fewer where it ends.
     pub(crate) fn offsets(&self, position: u32, count: u32) -> Result<Vec<u32>, StorageError> {
         let count = count.min(self.count.saturating_sub(position)) as usize;

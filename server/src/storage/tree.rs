@@ -21,7 +21,10 @@ use access_ledger_proto::{
 };
 
 use super::file::{StoredFile, io_error};
-use crate::{error::StorageError, os::Disk};
+use crate::{
+    error::StorageError,
+    os::{Access, Disk},
+};
 
 /// Levels of tiles of a tree whose size is a `u64`.
 pub(crate) const LEVELS: u8 = (Node::LEVEL_MAX + 1) / TILE_HEIGHT;
@@ -33,7 +36,10 @@ pub struct TreeFiles {
 }
 
 struct Inner {
+    folder: PathBuf,
     levels: Vec<Level>,
+    /// The files are being computed again, so their length says nothing.
+    is_rebuilding: bool,
     /// Leaves whose nodes are all stored.
     size: AtomicU64,
 }
@@ -45,18 +51,26 @@ struct Level {
 }
 
 impl TreeFiles {
-    /// Opens the level files below the data folder, and creates those that are missing. Holds nothing
-    /// until [`TreeFiles::reset`].
-    pub(crate) fn open(disk: &dyn Disk, data: &Path) -> Result<Self, StorageError> {
-        let folder = folder(data);
-        disk.create_dir(&folder).map_err(io_error("create", &folder))?;
-        let mut levels = Vec::new();
-        for level in 0..LEVELS {
-            let file = StoredFile::open_or_create(disk, &level_path(&folder, level))?;
-            levels.push(Level { file, is_dirty: AtomicBool::new(true) });
-        }
-        disk.sync_dir(&folder).map_err(io_error("sync", &folder))?;
-        Ok(Self { inner: Arc::new(Inner { levels, size: AtomicU64::new(0) }) })
+    /// Opens the level files below the data folder. Holds nothing until [`TreeFiles::reset`].
+    ///
+    /// For writing, missing ones are created; for reading they are an error.
+    pub(crate) fn open(disk: &dyn Disk, data: &Path, access: Access) -> Result<Self, StorageError> {
+        let folder = data.join("tree");
+        let paths = (0..LEVELS).map(|level| folder.join(level.to_string()));
+        let files: Vec<_> = if access == Access::Write {
+            disk.create_dir(&folder).map_err(io_error("create", &folder))?;
+            let files = paths.map(|path| StoredFile::open_or_create(disk, &path)).collect();
+            disk.sync_dir(&folder).map_err(io_error("sync", &folder))?;
+            files
+        } else {
+            paths.map(|path| StoredFile::open(disk, &path, access)).collect()
+        };
+        let files = files.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let is_rebuilding = disk.open(&folder.join(REBUILDING), Access::Read).is_ok();
+        let level = |file| Level { file, is_dirty: AtomicBool::new(true) };
+        let levels = files.into_iter().map(level).collect();
+        let size = AtomicU64::new(0);
+        Ok(Self { inner: Arc::new(Inner { folder, levels, is_rebuilding, size }) })
     }
 
     /// How many leaves are stored, with all the nodes that they complete.
@@ -108,7 +122,7 @@ impl TreeFiles {
     /// Returns `None`, and keeps nothing, when a file is too short for that: then the tree is to be
     /// computed from the log again.
     pub(crate) fn reset(&self, size: Size) -> Result<Option<Frontier>, StorageError> {
-        let mut kept = size;
+        let mut kept = if self.inner.is_rebuilding { Size::ZERO } else { size };
         for (tile_level, level) in (0..LEVELS).zip(&self.inner.levels) {
             if level.file.length()? / HASH_LEN < Stored::count_in(tile_level, size) {
                 kept = Size::ZERO;
@@ -124,6 +138,22 @@ impl TreeFiles {
         let roots =
             decompose(size).map(|node| self.node(node)).collect::<Result<Vec<_>, StorageError>>()?;
         Ok(Frontier::from_roots(size, &roots))
+    }
+
+    /// Says on the disk that the files are being computed again, so that a stop on the way does not
+    /// leave files of the right length with other content.
+    pub(crate) fn start_rebuilding(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let path = self.inner.folder.join(REBUILDING);
+        disk.create(&path).map_err(io_error("create", &path))?;
+        disk.sync_dir(&self.inner.folder).map_err(io_error("sync", &self.inner.folder))
+    }
+
+    /// Makes the files durable and takes back what [`TreeFiles::start_rebuilding`] said.
+    pub(crate) fn finish_rebuilding(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.sync()?;
+        let path = self.inner.folder.join(REBUILDING);
+        disk.remove(&path).map_err(io_error("remove", &path))?;
+        disk.sync_dir(&self.inner.folder).map_err(io_error("sync", &self.inner.folder))
     }
 
     /// The hashes `first..first + count` of a level; all of them or an error.
@@ -160,13 +190,8 @@ impl NodeSource for TreeFiles {
     }
 }
 
-fn folder(data: &Path) -> PathBuf {
-    data.join("tree")
-}
-
-fn level_path(folder: &Path, level: u8) -> PathBuf {
-    folder.join(level.to_string())
-}
+/// An empty file beside the levels, as long as they are being computed again.
+const REBUILDING: &str = "rebuilding";
 
 /// Length of a hash in a file.
 const HASH_LEN: u64 = Digest::LEN as u64;

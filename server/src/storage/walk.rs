@@ -2,7 +2,12 @@
 //!
 //! Opening, checking and rebuilding all read segments this way.
 
-use access_ledger_proto::position::Index;
+use access_ledger_proto::{
+    chain::Link,
+    entry::Entry,
+    hash::{Digest, leaf_hash},
+    position::Index,
+};
 
 use super::{
     frame::{FRAME_LEN_MAX, Frame, Verify},
@@ -31,8 +36,26 @@ pub(crate) struct Walk<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed<'a> {
     pub(crate) offset: u64,
+    /// Where the next one starts.
+    pub(crate) end: u64,
     pub(crate) index: Index,
     pub(crate) frame: Frame<'a>,
+}
+
+impl<'a> Placed<'a> {
+    /// Reads the entry, checks that it continues `link`, moves `link` past it, and returns the entry
+    /// with its leaf hash.
+    pub(crate) fn continues(
+        &self,
+        segment: &Segment,
+        link: &mut Link,
+    ) -> Result<(Entry<'a>, Digest), StorageError> {
+        let damage = |fault| segment.damage(self.offset, self.index, fault);
+        let entry = Entry::parse(self.frame.entry).map_err(|error| damage(Fault::Entry(error)))?;
+        let leaf = leaf_hash(self.frame.entry);
+        link.check(&entry, leaf).map_err(|error| damage(Fault::Chain(error)))?;
+        Ok((entry, leaf))
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -81,7 +104,7 @@ impl<'a> Walk<'a> {
         self.offset += length as u64;
         self.position += length;
         self.index = index.next();
-        Ok(Some(Placed { offset, index, frame }))
+        Ok(Some(Placed { offset, end: self.offset, index, frame }))
     }
 
     /// Moves what is left to the front of the buffer and reads on behind it.
