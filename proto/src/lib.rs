@@ -5,6 +5,7 @@
 //! the input's size.
 
 pub mod chain;
+pub mod checkpoint;
 pub mod enrolment;
 pub mod entry;
 pub mod error;

@@ -1,28 +1,464 @@
-//! Signed notes and keys.
+//! Signed notes and keys (C2SP signed-note; formats.md, section 4).
+//!
+//! A note is a text, an empty line, and one or more lines `— <name> <base64(key id || signature)>`.
+//! Whoever reads a note names the keys that it knows; signatures of others are ignored, and a known key
+//! whose signature fails spoils the whole note.
 
-use ed25519_dalek::VerifyingKey;
-use sha2::{Digest as _, Sha256};
+mod keys;
 
-/// The first 4 bytes of `SHA-256(name || 0x0A || type || public key)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId(pub [u8; 4]);
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// The signature type of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyType {
-    /// Ed25519 over the text.
-    Ed25519 = 0x01,
-    /// cosignature/v1.
-    CosignatureV1 = 0x04,
+pub use self::keys::{KeyId, KeyType, Signer, VerifierKey, is_key_name, key_id, parse_public_key};
+use crate::{error::NoteError, hash::Digest};
+
+/// A well-formed note whose signatures nobody has verified: its text proves nothing yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note<'a> {
+    note: &'a str,
+    text: &'a str,
+    signatures: Vec<NoteSignature<'a>>,
 }
 
-/// The key id of a public key under a name.
-#[must_use]
-pub fn key_id(name: &str, key_type: KeyType, public_key: &VerifyingKey) -> KeyId {
-    let mut hasher = Sha256::new();
-    hasher.update(name);
-    hasher.update([0x0a, key_type as u8]);
-    hasher.update(public_key.as_bytes());
-    let [a, b, c, d, ..]: [u8; 32] = hasher.finalize().into();
-    KeyId([a, b, c, d])
+/// One signature line of a note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteSignature<'a> {
+    /// Name of the key.
+    pub name: &'a str,
+    /// Id of the key.
+    pub key_id: KeyId,
+    /// What follows the key id, at least one byte; the key's type says what it holds.
+    pub payload: Vec<u8>,
+}
+
+/// A signature that was verified with a known key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifiedSignature<'k> {
+    /// The key.
+    pub key: &'k VerifierKey,
+    /// Of a cosignature: seconds since the Unix epoch.
+    pub timestamp_s: Option<u64>,
+}
+
+impl<'a> Note<'a> {
+    /// Most signatures of a note. C2SP asks for 16 at least; more than any ledger has cosigners is only
+    /// work for the reader.
+    pub const SIGNATURES_MAX: usize = 64;
+
+    /// Reads a note. Allocates for the decoded signatures, which are shorter than the input, and for
+    /// one record each.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError::Utf8`], [`NoteError::Control`] for characters that no note holds;
+    /// [`NoteError::Unsigned`] without an empty line and a signature after it;
+    /// [`NoteError::TooManySignatures`]; [`NoteError::SignatureLine`] for a malformed one.
+    pub fn parse(note: &'a [u8]) -> Result<Self, NoteError> {
+        let note = str::from_utf8(note)
+            .map_err(|error| NoteError::Utf8 { position: error.valid_up_to() })?;
+        check_characters(note)?;
+        let separator = note.rfind("\n\n").ok_or(NoteError::Unsigned)?;
+        // Both positions lie behind a line feed, so behind a character.
+        let (text, rest) = note.split_at(separator + 1);
+        let lines = rest.strip_prefix('\n').ok_or(NoteError::Unsigned)?;
+        if lines.is_empty() {
+            return Err(NoteError::Unsigned);
+        }
+        let count = lines.split_inclusive('\n').count();
+        if count > Self::SIGNATURES_MAX {
+            return Err(NoteError::TooManySignatures { found: count });
+        }
+        let signatures = lines
+            .split_inclusive('\n')
+            .zip(1..)
+            .map(|(text, line)| NoteSignature::parse(text).ok_or(NoteError::SignatureLine { line }))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { note, text, signatures })
+    }
+
+    /// The whole note, byte for byte.
+    #[must_use]
+    pub const fn as_str(&self) -> &'a str {
+        self.note
+    }
+
+    /// The text, with its last line feed and without the empty line that follows.
+    #[must_use]
+    pub const fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The signatures in the order of their lines: 1 to [`Note::SIGNATURES_MAX`].
+    #[must_use]
+    pub fn signatures(&self) -> &[NoteSignature<'a>] {
+        &self.signatures
+    }
+
+    /// Verifies every signature whose name and key id are those of a known key, each by the key's type.
+    ///
+    /// At least one comes back, in the order of the lines; a key that signed twice comes twice.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError::Signature`] when a known key's signature fails; [`NoteError::NoKnownKey`] when no
+    /// known key signed.
+    pub fn verify<'k>(
+        &self,
+        known: &[&'k VerifierKey],
+    ) -> Result<Vec<VerifiedSignature<'k>>, NoteError> {
+        let mut verified = Vec::new();
+        for signature in &self.signatures {
+            for key in known.iter().filter(|key| signature.names(key)) {
+                verified.push(signature.verify(key, self.text).ok_or_else(|| {
+                    NoteError::Signature {
+                        name: signature.name.to_owned(),
+                        key_id: signature.key_id,
+                    }
+                })?);
+            }
+        }
+        if verified.is_empty() { Err(NoteError::NoKnownKey) } else { Ok(verified) }
+    }
+}
+
+impl<'a> NoteSignature<'a> {
+    /// Reads one line with its line feed.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (name, signature) =
+            line.strip_suffix('\n')?.strip_prefix(LINE_PREFIX)?.split_once(' ')?;
+        if !is_key_name(name) {
+            return None;
+        }
+        let mut payload = STANDARD.decode(signature).ok()?;
+        let key_id = KeyId(*payload.first_chunk()?);
+        payload.drain(..key_id.0.len());
+        (!payload.is_empty()).then_some(Self { name, key_id, payload })
+    }
+
+    fn names(&self, key: &VerifierKey) -> bool {
+        self.key_id == key.id() && self.name == key.name()
+    }
+
+    fn verify<'k>(&self, key: &'k VerifierKey, text: &str) -> Option<VerifiedSignature<'k>> {
+        match key.key_type() {
+            KeyType::Ed25519 => {
+                let signature = self.payload.as_slice().try_into().ok()?;
+                let verified = key.verifies(text.as_bytes(), signature);
+                verified.then_some(VerifiedSignature { key, timestamp_s: None })
+            }
+            KeyType::CosignatureV1 => {
+                let (timestamp, signature) = self.payload.split_first_chunk()?;
+                let timestamp_s = u64::from_be_bytes(*timestamp);
+                let message = cosigned_message(timestamp_s, text)?;
+                let verified = key.verifies(message.as_bytes(), signature.try_into().ok()?);
+                verified.then_some(VerifiedSignature { key, timestamp_s: Some(timestamp_s) })
+            }
+        }
+    }
+}
+
+/// Signs `text` as a note of one signature.
+///
+/// # Errors
+///
+/// [`NoteError::Control`] for a control character other than a line feed; [`NoteError::Unterminated`]
+/// for a text that does not end with one; [`NoteError::KeyType`] for a key that cosigns only.
+pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteError> {
+    check_text(text)?;
+    expect_key_type(signer.verifier(), KeyType::Ed25519)?;
+    let line = signature_line(signer, &signer.sign(text.as_bytes()));
+    Ok(format!("{text}\n{line}"))
+}
+
+/// Cosigns the text of a note at a time in seconds since the Unix epoch: the signature line.
+///
+/// Errors are those of [`crate::checkpoint::VerifiedCheckpoint::cosign`], the only use.
+pub(crate) fn cosign_text(
+    text: &str,
+    signer: &Signer,
+    timestamp_s: u64,
+) -> Result<String, NoteError> {
+    expect_key_type(signer.verifier(), KeyType::CosignatureV1)?;
+    let message =
+        cosigned_message(timestamp_s, text).ok_or(NoteError::Timestamp { found: timestamp_s })?;
+    let mut payload = timestamp_s.to_be_bytes().to_vec();
+    payload.extend_from_slice(&signer.sign(message.as_bytes()));
+    Ok(signature_line(signer, &payload))
+}
+
+/// That a key is of the type that its use asks for.
+pub(crate) fn expect_key_type(key: &VerifierKey, wanted: KeyType) -> Result<(), NoteError> {
+    let found = key.key_type();
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(NoteError::KeyType { name: key.name().to_owned(), found, wanted })
+    }
+}
+
+/// That a note can hold `text`.
+pub(crate) fn check_text(text: &str) -> Result<(), NoteError> {
+    check_characters(text)?;
+    if text.ends_with('\n') { Ok(()) } else { Err(NoteError::Unterminated) }
+}
+
+/// Reads a decimal number in the one way of writing it: digits, no sign, no leading zero.
+pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
+    let canonical = text == "0" || !text.starts_with('0');
+    let digits = canonical && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Reads a digest in base64.
+pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
+    // Before decoding, so that a long line costs nothing.
+    (text.len() == DIGEST_TEXT_LEN)
+        .then(|| STANDARD.decode(text).ok())
+        .flatten()
+        .and_then(|bytes| Digest::from_slice(&bytes))
+}
+
+/// Writes a digest in base64.
+pub(crate) fn digest_text(digest: &Digest) -> String {
+    STANDARD.encode(digest)
+}
+
+/// The bytes that a cosignature signs; `None` for a time beyond what C2SP allows.
+fn cosigned_message(timestamp_s: u64, text: &str) -> Option<String> {
+    let allowed = i64::try_from(timestamp_s).is_ok();
+    allowed.then(|| format!("cosignature/v1\ntime {timestamp_s}\n{text}"))
+}
+
+fn signature_line(signer: &Signer, payload: &[u8]) -> String {
+    let mut signature = signer.verifier().id().0.to_vec();
+    signature.extend_from_slice(payload);
+    format!("{LINE_PREFIX}{} {}\n", signer.name(), STANDARD.encode(signature))
+}
+
+fn check_characters(text: &str) -> Result<(), NoteError> {
+    let control = |byte: u8| byte < b' ' && byte != b'\n';
+    match text.bytes().position(control) {
+        None => Ok(()),
+        Some(position) => Err(NoteError::Control { position }),
+    }
+}
+
+/// U+2014 and a space.
+const LINE_PREFIX: &str = "\u{2014} ";
+
+/// Base64 of 32 bytes, with padding.
+const DIGEST_TEXT_LEN: usize = 44;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn signer(name: &str, seed: u8) -> Signer {
+        Signer::new(name, KeyType::Ed25519, [seed; 32]).unwrap()
+    }
+
+    fn cosigner(name: &str, seed: u8) -> Signer {
+        Signer::new(name, KeyType::CosignatureV1, [seed; 32]).unwrap()
+    }
+
+    fn parse(note: &str) -> Result<Note<'_>, NoteError> {
+        Note::parse(note.as_bytes())
+    }
+
+    #[test]
+    fn a_note_of_another_implementation_verifies() {
+        // From the tests of Go's golang.org/x/mod/sumdb/note.
+        let note = "If you think cryptography is the answer to your problem,\n\
+                    then you don't know what your problem is.\n\n\
+                    \u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+        let key = VerifierKey::parse(
+            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+        )
+        .unwrap();
+        let verified = parse(note).unwrap().verify(&[&key]).unwrap();
+        assert_eq!(verified, [VerifiedSignature { key: &key, timestamp_s: None }]);
+    }
+
+    #[test]
+    fn text_and_signatures_part_at_the_last_empty_line() {
+        let signer = signer("a", 1);
+        for text in ["one\n", "one\n\ntwo\n", "one\n\n", "\n", "one\n\n\u{2014} a AAAAAAA=\n"] {
+            let note = sign_note(text, &signer).unwrap();
+            let parsed = parse(&note).unwrap();
+            assert_eq!((parsed.text(), parsed.signatures().len()), (text, 1));
+            assert!(parsed.verify(&[signer.verifier()]).is_ok());
+        }
+    }
+
+    #[test]
+    fn malformed_notes_are_refused() {
+        let line = "\u{2014} a AAAAAAA=\n";
+        assert!(parse(&format!("t\n\n{line}")).is_ok());
+        assert_eq!(Note::parse(b"ab\xff"), Err(NoteError::Utf8 { position: 2 }));
+        for control in ["\r", "\t", "\0", "\u{1f}"] {
+            let note = format!("t{control}\n\n{line}");
+            assert_eq!(parse(&note), Err(NoteError::Control { position: 1 }));
+        }
+        for note in ["", "t\n", "t\n\n", "\n\n", "t\n\u{2014} a AAAAAAA=\n", line] {
+            assert_eq!(parse(note), Err(NoteError::Unsigned), "{note:?}");
+        }
+        for bad in [
+            "\u{2014} a AAAAAAA=",          // no line feed
+            "- a AAAAAAA=\n",               // a hyphen
+            "\u{2014}a AAAAAAA=\n",         // no space
+            "\u{2014} a\n",                 // no signature
+            "\u{2014}  AAAAAAA=\n",         // no name
+            "\u{2014} a+b AAAAAAA=\n",      // a name with a plus
+            "\u{2014} a\u{a0}b AAAAAAA=\n", // a name with a space
+            "\u{2014} a  AAAAAAA=\n",       // two spaces
+            "\u{2014} a AAAAAAA= \n",       // a space at the end
+            "\u{2014} a AAAAAAA\n",         // no padding
+            "\u{2014} a AAAAAAB=\n",        // bits beyond the last byte
+            "\u{2014} a AAAAAA-=\n",        // the other alphabet
+            "\u{2014} a AAAAAA==\n",        // a key id and nothing else
+            "\u{2014} a AAA=\n",            // not even a key id
+        ] {
+            let note = format!("t\n\n{line}{bad}");
+            assert_eq!(parse(&note), Err(NoteError::SignatureLine { line: 2 }), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn signatures_are_bounded_well_above_16() {
+        let line = "\u{2014} a AAAAAAA=\n";
+        let most = format!("t\n\n{}", line.repeat(Note::SIGNATURES_MAX));
+        assert_eq!(parse(&most).unwrap().signatures().len(), Note::SIGNATURES_MAX);
+        let over = format!("{most}{line}");
+        let found = Note::SIGNATURES_MAX + 1;
+        assert_eq!(parse(&over), Err(NoteError::TooManySignatures { found }));
+    }
+
+    #[test]
+    fn unknown_signatures_are_ignored_and_a_known_one_must_verify() {
+        let (known, other) = (signer("a", 1), signer("b", 2));
+        // The same name with another key, and the same key under another name.
+        let (namesake, alias) = (signer("a", 3), signer("c", 1));
+        let mut note = sign_note("t\n", &known).unwrap();
+        for signer in [&other, &namesake, &alias] {
+            note.push_str(&signature_line(signer, &[0; 64]));
+        }
+        let parsed = parse(&note).unwrap();
+        assert_eq!(parsed.verify(&[known.verifier()]).unwrap().len(), 1);
+        assert_eq!(parsed.verify(&[]), Err(NoteError::NoKnownKey));
+        for signer in [&other, &namesake, &alias] {
+            let keys = [known.verifier(), signer.verifier()];
+            let name = signer.name().to_owned();
+            let key_id = signer.verifier().id();
+            assert_eq!(parsed.verify(&keys), Err(NoteError::Signature { name, key_id }));
+        }
+    }
+
+    #[test]
+    fn a_signature_of_the_wrong_length_fails() {
+        for (signer, good) in [(signer("a", 1), 64), (cosigner("w", 2), 72)] {
+            for len in [1, 8, good - 1, good, good + 1] {
+                let note = format!("t\n\n{}", signature_line(&signer, &vec![0; len]));
+                let verified = parse(&note).unwrap().verify(&[signer.verifier()]).map(drop);
+                assert!(matches!(verified, Err(NoteError::Signature { .. })), "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cosignature_holds_at_its_own_time_only() {
+        let witness = cosigner("w", 2);
+        let line = cosign_text("t\n", &witness, 1_790_000_000).unwrap();
+        let note = format!("t\n\n{line}");
+        let verified = parse(&note).unwrap();
+        let verified = verified.verify(&[witness.verifier()]).unwrap();
+        assert_eq!(verified[0].timestamp_s, Some(1_790_000_000));
+
+        let mut payload = parse(&note).unwrap().signatures()[0].payload.clone();
+        payload[7] ^= 1;
+        let later = format!("t\n\n{}", signature_line(&witness, &payload));
+        assert!(parse(&later).unwrap().verify(&[witness.verifier()]).is_err());
+    }
+
+    #[test]
+    fn times_beyond_the_signed_range_are_neither_made_nor_accepted() {
+        let witness = cosigner("w", 2);
+        let over = 1_u64 << 63;
+        assert!(cosign_text("t\n", &witness, over - 1).is_ok());
+        let refused = cosign_text("t\n", &witness, over);
+        assert_eq!(refused, Err(NoteError::Timestamp { found: over }));
+        let mut payload = over.to_be_bytes().to_vec();
+        let message = format!("cosignature/v1\ntime {over}\nt\n");
+        payload.extend_from_slice(&witness.sign(message.as_bytes()));
+        let note = format!("t\n\n{}", signature_line(&witness, &payload));
+        assert!(parse(&note).unwrap().verify(&[witness.verifier()]).is_err());
+    }
+
+    #[test]
+    fn only_a_key_of_the_right_type_signs_and_only_a_text_is_signed() {
+        let (signer, witness) = (signer("a", 1), cosigner("w", 2));
+        assert_eq!(sign_note("t", &signer), Err(NoteError::Unterminated));
+        assert_eq!(sign_note("", &signer), Err(NoteError::Unterminated));
+        assert_eq!(sign_note("a\tb\n", &signer), Err(NoteError::Control { position: 1 }));
+        let (ed25519, cosignature) = (KeyType::Ed25519, KeyType::CosignatureV1);
+        assert_eq!(
+            sign_note("t\n", &witness),
+            Err(NoteError::KeyType { name: "w".into(), found: cosignature, wanted: ed25519 })
+        );
+        assert_eq!(
+            cosign_text("t\n", &signer, 1),
+            Err(NoteError::KeyType { name: "a".into(), found: ed25519, wanted: cosignature })
+        );
+    }
+
+    #[test]
+    fn numbers_and_digests_have_one_form() {
+        assert_eq!(parse_decimal("0"), Some(0));
+        assert_eq!(parse_decimal("18446744073709551615"), Some(u64::MAX));
+        for text in ["", "00", "01", "+1", "-1", " 1", "1 ", "1_0", "0x1", "18446744073709551616"] {
+            assert_eq!(parse_decimal(text), None, "{text:?}");
+        }
+        let text = digest_text(&Digest::ZERO);
+        assert_eq!(parse_digest(&text), Some(Digest::ZERO));
+        assert_eq!(parse_digest(&text.replace("A=", "B=")), None);
+        assert_eq!(parse_digest(text.trim_end_matches('=')), None);
+        assert_eq!(parse_digest(&STANDARD.encode([0; 31])), None);
+        assert_eq!(parse_digest(&STANDARD.encode([0; 33])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn notes_come_back_as_they_went(text in "([ -~\u{e9}\n]{0,60}\n)", seed: [u8; 32]) {
+            let signer = Signer::new("log.example/1", KeyType::Ed25519, seed).unwrap();
+            let note = sign_note(&text, &signer).unwrap();
+            let parsed = parse(&note).unwrap();
+            prop_assert_eq!(parsed.text(), &text);
+            prop_assert_eq!(parsed.verify(&[signer.verifier()]).unwrap().len(), 1);
+        }
+
+        #[test]
+        fn any_change_of_a_byte_spoils_a_note(position: prop::sample::Index, bit in 0..8_u8) {
+            let signer = signer("log.example/1", 1);
+            let mut note = sign_note("line one\nline two\n", &signer).unwrap().into_bytes();
+            let position = position.index(note.len());
+            note[position] ^= 1 << bit;
+            let verified = Note::parse(&note).and_then(|note| {
+                note.verify(&[signer.verifier()]).map(|verified| verified.len())
+            });
+            prop_assert!(verified.is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_a_note_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            text in "(\u{2014}| |\n|a|A|=|\\+){0,60}",
+        ) {
+            let signer = signer("a", 1);
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                if let Ok(note) = Note::parse(bytes) {
+                    prop_assert!(note.verify(&[signer.verifier()]).is_err());
+                }
+            }
+        }
+    }
 }

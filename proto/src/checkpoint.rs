@@ -1,0 +1,390 @@
+//! Checkpoints and cosignatures (C2SP tlog-checkpoint and tlog-cosignature; formats.md, section 5).
+//!
+//! A checkpoint is a signed note over origin, size and root. [`Checkpoint`] is the text alone;
+//! [`VerifiedCheckpoint`] proves that the ledger signed it, and says which witnesses did.
+
+use crate::{
+    error::CheckpointError,
+    hash::Digest,
+    note::{self, KeyType, Note, Signer, VerifierKey},
+    position::Size,
+};
+
+/// What a checkpoint says. Nobody has vouched for it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    origin: String,
+    size: Size,
+    root: Digest,
+    /// Whole lines, none of them empty; all that followed the root.
+    extensions: String,
+}
+
+/// A checkpoint that the ledger's key signed; only [`VerifiedCheckpoint::open`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedCheckpoint {
+    checkpoint: Checkpoint,
+    note: String,
+    cosignatures: Vec<Cosignature>,
+}
+
+/// A witness's verified signature on a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cosignature {
+    /// The witness's key.
+    pub key: VerifierKey,
+    /// When it signed: seconds since the Unix epoch, by its own clock.
+    pub timestamp_s: u64,
+}
+
+impl Checkpoint {
+    /// A checkpoint without extension lines.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Origin`] for an origin that is empty or holds a control character.
+    pub fn new(origin: &str, size: Size, root: Digest) -> Result<Self, CheckpointError> {
+        if origin.is_empty() || origin.bytes().any(|byte| byte < b' ') {
+            return Err(CheckpointError::Origin);
+        }
+        Ok(Self { origin: origin.to_owned(), size, root, extensions: String::new() })
+    }
+
+    /// Reads the text of a note as a checkpoint. Extension lines are kept as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Note`] for a text that no note holds; [`CheckpointError::Lines`] with fewer than
+    /// three lines; [`CheckpointError::Origin`], [`CheckpointError::Size`], [`CheckpointError::Root`]
+    /// for the line that is malformed; [`CheckpointError::Extension`] for an empty extension line.
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
+        note::check_text(text)?;
+        let mut lines = text.splitn(4, '\n');
+        let (Some(origin), Some(size), Some(root), Some(extensions)) =
+            (lines.next(), lines.next(), lines.next(), lines.next())
+        else {
+            return Err(CheckpointError::Lines);
+        };
+        let size = note::parse_decimal(size).ok_or(CheckpointError::Size)?;
+        let root = note::parse_digest(root).ok_or(CheckpointError::Root)?;
+        if extensions.split_terminator('\n').any(str::is_empty) {
+            return Err(CheckpointError::Extension);
+        }
+        let checkpoint = Self::new(origin, Size(size), root)?;
+        Ok(Self { extensions: extensions.to_owned(), ..checkpoint })
+    }
+
+    /// The ledger's name.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// How many entries the tree holds.
+    #[must_use]
+    pub const fn size(&self) -> Size {
+        self.size
+    }
+
+    /// The tree's root.
+    #[must_use]
+    pub const fn root(&self) -> Digest {
+        self.root
+    }
+
+    /// Lines of others, without their line feeds, in order.
+    pub fn extensions(&self) -> impl Iterator<Item = &str> {
+        self.extensions.split_terminator('\n')
+    }
+
+    /// The text that is signed: what [`Checkpoint::parse`] reads, byte for byte.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let root = note::digest_text(&self.root);
+        format!("{}\n{}\n{root}\n{}", self.origin, self.size, self.extensions)
+    }
+
+    /// Signs the checkpoint with the ledger's key: a note of one signature.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::OtherOrigin`] unless the key's name is the origin; [`CheckpointError::Note`]
+    /// with [`crate::error::NoteError::KeyType`] for a witness's key.
+    pub fn sign(&self, ledger: &Signer) -> Result<String, CheckpointError> {
+        self.check_origin(ledger.verifier())?;
+        Ok(note::sign_note(&self.text(), ledger)?)
+    }
+
+    fn check_origin(&self, ledger: &VerifierKey) -> Result<(), CheckpointError> {
+        if self.origin == ledger.name() {
+            return Ok(());
+        }
+        let (found, wanted) = (self.origin.clone(), ledger.name().to_owned());
+        Err(CheckpointError::OtherOrigin { found, wanted })
+    }
+}
+
+impl VerifiedCheckpoint {
+    /// Opens a checkpoint of the ledger with the key `ledger`, whose name is the origin, and verifies the
+    /// cosignatures of `witnesses` on it. Which and how many are wanted is for the caller to decide.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Note`] for a malformed note, for any known key whose signature fails, and
+    /// for keys of the wrong type ([`KeyType::Ed25519`] for the ledger, [`KeyType::CosignatureV1`]
+    /// for witnesses); [`CheckpointError::NotByLedger`] without the ledger's signature;
+    /// [`CheckpointError::OtherOrigin`] for another ledger's checkpoint; else as
+    /// [`Checkpoint::parse`].
+    pub fn open(
+        note: &[u8],
+        ledger: &VerifierKey,
+        witnesses: &[VerifierKey],
+    ) -> Result<Self, CheckpointError> {
+        note::expect_key_type(ledger, KeyType::Ed25519)?;
+        for witness in witnesses {
+            note::expect_key_type(witness, KeyType::CosignatureV1)?;
+        }
+        let parsed = Note::parse(note)?;
+        let known: Vec<_> = std::iter::once(ledger).chain(witnesses).collect();
+        let signatures = parsed.verify(&known)?;
+        if !signatures.iter().any(|signature| signature.key == ledger) {
+            return Err(CheckpointError::NotByLedger { origin: ledger.name().to_owned() });
+        }
+        let checkpoint = Checkpoint::parse(parsed.text())?;
+        checkpoint.check_origin(ledger)?;
+
+        let mut cosignatures: Vec<Cosignature> = Vec::new();
+        for signature in signatures {
+            let (key, Some(timestamp_s)) = (signature.key, signature.timestamp_s) else {
+                continue;
+            };
+            // A witness counts once, at the newest of the times at which it signed.
+            match cosignatures.iter_mut().find(|known| known.key == *key) {
+                Some(known) => known.timestamp_s = known.timestamp_s.max(timestamp_s),
+                None => cosignatures.push(Cosignature { key: key.clone(), timestamp_s }),
+            }
+        }
+        Ok(Self { checkpoint, note: parsed.as_str().to_owned(), cosignatures })
+    }
+
+    /// Cosigns this checkpoint at `timestamp_s`, in seconds since the Unix epoch: one signature line, to
+    /// be appended to the note. What the signature states beyond the ledger's own, the signer answers
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Note`] with [`crate::error::NoteError::KeyType`] for a key that is no
+    /// witness's, or [`crate::error::NoteError::Timestamp`] for a time of 2^63 or more.
+    pub fn cosign(&self, witness: &Signer, timestamp_s: u64) -> Result<String, CheckpointError> {
+        Ok(note::cosign_text(&self.checkpoint.text(), witness, timestamp_s)?)
+    }
+
+    /// The ledger's name.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.checkpoint.origin()
+    }
+
+    /// How many entries the tree holds.
+    #[must_use]
+    pub const fn size(&self) -> Size {
+        self.checkpoint.size()
+    }
+
+    /// The tree's root.
+    #[must_use]
+    pub const fn root(&self) -> Digest {
+        self.checkpoint.root()
+    }
+
+    /// All that the checkpoint says.
+    #[must_use]
+    pub const fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The note verbatim, with all its signatures: what to keep as evidence.
+    #[must_use]
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    /// The cosignatures of known witnesses, each witness once.
+    #[must_use]
+    pub fn cosignatures(&self) -> &[Cosignature] {
+        &self.cosignatures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{error::NoteError, hash::sha256};
+
+    const ORIGIN: &str = "ledger.example/1";
+
+    fn ledger() -> Signer {
+        Signer::new(ORIGIN, KeyType::Ed25519, [1; 32]).unwrap()
+    }
+
+    fn witness(name: &str, seed: u8) -> Signer {
+        Signer::new(name, KeyType::CosignatureV1, [seed; 32]).unwrap()
+    }
+
+    fn open(note: &str, witnesses: &[&Signer]) -> Result<VerifiedCheckpoint, CheckpointError> {
+        let witnesses: Vec<_> = witnesses.iter().map(|key| key.verifier().clone()).collect();
+        VerifiedCheckpoint::open(note.as_bytes(), ledger().verifier(), &witnesses)
+    }
+
+    fn signed(size: u64) -> String {
+        let checkpoint = Checkpoint::new(ORIGIN, Size(size), sha256(b"root")).unwrap();
+        checkpoint.sign(&ledger()).unwrap()
+    }
+
+    #[test]
+    fn malformed_texts_are_refused() {
+        let root = note::digest_text(&Digest::ZERO);
+        let refused = |text: &str, wanted: CheckpointError| {
+            assert_eq!(Checkpoint::parse(text), Err(wanted), "{text:?}");
+        };
+        assert!(Checkpoint::parse(&format!("o\n7\n{root}\n")).is_ok());
+        refused("", NoteError::Unterminated.into());
+        refused(&format!("o\n7\n{root}"), NoteError::Unterminated.into());
+        refused(&format!("o\n7\n{root}\r\n"), NoteError::Control { position: 48 }.into());
+        refused("o\n", CheckpointError::Lines);
+        refused("o\n7\n", CheckpointError::Lines);
+        refused(&format!("\n7\n{root}\n"), CheckpointError::Origin);
+        for size in ["", "07", "-7", "+7", " 7", "18446744073709551616"] {
+            refused(&format!("o\n{size}\n{root}\n"), CheckpointError::Size);
+        }
+        for root in ["", "AAAA", root.trim_end_matches('='), &root.replace("A=", "B=")] {
+            refused(&format!("o\n7\n{root}\n"), CheckpointError::Root);
+        }
+        for extensions in ["\n", "\nx\n", "x\n\n", "x\n\ny\n"] {
+            refused(&format!("o\n7\n{root}\n{extensions}"), CheckpointError::Extension);
+        }
+        for origin in ["", "a\nb", "a\tb"] {
+            let refused = Checkpoint::new(origin, Size(1), Digest::ZERO);
+            assert_eq!(refused, Err(CheckpointError::Origin));
+        }
+    }
+
+    #[test]
+    fn extension_lines_are_kept_and_cosigned() {
+        let text =
+            format!("{ORIGIN}\n7\n{}\nfirst\nsecond one\n", note::digest_text(&Digest::ZERO));
+        let checkpoint = Checkpoint::parse(&text).unwrap();
+        assert_eq!(checkpoint.extensions().collect::<Vec<_>>(), ["first", "second one"]);
+        assert_eq!(checkpoint.text(), text);
+
+        let witness = witness("w", 2);
+        let mut note = checkpoint.sign(&ledger()).unwrap();
+        note.push_str(&open(&note, &[]).unwrap().cosign(&witness, 5).unwrap());
+        let opened = open(&note, &[&witness]).unwrap();
+        assert_eq!(opened.checkpoint(), &checkpoint);
+        assert_eq!(opened.cosignatures().len(), 1);
+        let without = note.replace("second one\n", "");
+        assert!(matches!(open(&without, &[&witness]), Err(CheckpointError::Note(_))));
+    }
+
+    #[test]
+    fn an_opened_checkpoint_is_what_the_ledger_signed() {
+        let note = signed(7);
+        let opened = open(&note, &[]).unwrap();
+        assert_eq!((opened.origin(), opened.size()), (ORIGIN, Size(7)));
+        assert_eq!((opened.root(), opened.note()), (sha256(b"root"), note.as_str()));
+        assert!(opened.cosignatures().is_empty());
+        let forged = note.replace("\n7\n", "\n8\n");
+        assert!(matches!(
+            open(&forged, &[]),
+            Err(CheckpointError::Note(NoteError::Signature { name, .. })) if name == ORIGIN
+        ));
+    }
+
+    #[test]
+    fn a_witness_cannot_stand_in_for_the_ledger() {
+        let witness = witness("w", 2);
+        let note = signed(7);
+        let line = open(&note, &[]).unwrap().cosign(&witness, 5).unwrap();
+        let (text, _) = note.split_once("\n\n").unwrap();
+        let only_cosigned = format!("{text}\n\n{line}");
+        let refused = open(&only_cosigned, &[&witness]).unwrap_err();
+        assert_eq!(refused, CheckpointError::NotByLedger { origin: ORIGIN.into() });
+        let refused = open(&only_cosigned, &[]).unwrap_err();
+        assert_eq!(refused, NoteError::NoKnownKey.into());
+    }
+
+    #[test]
+    fn a_ledger_speaks_for_its_own_origin_only() {
+        let other = Checkpoint::new("other", Size(7), Digest::ZERO).unwrap();
+        let wanted = CheckpointError::OtherOrigin { found: "other".into(), wanted: ORIGIN.into() };
+        assert_eq!(other.sign(&ledger()), Err(wanted.clone()));
+        let forced = note::sign_note(&other.text(), &ledger()).unwrap();
+        assert_eq!(open(&forced, &[]), Err(wanted));
+        let no_checkpoint = note::sign_note("hello\n", &ledger()).unwrap();
+        assert_eq!(open(&no_checkpoint, &[]), Err(CheckpointError::Lines));
+    }
+
+    #[test]
+    fn keys_of_the_wrong_type_are_refused() {
+        let wrong = |result: Result<VerifiedCheckpoint, _>| {
+            assert!(matches!(result, Err(CheckpointError::Note(NoteError::KeyType { .. }))));
+        };
+        let (note, ledger) = (signed(7), ledger());
+        let as_witness = witness(ORIGIN, 1);
+        wrong(VerifiedCheckpoint::open(note.as_bytes(), as_witness.verifier(), &[]));
+        wrong(open(&note, &[&ledger]));
+        let opened = open(&note, &[]).unwrap();
+        let refused = opened.cosign(&ledger, 5);
+        assert!(matches!(refused, Err(CheckpointError::Note(NoteError::KeyType { .. }))));
+        let late = opened.cosign(&as_witness, u64::MAX);
+        assert_eq!(late, Err(NoteError::Timestamp { found: u64::MAX }.into()));
+    }
+
+    #[test]
+    fn a_witness_counts_once_at_its_newest_time() {
+        let (one, two) = (witness("w/1", 2), witness("w/2", 3));
+        let mut note = signed(7);
+        let opened = open(&note, &[]).unwrap();
+        for (witness, time) in [(&one, 5), (&two, 6), (&one, 9), (&one, 8)] {
+            note.push_str(&opened.cosign(witness, time).unwrap());
+        }
+        let opened = open(&note, &[&one, &two]).unwrap();
+        let times: Vec<_> = opened
+            .cosignatures()
+            .iter()
+            .map(|cosignature| (cosignature.key.name(), cosignature.timestamp_s))
+            .collect();
+        assert_eq!(times, [("w/1", 9), ("w/2", 6)]);
+        assert_eq!(open(&note, &[&two]).unwrap().cosignatures().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn checkpoints_come_back_as_they_went(
+            origin in "[ -~\u{e9}]{1,40}", size: u64, root: [u8; 32],
+            extensions in prop::collection::vec("[ -~]{1,20}", 0..4),
+        ) {
+            let checkpoint = Checkpoint::new(&origin, Size(size), Digest::from_bytes(root)).unwrap();
+            let mut text = checkpoint.text();
+            prop_assert_eq!(Checkpoint::parse(&text), Ok(checkpoint));
+            extensions.iter().for_each(|line| text.extend([line, "\n"]));
+            let extended = Checkpoint::parse(&text).unwrap();
+            prop_assert_eq!(extended.extensions().collect::<Vec<_>>(), extensions);
+            prop_assert_eq!(extended.text(), text);
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_a_checkpoint_without_a_panic(
+            text in "(a|\n|7|0|A{43}=|=|\u{e9}){0,12}",
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            if let Ok(checkpoint) = Checkpoint::parse(&text) {
+                prop_assert_eq!(checkpoint.text(), text);
+            }
+            prop_assert!(VerifiedCheckpoint::open(&bytes, ledger().verifier(), &[]).is_err());
+        }
+    }
+}
