@@ -3,9 +3,10 @@
 use std::{io, path::PathBuf};
 
 use access_ledger_proto::{
-    error::{ChainError, EntryError},
+    error::{ChainError, EntryError, SealError, SequenceGap, SourceError},
     hash::Digest,
     position::{Index, Size},
+    source::SourceName,
 };
 use thiserror::Error;
 
@@ -184,4 +185,43 @@ pub enum Fault {
     /// The entry does not continue the chain.
     #[error(transparent)]
     Chain(ChainError),
+    /// The entry was changed: both the tree and the next entry know another one.
+    #[error("leaf hash of the entry is {found}, tree and chain say {wanted}")]
+    Leaf {
+        /// Hash of the bytes found.
+        found: Digest,
+        /// The stored hash.
+        wanted: Digest,
+    },
+    /// The event is not the one that the entry commits to.
+    #[error("digest of the event is {found}, the entry says {wanted}")]
+    EventDigest {
+        /// Digest of the bytes found.
+        found: Digest,
+        /// Digest in the entry.
+        wanted: Digest,
+    },
+    /// Bytes of an erased event are still there.
+    #[error("event is marked as erased but its bytes are there")]
+    NotErased,
+    /// An entry in the middle of a batch is not of the source, or does not have the number, that
+    /// follows.
+    #[error(
+        "entry of source {source_name} with number {source_seq} inside a batch that goes on otherwise"
+    )]
+    Batch {
+        /// The entry's source.
+        source_name: SourceName,
+        /// The entry's number.
+        source_seq: u64,
+    },
+    /// The seal does not hold.
+    #[error(transparent)]
+    Seal(SealError),
+    /// The source may not do what it did.
+    #[error(transparent)]
+    Source(SourceError),
+    /// The source used another number than its next one.
+    #[error(transparent)]
+    Sequence(SequenceGap),
 }

@@ -172,7 +172,7 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_at(bytes, 0)?;
     file.sync_data()?;
     disk.rename(&draft, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
+    disk.sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 /// Puts a file with this content in place in one step, without waiting for the disk: readers and a

@@ -93,12 +93,11 @@ impl GroupFrames {
         let frame_len = HEADER_LEN + entry.len() + event.len();
         assert!(start + frame_len <= Self::LEN_MAX, "group over its limit");
         let fits = "bounded by the assertions above";
-
-        let mut head = [0; 8];
-        let (lengths, group) = head.split_at_mut(4);
-        lengths[..2].copy_from_slice(&u16::try_from(entry.len()).expect(fits).to_be_bytes());
-        lengths[2..].copy_from_slice(&u16::try_from(event.len()).expect(fits).to_be_bytes());
-        group.copy_from_slice(&u32::try_from(self.starts.len()).expect(fits).to_be_bytes());
+        let entry_len = u16::try_from(entry.len()).expect(fits);
+        let event_len = u16::try_from(event.len()).expect(fits);
+        let group = u32::try_from(self.starts.len()).expect(fits);
+        let head = u64::from(entry_len) << 48 | u64::from(event_len) << 32 | u64::from(group);
+        let head = head.to_be_bytes();
 
         self.starts.push(u32::try_from(start).expect(fits));
         self.bytes.reserve(frame_len);

@@ -13,16 +13,12 @@ use std::{ops::Range, sync::Arc};
 use access_ledger_proto::position::Index;
 
 use super::{
-    file::io_error,
     frame::GroupFrames,
     reader::Shared,
     segment::{self, HEADER_LEN, Segment, SegmentHeader},
     tree::TreeFiles,
 };
-use crate::{
-    error::StorageError,
-    os::{self, Access},
-};
+use crate::error::StorageError;
 
 /// Proof that what it holds is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,24 +183,12 @@ impl Log {
         self.tree.sync()?;
 
         let header = SegmentHeader { first: self.next, ..self.segment.header };
-        self.segment = create_segment(&self.shared, header)?;
+        self.segment = Segment::create(&*self.shared.disk, &self.shared.folder, header)?;
         self.end = HEADER_LEN as u64;
         self.prepared_end = self.end;
         self.shared.start_segment(self.segment.clone());
         Ok(())
     }
-}
-
-
-/// Creates an empty segment, durably.
-pub(crate) fn create_segment(
-    shared: &Shared,
-    header: SegmentHeader,
-) -> Result<Segment, StorageError> {
-    let path = segment::path(&shared.folder, header.first);
-    os::replace(&*shared.disk, &path, &header.encode()).map_err(io_error("create", &path))?;
-    let place = (header.first, header.origin);
-    Segment::open(&*shared.disk, &shared.folder, place, Access::Write)
 }
 
 /// Zeros are written ahead in steps of this length: two thousand unary appends' worth, and no longer

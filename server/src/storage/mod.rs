@@ -22,17 +22,21 @@
 
 use std::path::PathBuf;
 
-pub(crate) mod file;
+mod check;
+mod file;
+mod fold;
 mod frame;
 mod log;
 mod reader;
 mod recover;
+mod scan;
 mod segment;
 mod tail;
 mod tree;
 mod walk;
 
 pub use self::{
+    check::{CheckProgress, CheckReport, check},
     frame::GroupFrames,
     log::{Durable, Log},
     reader::{LogReader, Record},

@@ -180,7 +180,7 @@ impl Shared {
         state.full.push(first);
         state.active = segment;
         state.offsets = Vec::new();
-        state.end = HEADER_LEN as u32;
+        state.end = small(HEADER_LEN as u64);
     }
 
     /// Where the frames of the active segment start.
@@ -221,7 +221,8 @@ impl Shared {
                 let full = self.full_segment(segment_first)?;
                 let position = small(first.0 - segment_first.0);
                 // One more than asked for: where that one starts is where the run ends.
-                let starts = full.offsets(position, small(count_of(count_max)).saturating_add(1))?;
+                let starts =
+                    full.offsets(position, small(count_of(count_max)).saturating_add(1))?;
                 let (starts, end) = match starts.split_last() {
                     Some((&next, starts)) if starts.len() == count_max => (starts, next.into()),
                     _ => (&starts[..], full.frames_end),

@@ -22,7 +22,7 @@ use super::{
     Options,
     file::io_error,
     frame::{FRAME_LEN_MAX, Frame, Salt, Verify},
-    log::{Log, create_segment},
+    log::Log,
     reader::{LogReader, Shared},
     segment::{self, FullSegment, HEADER_LEN, Segment, SegmentHeader},
     tail::{self, Tail},
@@ -87,7 +87,7 @@ pub fn open(
         Some(first) => Segment::open(&*disk, &folder, (first, origin), Access::Write)?,
         None => {
             let salt = Salt(disk.random().map_err(io_error("draw a salt for", &folder))?);
-            create_segment(&*disk, &folder, SegmentHeader { origin, first: Index::GENESIS, salt })?
+            Segment::create(&*disk, &folder, SegmentHeader { origin, first: Index::GENESIS, salt })?
         }
     };
     let before = link_before(&*disk, &folder, &full, &last)?;
@@ -149,7 +149,7 @@ pub(crate) fn list_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Index>
 }
 
 /// What the first entry of the last segment must continue: the last entry of the one before.
-fn link_before(
+pub(crate) fn link_before(
     disk: &dyn Disk,
     folder: &Path,
     full: &[Index],
@@ -178,30 +178,30 @@ fn link_before(
 }
 
 /// The last segment up to its last whole batch.
-struct Walked {
+pub(crate) struct Walked {
     /// Where each frame starts.
-    offsets: Vec<u32>,
+    pub(crate) offsets: Vec<u32>,
     /// The leaf hash of each.
-    leaves: Vec<Digest>,
-    kept: Kept,
+    pub(crate) leaves: Vec<Digest>,
+    pub(crate) kept: Kept,
     /// Valid entries behind the last whole batch.
-    cut_entries: u64,
+    pub(crate) cut_entries: u64,
     /// Whether there is anything but zeros behind the last whole batch.
-    must_cut: bool,
+    pub(crate) must_cut: bool,
 }
 
 /// The log up to a seal.
 #[derive(Clone, Copy)]
-struct Kept {
-    link: Link,
+pub(crate) struct Kept {
+    pub(crate) link: Link,
     /// Where the sealed frame ends.
-    end: u64,
+    pub(crate) end: u64,
     /// Where the first frame of its group starts.
-    group_start: u64,
+    pub(crate) group_start: u64,
 }
 
 /// Walks the last segment to the end of what can be kept, and refuses if that is less than `acknowledged`.
-fn walk_last(
+pub(crate) fn walk_last(
     segment: &Segment,
     before: Link,
     acknowledged: Size,
@@ -267,7 +267,8 @@ fn settle(segment: &Segment, walked: &Walked) -> Result<u64, StorageError> {
         cut_bytes = segment.file.length()?.saturating_sub(end);
         segment.file.set_length(end)?;
     }
-    let group = segment.file.read(group_start, memory_len(end - group_start).unwrap_or_default())?;
+    let group =
+        segment.file.read(group_start, memory_len(end - group_start).unwrap_or_default())?;
     if !group.is_empty() {
         segment.file.write_at(&group, group_start)?;
     }
@@ -296,11 +297,7 @@ fn rebuild_tree(
 }
 
 /// Adds leaves to the tree, on disk and in memory.
-fn grow(
-    tree: &TreeFiles,
-    frontier: &mut Frontier,
-    leaves: &[Digest],
-) -> Result<(), StorageError> {
+fn grow(tree: &TreeFiles, frontier: &mut Frontier, leaves: &[Digest]) -> Result<(), StorageError> {
     for some in leaves.chunks(GROW_LEAVES) {
         some.iter().for_each(|leaf| frontier.append(*leaf));
         tree.append(frontier)?;
@@ -310,11 +307,7 @@ fn grow(
 }
 
 /// Checks that the stored tree has this root at this size.
-pub(crate) fn check_root(
-    tree: &TreeFiles,
-    size: Size,
-    wanted: Digest,
-) -> Result<(), StorageError> {
+pub(crate) fn check_root(tree: &TreeFiles, size: Size, wanted: Digest) -> Result<(), StorageError> {
     match root_at(tree, size) {
         Ok(found) if found == wanted => Ok(()),
         Ok(found) => Err(StorageError::Root { size, found, wanted }),

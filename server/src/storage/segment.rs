@@ -28,10 +28,13 @@ use std::path::{Path, PathBuf};
 use access_ledger_proto::{hash::Digest, position::Index};
 use crc32c::crc32c;
 
-use super::{file::StoredFile, frame::Salt};
+use super::{
+    file::{StoredFile, io_error},
+    frame::Salt,
+};
 use crate::{
     error::{Fault, StorageError},
-    os::{Access, Disk},
+    os::{self, Access, Disk},
 };
 
 /// Length of the header, and offset of the first frame.
@@ -105,6 +108,17 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// Creates an empty segment, durably; opened for writing.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        folder: &Path,
+        header: SegmentHeader,
+    ) -> Result<Self, StorageError> {
+        let path = path(folder, header.first);
+        os::replace(disk, &path, &header.encode()).map_err(io_error("create", &path))?;
+        Ok(Self { file: StoredFile::open(disk, &path, Access::Write)?, header })
+    }
+
     /// Opens a segment and checks its header.
     pub(crate) fn open(
         disk: &dyn Disk,
@@ -187,11 +201,11 @@ impl FullSegment {
         Ok(slots.iter().copied().map(u32::from_be_bytes).collect())
     }
 
-    /// Checks the whole footer against where the frames really are.
-    pub(crate) fn verify_offsets(&self, offsets: &[u32]) -> Result<(), StorageError> {
-        let stored = self.offsets(0, self.count)?;
-        if stored == offsets && offsets_checksum(offsets) == self.offsets_crc {
-            return Ok(());
+    /// All offsets, checked against their checksum.
+    pub(crate) fn all_offsets(&self) -> Result<Vec<u32>, StorageError> {
+        let offsets = self.offsets(0, self.count)?;
+        if offsets_checksum(&offsets) == self.offsets_crc {
+            return Ok(offsets);
         }
         Err(self.segment.damage(self.frames_end, self.segment.first(), Fault::Footer))
     }

@@ -135,8 +135,9 @@ impl TreeFiles {
         if kept != size {
             return Ok(None);
         }
-        let roots =
-            decompose(size).map(|node| self.node(node)).collect::<Result<Vec<_>, StorageError>>()?;
+        let roots = decompose(size)
+            .map(|node| self.node(node))
+            .collect::<Result<Vec<_>, StorageError>>()?;
         Ok(Frontier::from_roots(size, &roots))
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Opening, checking and rebuilding all read segments this way.
 
+use std::ops::Range;
+
 use access_ledger_proto::{
     chain::Link,
     entry::Entry,
@@ -61,15 +63,13 @@ impl<'a> Placed<'a> {
 impl<'a> Walk<'a> {
     /// From the first frame of `segment` up to `end`.
     pub(crate) fn new(segment: &'a Segment, end: u64) -> Self {
-        Self {
-            segment,
-            end,
-            offset: HEADER_LEN as u64,
-            position: 0,
-            index: segment.first(),
-            buffer: Vec::new(),
-            filled: 0,
-        }
+        Self::from(segment, HEADER_LEN as u64..end, segment.first())
+    }
+
+    /// The frames in these bytes of the file, of which the first has this index.
+    pub(crate) fn from(segment: &'a Segment, bytes: Range<u64>, index: Index) -> Self {
+        let (offset, end) = (bytes.start, bytes.end);
+        Self { segment, end, offset, position: 0, index, buffer: Vec::new(), filled: 0 }
     }
 
     /// Where the next frame starts, or the one that `next` has refused.
