@@ -1,1 +1,5 @@
-//! Scaffold.
+//! The access ledger's server.
+
+pub mod error;
+pub mod os;
+pub mod storage;
