@@ -1,3 +1,6 @@
-//! Scaffold.
+//! The access ledger's server.
 
 pub mod demo;
+pub mod error;
+pub mod os;
+pub mod storage;
