@@ -17,7 +17,7 @@ use std::{
 use access_ledger_proto::{
     hash::{Digest, sha256},
     position::{Index, Size, count_of, memory_len},
-    tree::{Stored, TILE_WIDTH, root_of},
+    tree::{TILE_WIDTH, root_of},
 };
 use rayon::prelude::*;
 
@@ -81,6 +81,9 @@ pub fn check(
         folder: segment::folder(&options.folder),
         tree: TreeFiles::open(&**disk, &options.folder, Access::Read)?,
         acknowledged: checkpoint.map_or(Size::ZERO, |(size, _)| size),
+        synced: Size::ZERO,
+        last_leaves: Vec::new(),
+        leaves_stored: u64::MAX,
         progress,
         total_bytes: 0,
         done_bytes: AtomicU64::new(0),
@@ -105,6 +108,12 @@ struct Check<'a> {
     folder: PathBuf,
     tree: TreeFiles,
     acknowledged: Size,
+    /// Where the last segment starts: up to there the tree files must be complete.
+    synced: Size,
+    /// The leaves of the last segment.
+    last_leaves: Vec<Digest>,
+    /// Leaves in the tree files.
+    leaves_stored: u64,
     progress: &'a (dyn Fn(CheckProgress) + Sync),
     total_bytes: u64,
     done_bytes: AtomicU64,
@@ -120,6 +129,8 @@ impl Check<'_> {
             let file = super::file::StoredFile::open(self.disk, &path, Access::Read)?;
             self.total_bytes += file.length()?;
         }
+        self.synced = Size(firsts.last().map_or(0, |first| first.0));
+        self.leaves_stored = self.tree.verifiable(0, (self.synced, Size(u64::MAX)))?;
         let nexts = firsts.iter().skip(1).copied().map(Some).chain([None]);
         let mut window = Vec::new();
         for (position, (&first, next)) in firsts.iter().zip(nexts).enumerate() {
@@ -163,6 +174,7 @@ impl Check<'_> {
                 let before = link_before(self.disk, &self.folder, full, &segment)?;
                 let walked = walk_last(&segment, before, self.acknowledged)?;
                 self.report.has_torn_tail = walked.must_cut;
+                self.last_leaves = walked.leaves;
                 (walked.offsets, walked.kept.end)
             }
         };
@@ -207,7 +219,7 @@ impl Check<'_> {
     }
 
     fn scan(&self, piece: &Piece) -> Result<super::scan::Scanned, StorageError> {
-        let scanned = piece.scan(&self.tree)?;
+        let scanned = piece.scan(&self.tree, self.leaves_stored)?;
         let bytes = piece.bytes.end - piece.bytes.start;
         let done_bytes = self.done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         (self.progress)(CheckProgress { done_bytes, total_bytes: self.total_bytes });
@@ -216,23 +228,32 @@ impl Check<'_> {
 
     /// Computes each level of the tree from the one below, whose leaves the log has confirmed.
     fn verify_tree(&self, checkpoint: Option<(Size, Digest)>) -> Result<(), StorageError> {
-        let size = self.fold.link.size;
+        let sizes = (self.synced, self.fold.link.size);
+        let mut below = self.tree.verifiable(0, sizes)?;
         for level in 1..LEVELS {
-            let count = Stored::count_in(level, size);
-            let chunks = 0..count.div_ceil(TREE_CHUNK);
-            let verified: Vec<_> = chunks
-                .into_par_iter()
-                .map(|chunk| {
-                    let first = chunk * TREE_CHUNK;
-                    self.verify_level(level, first, TREE_CHUNK.min(count - first))
-                })
-                .collect();
-            verified.into_iter().collect::<Result<(), _>>()?;
+            let count = self.tree.verifiable(level, sizes)?.min(below / u64::from(TILE_WIDTH));
+            let verify = |chunk: u64| {
+                let first = chunk * TREE_CHUNK;
+                self.verify_level(level, first, TREE_CHUNK.min(count - first))
+            };
+            let chunks = (0..count.div_ceil(TREE_CHUNK)).into_par_iter();
+            let bad = chunks.find_map_first(|chunk| verify(chunk).err());
+            bad.map_or(Ok(()), Err)?;
+            below = count;
         }
-        match checkpoint {
-            None => Ok(()),
-            Some((size, root)) => check_root(&self.tree, size, root),
-        }
+        checkpoint.map_or(Ok(()), |(size, root)| self.verify_root(size, root))
+    }
+
+    /// Compares the root with the checkpoint's, without the part of the tree files that may be missing.
+    fn verify_root(&self, size: Size, wanted: Digest) -> Result<(), StorageError> {
+        let Some(newer) = size.0.checked_sub(self.synced.0) else {
+            return check_root(&self.tree, size, wanted);
+        };
+        let mut frontier = self.tree.frontier(self.synced)?.unwrap_or_default();
+        let newer = memory_len(newer).unwrap_or(usize::MAX);
+        self.last_leaves.iter().take(newer).for_each(|leaf| frontier.append(*leaf));
+        let found = frontier.root();
+        if found == wanted { Ok(()) } else { Err(StorageError::Root { size, found, wanted }) }
     }
 
     fn verify_level(&self, level: u8, first: u64, count: u64) -> Result<(), StorageError> {

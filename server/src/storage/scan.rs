@@ -11,7 +11,7 @@ use access_ledger_proto::{
     error::ChainError,
     event::{self, Body},
     hash::{Digest, sha256},
-    position::Index,
+    position::{Index, memory_len},
     source::SourceName,
 };
 
@@ -62,8 +62,12 @@ pub(crate) struct Run {
 }
 
 impl Piece {
-    /// Verifies the piece.
-    pub(crate) fn scan(&self, tree: &TreeFiles) -> Result<Scanned, StorageError> {
+    /// Verifies the piece, with the first `leaves_stored` leaves of the tree.
+    pub(crate) fn scan(
+        &self,
+        tree: &TreeFiles,
+        leaves_stored: u64,
+    ) -> Result<Scanned, StorageError> {
         let segment = &*self.segment;
         let mut walk = Walk::from(segment, self.bytes.clone(), self.first);
         let mut scanned = Scanned {
@@ -89,7 +93,8 @@ impl Piece {
         if walk.offset() != self.bytes.end {
             return Err(segment.damage(walk.offset(), walk.index(), Fault::Footer));
         }
-        compare(tree, 0, self.first.0, &leaves)?;
+        let stored = memory_len(leaves_stored.saturating_sub(self.first.0)).unwrap_or(usize::MAX);
+        compare(tree, 0, self.first.0, leaves.get(..stored).unwrap_or(&leaves))?;
         Ok(scanned)
     }
 }
