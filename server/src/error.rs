@@ -339,6 +339,12 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Metrics cannot be collected.
+    #[error("cannot collect metrics: {problem}")]
+    Metrics {
+        /// What is wrong.
+        problem: String,
+    },
     /// Signals cannot be handled.
     #[error("cannot handle signals: {source}")]
     Signal {
