@@ -51,7 +51,12 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct DataArgs {
     /// The ledger's data folder.
-    #[arg(long, value_name = "DIR", default_value = "access-ledger-data", env = "ACCESS_LEDGER_DATA")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-data",
+        env = "ACCESS_LEDGER_DATA"
+    )]
     pub data: PathBuf,
 }
 
@@ -143,7 +148,9 @@ pub struct DemoArgs {
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not loopback, not encrypted.
-    #[error("{address} is not loopback and this server does not encrypt: add --danger-plaintext if the network is yours alone")]
+    #[error(
+        "{address} is not loopback and this server does not encrypt: add --danger-plaintext if the network is yours alone"
+    )]
     Plaintext {
         /// The address asked for.
         address: SocketAddr,

@@ -1,11 +1,6 @@
 //! `check`: verifies a stopped ledger's folder, with a progress bar, and prints what was found.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{io, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,15 +18,14 @@ use crate::{
 /// When the folder holds no ledger, or the disk refuses.
 pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
     let data = Folder::new(folder);
-    let origin = data
-        .origin(&**disk)?
-        .with_context(|| format!("{} holds no ledger", folder.display()))?;
+    let origin =
+        data.origin(&**disk)?.with_context(|| format!("{} holds no ledger", folder.display()))?;
     let keys = data.open_keys(&**disk)?;
     let signed = data.read_checkpoint(&**disk, keys.ledger.verifier());
     let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
 
     let bar = ProgressBar::new(0).with_style(style());
-    let report = storage::check(disk, &Options::new(folder, &origin), signed, |progress| {
+    let report = storage::check(disk, &Options::new(folder, &origin), signed, &|progress| {
         let CheckProgress { done_bytes, total_bytes } = progress;
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
@@ -43,7 +37,7 @@ pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
 
 fn print(out: &mut impl io::Write, origin: &str, report: &CheckReport) -> io::Result<()> {
     writeln!(out, "ledger   {origin}")?;
-    writeln!(out, "entries  {} in {} sealed batches", report.entries, report.batches)?;
+    writeln!(out, "entries  {} in {} sealed batches", report.size, report.batches)?;
     writeln!(out, "bytes    {}", report.bytes)?;
     if report.erased_events > 0 {
         writeln!(out, "erased   {} events", report.erased_events)?;

@@ -112,7 +112,10 @@ fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
         writeln!(out, "  access-ledger keygen --name my-service --out my-service.key")?;
         writeln!(out, "  access-ledger enroll --server {server} --key my-service.key")?;
     } else {
-        writeln!(out, "  access-ledger source register --server {server} --key governance.key ...")?;
+        writeln!(
+            out,
+            "  access-ledger source register --server {server} --key governance.key ..."
+        )?;
     }
     writeln!(out, "  access-ledger record --server {server} --key my-service.key events.jsonl")?;
     writeln!(out, "  access-ledger verify --server {server} --ledger {vkey}")?;

@@ -45,7 +45,9 @@ pub async fn expose(address: SocketAddr) -> Result<SocketAddr, ServeError> {
 }
 
 fn describe() {
-    use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
+    use metrics::{
+        describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,
+    };
     counter!("access_ledger_appended_entries_total", "entries that became durable");
     counter!("access_ledger_refused_total", "calls that were refused, by reason");
     histogram!("access_ledger_commit_seconds", "one write and data sync");
