@@ -136,9 +136,10 @@ impl Audit {
         let batch = self.entries.get(first..).context("fewer entries than the seal covers")?;
         let head = batch.first().context("an empty batch")?;
         ensure!(
-            batch.iter().zip(head.source_seq..).all(|(entry, seq)| {
-                entry.source == head.source && entry.source_seq == seq
-            }),
+            batch
+                .iter()
+                .zip(head.source_seq..)
+                .all(|(entry, seq)| { entry.source == head.source && entry.source_seq == seq }),
             "a batch of several sources, or with a gap"
         );
         let digests: Vec<Digest> = batch.iter().map(|entry| entry.event_digest).collect();
@@ -226,14 +227,13 @@ impl Acknowledged {
                 .entries
                 .get(first..first + digests.len())
                 .with_context(|| format!("{source} from {first_seq} on is lost"))?;
-            let is_there = entries.iter().zip(digests).zip(*first_seq..).all(
-                |((entry, digest), seq)| {
+            let is_there =
+                entries.iter().zip(digests).zip(*first_seq..).all(|((entry, digest), seq)| {
                     entry.source.as_str() == source
                         && entry.source_seq == seq
                         && entry.event_digest == *digest
                         && entry.recorded_at == place.recorded_at
-                },
-            );
+                });
             ensure!(is_there, "{source} from {first_seq} on is not at index {first}");
             let prev = first.checked_sub(1).and_then(|before| audit.entries.get(before));
             ensure!(

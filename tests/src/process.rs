@@ -42,9 +42,9 @@ impl Process {
         let mut value = |label: &str| -> anyhow::Result<String> {
             let mut line = String::new();
             stdout.read_line(&mut line)?;
-            let value = line.strip_prefix(label).with_context(|| {
-                format!("the server printed {line:?} where {label:?} was due")
-            })?;
+            let value = line
+                .strip_prefix(label)
+                .with_context(|| format!("the server printed {line:?} where {label:?} was due"))?;
             Ok(value.trim().to_owned())
         };
         let address = value("serving")?.trim_start_matches("http://").parse()?;
