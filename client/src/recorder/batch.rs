@@ -164,7 +164,7 @@ impl Notary {
     }
 
     /// Compares a checkpoint with the newest one, and keeps the newer of them.
-    fn observe(
+    pub(super) fn observe(
         &mut self,
         checkpoint: &VerifiedCheckpoint,
     ) -> Result<Arc<VerifiedCheckpoint>, EvidenceFault> {
