@@ -23,7 +23,7 @@
 use std::path::PathBuf;
 
 mod check;
-mod file;
+pub(crate) mod file;
 mod fold;
 mod frame;
 mod log;
