@@ -544,3 +544,66 @@ pub enum CheckpointError {
         wanted: String,
     },
 }
+
+/// A tlog-proof file is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TlogProofError {
+    /// Not UTF-8.
+    #[error("proof that is not UTF-8 from byte {position} on")]
+    Utf8 {
+        /// Offset of the first byte that is not.
+        position: usize,
+    },
+    /// The proof ends before its checkpoint.
+    #[error("proof that ends too early, wanted are a proof, an empty line and a checkpoint")]
+    Truncated,
+    /// A line is malformed.
+    #[error("line {line} of a proof is malformed, wanted is \"{wanted}\"")]
+    Line {
+        /// Its number, from 1.
+        line: u64,
+        /// What it should be.
+        wanted: &'static str,
+    },
+}
+
+/// A receipt or a tlog-proof does not prove what it should. Unless the batch is at fault, the ledger is.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReceiptError {
+    /// The batch is no batch, or its seal covers another number of events.
+    #[error(transparent)]
+    Batch(#[from] SealError),
+    /// The checkpoint does not verify.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The entry is malformed.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The entry is not in the checkpoint's tree.
+    #[error(transparent)]
+    Inclusion(#[from] ProofError),
+    /// The entry names another place than the proof.
+    #[error("entry with index {found} in the proof for index {wanted}")]
+    Index {
+        /// The entry's own index.
+        found: Index,
+        /// The index that the proof is for.
+        wanted: Index,
+    },
+    /// A digest of another length.
+    #[error("digest of {len} bytes in {field}, wanted are 32")]
+    Hash {
+        /// The receipt's field.
+        field: &'static str,
+        /// Bytes found.
+        len: usize,
+    },
+    /// An entry before entry 0.
+    #[error("leaf hash {found} before entry 0, wanted are zeros")]
+    Genesis {
+        /// What the receipt says.
+        found: Digest,
+    },
+}

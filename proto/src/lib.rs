@@ -15,6 +15,7 @@ pub mod hash;
 pub mod note;
 pub mod position;
 pub mod proof;
+pub mod receipt;
 pub mod seal;
 pub mod source;
 pub mod tree;

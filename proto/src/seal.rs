@@ -12,13 +12,13 @@
 //! visible to whoever holds the source's public key.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, VerifyingKey};
 
 use crate::{
     entry::Seal,
     error::SealError,
     hash::{Digest, sha256_of_digests},
-    note::{KeyId, KeyType, key_id},
+    note::{KeyId, KeyType, Signer, key_id},
     position::count_of,
     source::Name,
 };
@@ -72,15 +72,18 @@ impl Batch<'_> {
         )
     }
 
-    /// Seals the batch.
+    /// Seals the batch with the source's own key.
     ///
     /// # Errors
     ///
-    /// As [`Batch::count`].
-    pub fn seal(&self, origin: &str, key: &SigningKey) -> Result<Seal, SealError> {
+    /// As [`Batch::count`]; [`SealError::Key`] when the key has another name or type.
+    pub fn seal(&self, origin: &str, key: &Signer) -> Result<Seal, SealError> {
         let count = self.count()?;
-        let signature = key.sign(self.message(origin).as_bytes()).to_bytes();
-        Ok(Seal { count, key_id: source_key_id(self.source, &key.verifying_key()), signature })
+        if key.name() != self.source.as_str() || key.verifier().key_type() != KeyType::Ed25519 {
+            return Err(SealError::Key);
+        }
+        let signature = key.sign(self.message(origin).as_bytes());
+        Ok(Seal { count, key_id: key.verifier().id(), signature })
     }
 
     /// Checks a seal of this batch with the source's registered key.
@@ -129,8 +132,8 @@ mod tests {
 
     const ORIGIN: &str = "ledger.example/test";
 
-    fn key() -> SigningKey {
-        SigningKey::from_bytes(&[7; 32])
+    fn key(seed: u8) -> Signer {
+        Signer::new("payments", KeyType::Ed25519, [seed; 32]).unwrap()
     }
 
     #[test]
@@ -138,8 +141,8 @@ mod tests {
         let digests = [sha256(b"a"), sha256(b"b")];
         let source = Name::parse(b"payments").unwrap();
         let batch = Batch { source, first_seq: 5, digests: &digests };
-        let seal = batch.seal(ORIGIN, &key()).unwrap();
-        let public = key().verifying_key();
+        let seal = batch.seal(ORIGIN, &key(7)).unwrap();
+        let public = *key(7).verifier().public_key();
         assert_eq!(batch.verify(ORIGIN, &seal, &public), Ok(()));
         assert_eq!(batch.last_seq(), 6);
 
@@ -155,7 +158,8 @@ mod tests {
         assert_eq!(batch.verify("elsewhere", &seal, &public), Err(SealError::Signature));
         let renamed = Batch { source: Name::parse(b"other").unwrap(), ..batch };
         assert_eq!(renamed.verify(ORIGIN, &seal, &public), Err(SealError::Key));
-        let foreign = SigningKey::from_bytes(&[8; 32]).verifying_key();
+        assert_eq!(renamed.seal(ORIGIN, &key(7)), Err(SealError::Key));
+        let foreign = *key(8).verifier().public_key();
         assert_eq!(batch.verify(ORIGIN, &seal, &foreign), Err(SealError::Key));
     }
 

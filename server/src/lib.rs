@@ -1,1 +1,18 @@
-//! Scaffold.
+//! The access ledger's server.
+//!
+//! ```text
+//! os  <-  storage  <-  index  <-  ledger  <-  audit, serve  <-  demo        (arrow: is used by)
+//! ```
+//!
+//! The README of this crate tells the life of a record and what lies on disk.
+
+mod audit;
+pub mod demo;
+pub mod error;
+pub mod folder;
+pub mod index;
+pub mod ledger;
+pub mod os;
+pub mod refusal;
+pub mod serve;
+pub mod storage;

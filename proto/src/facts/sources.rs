@@ -18,7 +18,7 @@ use crate::{
     enrolment::EnrolmentClaim,
     error::SourceError,
     event::{self, Body},
-    note::KeyId,
+    note::{KeyId, parse_public_key},
     position::Index,
     seal::source_key_id,
     source::{Name, SourceName},
@@ -97,7 +97,8 @@ impl Sources {
         for (initial, roles) in ledger.chain(governance) {
             let source = Source {
                 name: SourceName::parse(&initial.name).map_err(|_| SourceError::Genesis)?,
-                public_key: public_key(&initial.public_key).ok_or(SourceError::Genesis)?,
+                public_key: parse_public_key(&initial.public_key)
+                    .map_err(|_| SourceError::Genesis)?,
                 roles,
                 heartbeat_nanos: 0,
                 registered_at: Index::GENESIS,
@@ -260,7 +261,8 @@ impl Sources {
         if self.get(target).is_some() {
             return Err(SourceError::Exists { name: target.to_owned() });
         }
-        let public_key = public_key(&status.public_key).ok_or(SourceError::PublicKey)?;
+        let public_key =
+            parse_public_key(&status.public_key).map_err(|_| SourceError::PublicKey)?;
         let roles = Roles::parse(&status.roles)?;
         let heartbeat_nanos = heartbeat_nanos(status.heartbeat_interval.as_ref());
         let claim =
@@ -396,10 +398,6 @@ fn control_change(body: Body<'_>) -> Option<wire::ControlChange> {
     (body.number == Body::CONTROL_CHANGE)
         .then(|| wire::ControlChange::decode(body.bytes).ok())
         .flatten()
-}
-
-fn public_key(bytes: &[u8]) -> Option<VerifyingKey> {
-    VerifyingKey::from_bytes(bytes.try_into().ok()?).ok().filter(|key| !key.is_weak())
 }
 
 /// A heartbeat interval in nanoseconds; 0 for none. Saturates.

@@ -1,0 +1,3 @@
+//! The demonstration: a company's day, recorded, verified, and tampered with.
+
+pub mod day;
