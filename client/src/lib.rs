@@ -1,3 +1,20 @@
-//! Scaffold.
+//! The access ledger's client library: for services that record, and for auditors who believe nothing
+//! that they have not verified.
+//!
+//! ```no_run
+//! # use access_ledger_client::{connect, recorder::Recorder};
+//! # use access_ledger_proto::{note::{Signer, VerifierKey}, wire};
+//! # async fn example(key: Signer, ledger: VerifierKey, event: wire::Event) -> Result<(), Box<dyn std::error::Error>> {
+//! let recorder = Recorder::builder(connect::channel("http://127.0.0.1:4420")?, key, ledger).start().await?;
+//! let recorded = recorder.record(event).await?.receipt().await?;
+//! # println!("{}", recorded.index());
+//! # recorder.close().await?;
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod connect;
+pub mod error;
+pub mod recorder;
+mod spool;
 pub mod verify;

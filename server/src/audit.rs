@@ -41,8 +41,9 @@ impl Cursor {
     async fn run(&mut self, end: Size) -> Result<wire::EntryRun, Refusal> {
         let (reader, first, with_events) =
             (self.shared.reader.clone(), self.next, self.with_events);
-        let entries_max =
-            usize::try_from(end.0.saturating_sub(first.0)).unwrap_or(usize::MAX).min(RUN_ENTRIES_MAX);
+        let entries_max = usize::try_from(end.0.saturating_sub(first.0))
+            .unwrap_or(usize::MAX)
+            .min(RUN_ENTRIES_MAX);
         let read = move || read_run(&reader, first, entries_max, with_events);
         let run = tokio::task::spawn_blocking(read).await.unwrap_or(Err(Refusal::Stopping))?;
         self.next = first.plus(access_ledger_proto::position::count_of(run.entries.len()));

@@ -27,10 +27,10 @@ use access_ledger_proto::{
         sequences::Sequences,
         sources::{SourceChange, Sources},
     },
+    hash::sha256,
     note::{Signer, VerifierKey},
     position::{Index as LogIndex, Size},
     seal::Batch,
-    hash::sha256,
     source::{Name, SourceName},
     wire,
 };
@@ -39,10 +39,6 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::publish::Published;
-pub(crate) use self::{
-    receipt::{StoredBatch, bytes_of, consistency_path, inclusion_path, unreadable},
-    service::Recorder,
-};
 use self::{
     append::Admitted,
     enroll::OwnSource,
@@ -50,6 +46,10 @@ use self::{
     queue::Queue,
     repeat::{REPEATS_MAX, Repeats},
     writer::Writer,
+};
+pub(crate) use self::{
+    receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    service::Recorder,
 };
 use crate::{
     error::LedgerError,
@@ -87,8 +87,8 @@ impl LedgerOptions {
 pub struct Ledger {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    follower: Follower,
-    lock: Option<Lock>,
+    /// Stops when dropped, after the threads were joined.
+    _follower: Follower,
 }
 
 /// What all parts of an open ledger see.
@@ -105,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) own: OwnSource,
+    /// Dropped last: only then may another process open the folder.
+    _lock: Option<Lock>,
 }
 
 impl Ledger {
@@ -139,7 +141,8 @@ impl Ledger {
         Ok(vkey)
     }
 
-    /// Opens the ledger in a folder that was initialised.
+    /// Opens the ledger in a folder that was initialised. It keeps `lock`, which its owner took on the
+    /// folder, until nothing of it runs any more.
     ///
     /// # Errors
     ///
@@ -149,6 +152,7 @@ impl Ledger {
         options: &LedgerOptions,
         disk: &Arc<dyn Disk>,
         clock: &Arc<dyn Clock>,
+        lock: Option<Lock>,
     ) -> Result<Self, LedgerError> {
         let folder = Folder::new(&options.folder);
         let Some(origin) = folder.origin(&**disk)? else {
@@ -164,14 +168,8 @@ impl Ledger {
         let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
         let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
         info!(size = opened.link.size.0, recovery = ?opened.recovery, "opened log");
-        Start { folder, disk, clock, keys, opened, queue_bytes_max: options.queue_bytes_max }.start()
-    }
-
-    /// Ties the lock on the folder to the ledger's life.
-    #[must_use]
-    pub fn holding(mut self, lock: Lock) -> Self {
-        self.lock = Some(lock);
-        self
+        let queue_bytes_max = options.queue_bytes_max;
+        Start { folder, disk, clock, keys, opened, queue_bytes_max, lock }.start()
     }
 
     /// What the services need.
@@ -216,9 +214,6 @@ impl Drop for Ledger {
                 warn!("a thread of the ledger panicked");
             }
         }
-        self.follower.stop();
-        // Only now may another process open the folder.
-        self.lock = None;
     }
 }
 
@@ -230,6 +225,7 @@ struct Start<'a> {
     keys: Keys,
     opened: Opened,
     queue_bytes_max: usize,
+    lock: Option<Lock>,
 }
 
 impl Start<'_> {
@@ -255,7 +251,9 @@ impl Start<'_> {
             index,
             clock: clock.clone(),
             own: OwnSource::new(self.keys.source),
+            _lock: self.lock,
         });
+        shared.checkpoint_file.put(shared.published().note.clone());
         let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
         let writer = Writer {
             shared: shared.clone(),
@@ -273,7 +271,7 @@ impl Start<'_> {
             spawn("writer", move || writer.run())?,
             spawn("repeat", move || repeats.run(&repeated))?,
         ];
-        Ok(Ledger { shared, threads, follower, lock: None })
+        Ok(Ledger { shared, threads, _follower: follower })
     }
 }
 
@@ -335,7 +333,8 @@ fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: &Keys) -> Result<(), Le
     let genesis = |problem: String| LedgerError::Genesis { problem };
     let sources = Sources::from_genesis(&event).map_err(|error| genesis(error.to_string()))?;
     let batch = seal_own(event, 1, keys.ledger.name(), &keys.source).map_err(genesis)?;
-    let batch = Admitted::judge(batch, &sources, now).map_err(|error| genesis(error.to_string()))?;
+    let batch =
+        Admitted::judge(batch, &sources, now).map_err(|error| genesis(error.to_string()))?;
     let Opened { mut log, mut link, .. } = opened;
     let mut group = log.group();
     let mut events = batch.events().iter();

@@ -45,7 +45,9 @@ pub enum Refusal {
     #[error(transparent)]
     Gap(#[from] SequenceGap),
     /// The batch repeats recorded events, but another cut of them.
-    #[error("events from number {first_seq} on are recorded in other batches, go on with {expected}")]
+    #[error(
+        "events from number {first_seq} on are recorded in other batches, go on with {expected}"
+    )]
     Recut {
         /// The batch's first number.
         first_seq: u64,

@@ -1,6 +1,6 @@
 //! The running server: listeners, services, health, and an orderly stop.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
@@ -59,12 +59,9 @@ impl Serving {
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let (stopping, is_stopping) = watch::channel(false);
-        let recorder = Recorder {
-            shared: self.ledger.shared().clone(),
-            stopping: is_stopping.clone(),
-        };
-        let auditor =
-            Auditor { shared: self.ledger.shared().clone(), stopping: is_stopping };
+        let recorder =
+            Recorder { shared: self.ledger.shared().clone(), stopping: is_stopping.clone() };
+        let auditor = Auditor { shared: self.ledger.shared().clone(), stopping: is_stopping };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -156,7 +153,6 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
         }
     })
 }
-
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
 const MESSAGE_BYTES_MAX: usize = 6 << 20;

@@ -266,3 +266,6 @@ fn leaf_at(reader: &LogReader, index: Place) -> Result<Digest, IndexError> {
     let entry = reader.read_entries(index, 1, usize::MAX)?.pop().unwrap_or_default();
     Ok(leaf_hash(&entry))
 }
+
+#[cfg(test)]
+mod tests;

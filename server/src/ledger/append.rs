@@ -156,8 +156,8 @@ fn judge_events(
 ) -> Result<bool, Refusal> {
     let mut is_control = false;
     for (position, event) in events.iter().enumerate() {
-        let body = event::validate(event, now)
-            .map_err(|error| Refusal::Event { position, error })?;
+        let body =
+            event::validate(event, now).map_err(|error| Refusal::Event { position, error })?;
         if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE) {
             is_control = true;
         } else {

@@ -4,10 +4,10 @@
 use access_ledger_proto::{
     facts::sources::Roles,
     note::Signer,
+    position::Index,
     source::{Name, SourceName},
     wire::{self, SourcePhase, SourceRole, event::Body as EventBody},
 };
-use access_ledger_proto::event;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
@@ -46,8 +46,8 @@ impl Shared {
         let own = Name::parse(key.name().as_bytes()).map_err(unreadable)?;
         let seq = self.durable_last(own).saturating_add(1);
         let now = self.clock.now_nanos();
-        let event = own_event(now, EventBody::SourceStatus(registration(request)))
-            .map_err(unreadable)?;
+        let event =
+            own_event(now, EventBody::SourceStatus(registration(request))).map_err(unreadable)?;
         let admitted = {
             let sources = self.sources();
             let batch = seal_own(event.clone(), seq, self.vkey.name(), &key).map_err(unreadable)?;
@@ -61,10 +61,12 @@ impl Shared {
             admitted
         };
         let receipt = self.queue.push(admitted)?.receipt().await?;
+        let index = Index(receipt.first_index);
+        let entry = self.reader.read_entries(index, 1, 1).map_err(unreadable)?.pop();
         Ok(wire::EnrollResponse {
-            index: receipt.first_index,
+            index: index.0,
             event: event.into(),
-            seq,
+            entry: entry.unwrap_or_default(),
             receipt: Some(receipt),
         })
     }
@@ -83,17 +85,17 @@ impl Shared {
         if !published.size.contains(index) {
             return Ok(None);
         }
-        let records = self.reader.read(index, 1, 1).map_err(unreadable)?;
-        let event = records.into_iter().next().and_then(|record| record.event).unwrap_or_default();
-        let is_registration = event::body(&event).is_some();
+        let record = self.reader.read(index, 1, 1).map_err(unreadable)?.pop();
+        let (entry, event) = record.map(|record| (record.entry, record.event)).unzip();
         let stored = StoredBatch::around(&self.reader, index)?;
-        if !is_registration || stored.source.as_str() != self.sources().ledger_source() {
+        if stored.source.as_str() != self.sources().ledger_source() {
+            // Governance or a parent registered it, in a batch of their own.
             return Ok(None);
         }
         Ok(Some(wire::EnrollResponse {
             index: index.0,
-            event,
-            seq: stored.first_seq,
+            event: event.flatten().unwrap_or_default(),
+            entry: entry.unwrap_or_default(),
             receipt: Some(stored.receipt(&self.tree, &published)?),
         }))
     }

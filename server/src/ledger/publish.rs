@@ -10,12 +10,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_proto::{
-    checkpoint::Checkpoint,
-    hash::Digest,
-    note::Signer,
-    position::Size,
-};
+use access_ledger_proto::{checkpoint::Checkpoint, hash::Digest, note::Signer, position::Size};
 use bytes::Bytes;
 use tracing::warn;
 

@@ -9,9 +9,10 @@
 use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
-use access_ledger_proto::{hash::sha256, wire};
+use access_ledger_proto::{hash::sha256, position::Index, source::Name, wire};
 use prost::Message as _;
 use tracing::warn;
 
@@ -109,18 +110,17 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal::NoEvent`], or [`Refusal::Unreadable`] when the index fails.
-    pub(crate) fn position(
-        &self,
-        source: access_ledger_proto::source::Name<'_>,
-        seq: u64,
-    ) -> Result<access_ledger_proto::position::Index, Refusal> {
-        self.index.wait_for(self.published().size);
+    pub(crate) fn position(&self, source: Name<'_>, seq: u64) -> Result<Index, Refusal> {
+        self.index.wait_for(self.published().size, INDEX_WAIT).map_err(unreadable)?;
         self.index
             .position(source, seq)
             .map_err(unreadable)?
             .ok_or_else(|| Refusal::NoEvent { name: source.to_owned(), seq })
     }
 }
+
+/// The index is a moment behind the log; while it is built again, a caller had better come back.
+const INDEX_WAIT: Duration = Duration::from_secs(10);
 
 /// A source that keeps contradicting itself adds nothing new after so many.
 const EVIDENCE_FILES_MAX: usize = 1_024;

@@ -23,8 +23,8 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     async fn admit(&self, batch: Option<wire::SealedBatch>) -> Result<Ticket, Refusal> {
-        let batch = batch
-            .ok_or(Refusal::Request { field: "batch", problem: "missing".to_owned() })?;
+        let missing = || Refusal::Request { field: "batch", problem: "missing".to_owned() };
+        let batch = batch.ok_or_else(missing)?;
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
         let shared = self.shared.clone();
         let judge = move || {

@@ -142,10 +142,11 @@ impl Writer {
             return Decision::Refused(error.into());
         }
         let mut events = batch.events().iter();
-        let extended = self.link.extend(&sealed, batch.admitted_at(), batch.seal(), |entry, leaf| {
-            group.frames.push(entry, events.next().map_or(&[], |event| event));
-            group.leaves.push(leaf);
-        });
+        let extended =
+            self.link.extend(&sealed, batch.admitted_at(), batch.seal(), |entry, leaf| {
+                group.frames.push(entry, events.next().map_or(&[], |event| event));
+                group.leaves.push(leaf);
+            });
         if let Err(error) = extended {
             return Decision::Refused(error.into());
         }
@@ -190,12 +191,12 @@ impl Writer {
         let paths = self.frontier.paths();
         let size = Size(durable.get().end.0);
         let published = self.publisher.sign(size, paths.root())?;
-        self.shared.note_durable(placed.iter().map(|(placed, _)| (&placed.source, placed.last_seq)));
+        self.shared
+            .note_durable(placed.iter().map(|(placed, _)| (&placed.source, placed.last_seq)));
         self.shared.publish(published.clone());
         metrics::counter!("access_ledger_appended_entries_total").increment(count_of(entries));
-        metrics::histogram!("access_ledger_group_batches").record(f64::from(
-            u32::try_from(placed.len()).unwrap_or(u32::MAX),
-        ));
+        metrics::histogram!("access_ledger_group_batches")
+            .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
         for (placed, answer) in placed {
             answer.send(placed.receipt(&paths, &published));
         }
