@@ -123,6 +123,12 @@ impl DigestedRun {
         self.records.is_empty()
     }
 
+    /// The first violation inside the run, as far as the run alone tells.
+    #[must_use]
+    pub fn into_violation(self) -> Option<Violation> {
+        self.violation
+    }
+
     /// The place of the entry at `offset`.
     pub(super) fn index(&self, offset: usize) -> Index {
         self.first.plus(count_of(offset))

@@ -98,7 +98,7 @@ impl Honest {
     }
 
     pub(crate) fn batch(&mut self, name: &str, events: Vec<Bytes>) {
-        let key = self.key(name).signing_key().clone();
+        let key = self.key(name).clone();
         let first_seq = self.last_seq.get(name).copied().unwrap_or_default() + 1;
         let digests: Vec<Digest> = events.iter().map(|event| sha256(event)).collect();
         let source = Name::parse(name.as_bytes()).unwrap();
