@@ -13,7 +13,14 @@
 //! # }
 //! ```
 
+pub mod audit;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod connect;
 pub mod error;
+pub mod evidence;
+pub mod pull;
 pub mod recorder;
 mod spool;
+pub mod verify;
+pub mod view;
