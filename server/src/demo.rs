@@ -55,10 +55,17 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             let data = folder.join("ledger");
             writeln!(out, "\nGo on by hand:")?;
             writeln!(out, "  access-ledger-server serve --data {}", data.display())?;
-            writeln!(out, "  access-ledger verify --server http://127.0.0.1:7070 --ledger {}", told.vkey)?;
+            writeln!(
+                out,
+                "  access-ledger verify --server http://127.0.0.1:7070 --ledger {}",
+                told.vkey
+            )?;
         }
         None => {
-            writeln!(out, "\nGo on by hand: the same with `--keep DIR` keeps the ledger, or start")?;
+            writeln!(
+                out,
+                "\nGo on by hand: the same with `--keep DIR` keeps the ledger, or start"
+            )?;
             writeln!(out, "your own with `access-ledger-server serve` and type what it prints.")?;
         }
     }
@@ -101,7 +108,10 @@ pub async fn play(args: &DemoArgs, folder: &Path, out: &mut impl Write) -> anyho
     let problem = face(copy.flipped(target)?, &vkey, &fresh("flip")).await?;
     caught.push(say(out, "verify", problem)?);
 
-    writeln!(out, "\n3. drops entry {target}, links everything behind it anew and signs the new tree")?;
+    writeln!(
+        out,
+        "\n3. drops entry {target}, links everything behind it anew and signs the new tree"
+    )?;
     let problem = face(copy.dropped(target)?, &vkey, &fresh("drop")).await?;
     caught.push(say(out, "verify", problem)?);
 
@@ -259,10 +269,17 @@ impl Summary {
     }
 
     fn tell(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "\n  {:<10} {:>8} {:>7} {:>11} {:>12}", "office", "accesses", "denied", "unapproved", "records")?;
+        writeln!(
+            out,
+            "\n  {:<10} {:>8} {:>7} {:>11} {:>12}",
+            "office", "accesses", "denied", "unapproved", "records"
+        )?;
         for (office, row) in &self.offices {
             let Row { accesses, denied, unapproved, records } = row;
-            writeln!(out, "  {office:<10} {accesses:>8} {denied:>7} {unapproved:>11} {records:>12}")?;
+            writeln!(
+                out,
+                "  {office:<10} {accesses:>8} {denied:>7} {unapproved:>11} {records:>12}"
+            )?;
         }
         Ok(())
     }

@@ -127,8 +127,7 @@ impl AuditService for Liar {
         Err(silent())
     }
 
-    type WatchStream =
-        Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
     async fn watch(
         &self,

@@ -44,9 +44,8 @@ impl Copy {
     /// An entry that no seal stands on, about in the middle.
     pub(crate) fn middle(&self) -> u64 {
         let half = self.records.len() / 2;
-        let is_inside = |record: &Record| {
-            Entry::parse(&record.entry).is_ok_and(|entry| entry.seal.is_none())
-        };
+        let is_inside =
+            |record: &Record| Entry::parse(&record.entry).is_ok_and(|entry| entry.seal.is_none());
         let after = self.records.iter().skip(half).position(is_inside);
         count_of(half + after.unwrap_or_default())
     }
@@ -109,9 +108,8 @@ impl Copy {
     pub(crate) fn rolled_back(&self) -> anyhow::Result<Liar> {
         let mut records = self.records.clone();
         records.truncate(records.len() / 2);
-        let is_sealed = |record: &Record| {
-            Entry::parse(&record.entry).is_ok_and(|entry| entry.seal.is_some())
-        };
+        let is_sealed =
+            |record: &Record| Entry::parse(&record.entry).is_ok_and(|entry| entry.seal.is_some());
         while records.last().is_some_and(|record| !is_sealed(record)) {
             records.pop();
         }
