@@ -124,16 +124,9 @@ pub async fn enroll(
             parent_signature: parent.map_or_else(Bytes::new, sign),
         }),
     };
-    let mut recorder = recorder_client(channel.clone());
-    let answer = answer(recorder.enroll(asked.clone())).await?;
-    let place = wire::get_receipt_request::Entry::Index(answer.index);
-    let request = wire::GetReceiptRequest { entry: Some(place) };
-    let found = self::answer(audit_client(channel).get_receipt(request)).await?;
-    judge_enrolment(ledger, &asked, &answer, &found).map_err(|fault| {
-        let mut evidence = answer.encode_to_vec();
-        evidence.extend_from_slice(&found.encode_to_vec());
-        ConnectError::Answer { fault, evidence: evidence.into() }
-    })
+    let answer = answer(recorder_client(channel).enroll(asked.clone())).await?;
+    judge_enrolment(ledger, &asked, &answer)
+        .map_err(|fault| ConnectError::Answer { fault, evidence: answer.encode_to_vec().into() })
 }
 
 /// That the registration says what was asked for, and is in the log.
@@ -141,7 +134,6 @@ fn judge_enrolment(
     ledger: &VerifierKey,
     asked: &wire::EnrollRequest,
     answer: &wire::EnrollResponse,
-    found: &wire::GetReceiptResponse,
 ) -> Result<Enrolled, EvidenceFault> {
     let status = event::body(&answer.event)
         .filter(|body| body.number == Body::SOURCE_STATUS)
@@ -160,11 +152,13 @@ fn judge_enrolment(
         (enrolment == asked.enrolment.as_ref(), "enrolment"),
     ];
     expect_all(&same)?;
-    let (entry, proof) = entry_proof(found)?;
+    // The ledger seals a registration alone, so the receipt's path is that of its entry.
+    let receipt = answer.receipt.as_ref().ok_or(EvidenceFault::Mismatch { field: "receipt" })?;
+    let place = (answer.index, &answer.entry);
+    let (entry, proof) = proof_of(place, &receipt.inclusion_path, &receipt.checkpoint)?;
     let same = [
         (entry.index == Index(answer.index), "index"),
         (entry.event_digest == sha256(&answer.event), "event"),
-        (entry.source_seq == answer.seq, "seq"),
     ];
     expect_all(&same)?;
     proof.verify(ledger, &[])?;
@@ -175,21 +169,31 @@ fn judge_enrolment(
 pub(crate) fn entry_proof(
     found: &wire::GetReceiptResponse,
 ) -> Result<(Entry<'_>, TlogProof), EvidenceFault> {
-    let entry = Entry::parse(&found.entry).map_err(ReceiptError::from)?;
-    let path = found.inclusion_path.iter().map(|hash| {
+    let checkpoint = found.receipt.as_ref().map(|receipt| receipt.checkpoint.clone());
+    let place = (found.index, &found.entry);
+    proof_of(place, &found.inclusion_path, &checkpoint.unwrap_or_default())
+}
+
+/// Reads an entry, its path and the checkpoint that the path leads to.
+fn proof_of<'a>(
+    (index, entry): (u64, &'a Bytes),
+    path: &[Bytes],
+    checkpoint: &[u8],
+) -> Result<(Entry<'a>, TlogProof), EvidenceFault> {
+    let parsed = Entry::parse(entry).map_err(ReceiptError::from)?;
+    let path = path.iter().map(|hash| {
         Digest::from_slice(hash)
             .ok_or(ReceiptError::Hash { field: "inclusion_path", len: hash.len() })
     });
-    let checkpoint = found.receipt.as_ref().map(|receipt| receipt.checkpoint.clone());
-    let checkpoint = String::from_utf8(checkpoint.unwrap_or_default().into())
+    let checkpoint = String::from_utf8(checkpoint.to_vec())
         .map_err(|_| EvidenceFault::Mismatch { field: "checkpoint" })?;
     let proof = TlogProof {
-        entry: found.entry.to_vec(),
-        index: Index(found.index),
+        entry: entry.to_vec(),
+        index: Index(index),
         path: path.collect::<Result<_, _>>()?,
         checkpoint,
     };
-    Ok((entry, proof))
+    Ok((parsed, proof))
 }
 
 /// Names the first field that is not the same.

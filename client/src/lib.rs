@@ -5,7 +5,7 @@
 //! # use access_ledger_client::{connect, recorder::Recorder};
 //! # use access_ledger_proto::{note::{Signer, VerifierKey}, wire};
 //! # async fn example(key: Signer, ledger: VerifierKey, event: wire::Event) -> Result<(), Box<dyn std::error::Error>> {
-//! let recorder = Recorder::builder(connect::channel("http://127.0.0.1:4420")?, key, ledger).start().await?;
+//! let recorder = Recorder::builder(connect::channel("http://127.0.0.1:7070")?, key, ledger).start().await?;
 //! let recorded = recorder.record(event).await?.receipt().await?;
 //! # println!("{}", recorded.index());
 //! # recorder.close().await?;
@@ -13,7 +13,14 @@
 //! # }
 //! ```
 
+pub mod audit;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod connect;
 pub mod error;
+pub mod evidence;
+pub mod pull;
 pub mod recorder;
 mod spool;
+pub mod verify;
+pub mod view;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use access_ledger_proto::{
-    hash::{Digest, leaf_hash},
+    hash::{Digest, leaf_hash, node_hash},
     position::Index,
     proof::verify_inclusion,
     tree::Frontier,
@@ -44,6 +44,11 @@ fn bench(criterion: &mut Criterion) {
     }
 
     tree.throughput(Throughput::Elements(1));
+    // What all the others are made of: read them as multiples of it.
+    let (left, right) = (leaf_hash(b"left"), leaf_hash(b"right"));
+    tree.bench_function("node_hash", |bencher| {
+        bencher.iter(|| node_hash(black_box(&left), black_box(&right)));
+    });
     let frontier = grown(4_096);
     tree.bench_function(format!("root/size={SIZE}"), |bencher| {
         bencher.iter(|| black_box(&frontier).root());

@@ -156,7 +156,9 @@ impl Files for Disk {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.run(|state| state.files.remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into()))
+        self.run(|state| {
+            state.files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {

@@ -254,12 +254,6 @@ impl Signer {
         &self.verifier
     }
 
-    /// The private key itself, for signatures of other forms.
-    #[must_use]
-    pub const fn signing_key(&self) -> &SigningKey {
-        &self.key
-    }
-
     /// Signs the bytes as they stand.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {

@@ -34,8 +34,8 @@ fn batch(digests: &[Digest]) -> Batch<'_> {
 }
 
 fn seal(batch: &Batch<'_>) -> Seal {
-    let key = Signer::new("payments", KeyType::Ed25519, [3; 32]).unwrap();
-    batch.seal(ORIGIN, key.signing_key()).unwrap()
+    let key = Signer::new(batch.source.as_str(), KeyType::Ed25519, [3; 32]).unwrap();
+    batch.seal(ORIGIN, &key).unwrap()
 }
 
 /// A ledger of `before` other entries, the batch, and `after` other entries; the batch's receipt.

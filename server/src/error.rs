@@ -1,0 +1,360 @@
+//! What can go wrong in the server, one enum a stage.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use access_ledger_proto::{
+    error::{ChainError, CheckpointError, EntryError, SealError, SequenceGap, SourceError},
+    hash::Digest,
+    position::{Index, Size},
+    source::SourceName,
+};
+use thiserror::Error;
+
+use crate::index::IndexError;
+
+/// The storage cannot do what it was asked to.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The disk refused. For the operator.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// What was being done, as a verb.
+        operation: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// An earlier write or sync failed, so that nobody knows what is on the disk. Only opening the
+    /// ledger again clears it.
+    #[error("storage is closed to writing since a write or sync failed, restart to recover")]
+    Poisoned,
+    /// Stored bytes are not what was written. For the operator: restore from the custodian.
+    #[error("segment {segment}, offset {offset}, entry {index}: {fault}")]
+    Damage {
+        /// Index of the segment's first entry: `log/<20 digits>.seg`.
+        segment: Index,
+        /// Byte in that file at which the damaged part (frame, header, footer) starts.
+        offset: u64,
+        /// The first entry that is affected.
+        index: Index,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A file of the tree is not what follows from the entries. At level 0 the entry may be what
+    /// changed; if the log holds without the tree, remove the folder `tree` and it is rebuilt.
+    #[error("tree level {level}, hash {position} is {found}, computed {computed}")]
+    TreeDamage {
+        /// Level of tiles, the name of the file.
+        level: u8,
+        /// Position of the hash in the file.
+        position: u64,
+        /// The stored hash.
+        found: Digest,
+        /// The hash that follows from the level below.
+        computed: Digest,
+    },
+    /// A file of the tree ends too early.
+    #[error("tree level {level} has {found} hashes, {wanted} belong to the log")]
+    TreeShort {
+        /// Level of tiles, the name of the file.
+        level: u8,
+        /// Hashes in the file.
+        found: u64,
+        /// Hashes that a log of this size has.
+        wanted: u64,
+    },
+    /// The tree's root is not the one that the checkpoint signs.
+    #[error("root at size {size} is {found}, the checkpoint says {wanted}")]
+    Root {
+        /// The checkpoint's size.
+        size: Size,
+        /// Root of the stored tree.
+        found: Digest,
+        /// Root in the checkpoint.
+        wanted: Digest,
+    },
+    /// A group starts elsewhere than at the end of the log: a mistake of ours.
+    #[error("group starts at index {found}, the log goes on at {wanted}")]
+    GroupOutOfPlace {
+        /// The group's first index.
+        found: Index,
+        /// The log's next index.
+        wanted: Index,
+    },
+    /// The tree was not appended to after each commit: a mistake of ours.
+    #[error("tree files hold {found} leaves, the log {wanted} entries")]
+    TreeBehind {
+        /// Leaves stored.
+        found: Size,
+        /// Entries stored.
+        wanted: Size,
+    },
+}
+
+/// What is wrong with stored bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A segment's header does not match its own checksum.
+    #[error("segment header is damaged")]
+    Header,
+    /// Written by another version of the software.
+    #[error("segment format {found}, known is {known}")]
+    Version {
+        /// The version in the header.
+        found: u32,
+        /// The only one that this software reads.
+        known: u32,
+    },
+    /// The segment belongs to another ledger.
+    #[error("segment of another ledger, origin digest {found}, wanted {wanted}")]
+    Origin {
+        /// Digest of the origin, in the header.
+        found: Digest,
+        /// Digest of this ledger's origin.
+        wanted: Digest,
+    },
+    /// The segment's header and its file name differ.
+    #[error("segment header says first entry {found}")]
+    FirstIndex {
+        /// First index in the header.
+        found: Index,
+    },
+    /// A full segment's footer does not match its own checksum.
+    #[error("segment footer is damaged")]
+    Footer,
+    /// A full segment holds more or fewer entries than its successor's name says.
+    #[error("segment holds {found} entries, the next one starts after {wanted}")]
+    Count {
+        /// Entries of this segment.
+        found: u64,
+        /// Entries up to where the next one starts.
+        wanted: u64,
+    },
+    /// Lengths that no frame has, or that reach beyond the file.
+    #[error("frame of an entry of {entry_bytes} and an event of {event_bytes} bytes")]
+    Lengths {
+        /// Length of the entry in the frame header.
+        entry_bytes: u16,
+        /// Length of the event in the frame header.
+        event_bytes: u16,
+    },
+    /// The file ends where a frame is due.
+    #[error("file ends inside a frame")]
+    Truncated,
+    /// An event is neither present nor erased.
+    #[error("event state {found}, known are 1 and 2")]
+    State {
+        /// The state in the frame header.
+        found: u8,
+    },
+    /// The entry's bytes changed.
+    #[error("checksum of the entry is {computed:08x}, stored {stored:08x}")]
+    EntryChecksum {
+        /// CRC-32C of the bytes found.
+        computed: u32,
+        /// CRC-32C in the frame header.
+        stored: u32,
+    },
+    /// The event's bytes changed.
+    #[error("checksum of the event is {computed:08x}, stored {stored:08x}")]
+    EventChecksum {
+        /// CRC-32C of the bytes found.
+        computed: u32,
+        /// CRC-32C in the frame header.
+        stored: u32,
+    },
+    /// Another entry than the one that belongs here.
+    #[error("entry with index {found}")]
+    Index {
+        /// The index in the entry.
+        found: Index,
+    },
+    /// The log ends before what was acknowledged.
+    #[error("log ends here, the checkpoint covers {checkpoint} entries")]
+    Lost {
+        /// The checkpoint's size.
+        checkpoint: Size,
+    },
+    /// The file is not there.
+    #[error("segment is missing")]
+    Missing,
+    /// The entry's bytes are malformed.
+    #[error(transparent)]
+    Entry(EntryError),
+    /// The entry does not continue the chain.
+    #[error(transparent)]
+    Chain(ChainError),
+    /// The entry was changed: both the tree and the next entry know another one.
+    #[error("leaf hash of the entry is {found}, tree and chain say {wanted}")]
+    Leaf {
+        /// Hash of the bytes found.
+        found: Digest,
+        /// The stored hash.
+        wanted: Digest,
+    },
+    /// The event is not the one that the entry commits to.
+    #[error("digest of the event is {found}, the entry says {wanted}")]
+    EventDigest {
+        /// Digest of the bytes found.
+        found: Digest,
+        /// Digest in the entry.
+        wanted: Digest,
+    },
+    /// Bytes of an erased event are still there.
+    #[error("event is marked as erased but its bytes are there")]
+    NotErased,
+    /// An entry in the middle of a batch is not of the source, or does not have the number, that
+    /// follows.
+    #[error(
+        "entry of source {source_name} with number {source_seq} inside a batch that goes on otherwise"
+    )]
+    Batch {
+        /// The entry's source.
+        source_name: SourceName,
+        /// The entry's number.
+        source_seq: u64,
+    },
+    /// The seal does not hold.
+    #[error(transparent)]
+    Seal(SealError),
+    /// The source may not do what it did.
+    #[error(transparent)]
+    Source(SourceError),
+    /// The source used another number than its next one.
+    #[error(transparent)]
+    Sequence(SequenceGap),
+}
+
+/// The ledger cannot be made, opened or kept running.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The folder holds no ledger.
+    #[error("{} holds no ledger, make one with `init`", .folder.display())]
+    Uninitialised {
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// The folder holds a ledger already.
+    #[error("{} holds the ledger {origin} already", .folder.display())]
+    Initialised {
+        /// The data folder.
+        folder: PathBuf,
+        /// The ledger's name.
+        origin: String,
+    },
+    /// A name that no ledger or source can have.
+    #[error("name {name:?}: {problem}")]
+    Origin {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The folder was made by a newer version.
+    #[error("{} has format version {found}, this binary knows {known}", .path.display())]
+    FormatVersion {
+        /// `meta.toml`.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version known.
+        known: u32,
+    },
+    /// The checkpoint key belongs to another ledger.
+    #[error("keys/ledger.key is for {key}, the folder holds the ledger {origin}")]
+    ForeignKey {
+        /// The key's name.
+        key: String,
+        /// The ledger's.
+        origin: String,
+    },
+    /// Another process holds the folder.
+    #[error("{} is in use by another process", .folder.display())]
+    Locked {
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// A file is malformed or missing.
+    #[error("{}: {problem}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The disk refused.
+    #[error("cannot use {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// The genesis entry could not be made.
+    #[error("genesis: {problem}")]
+    Genesis {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No checkpoint could be signed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl LedgerError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// The server cannot be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Metrics cannot be collected.
+    #[error("cannot collect metrics: {problem}")]
+    Metrics {
+        /// What is wrong.
+        problem: String,
+    },
+    /// Signals cannot be handled.
+    #[error("cannot handle signals: {source}")]
+    Signal {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The reflection service cannot be built.
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// HTTP/2 cannot be served.
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+}
