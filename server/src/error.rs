@@ -1,14 +1,20 @@
 //! What can go wrong in the server, one enum a stage.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use access_ledger_proto::{
-    error::{ChainError, EntryError, SealError, SequenceGap, SourceError},
+    error::{ChainError, CheckpointError, EntryError, SealError, SequenceGap, SourceError},
     hash::Digest,
     position::{Index, Size},
     source::SourceName,
 };
 use thiserror::Error;
+
+use crate::index::IndexError;
 
 /// The storage cannot do what it was asked to.
 #[derive(Debug, Error)]
@@ -224,4 +230,131 @@ pub enum Fault {
     /// The source used another number than its next one.
     #[error(transparent)]
     Sequence(SequenceGap),
+}
+
+/// The ledger cannot be made, opened or kept running.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The folder holds no ledger.
+    #[error("{} holds no ledger, make one with `init`", .folder.display())]
+    Uninitialised {
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// The folder holds a ledger already.
+    #[error("{} holds the ledger {origin} already", .folder.display())]
+    Initialised {
+        /// The data folder.
+        folder: PathBuf,
+        /// The ledger's name.
+        origin: String,
+    },
+    /// A name that no ledger or source can have.
+    #[error("name {name:?}: {problem}")]
+    Origin {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The folder was made by a newer version.
+    #[error("{} has format version {found}, this binary knows {known}", .path.display())]
+    FormatVersion {
+        /// `meta.toml`.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version known.
+        known: u32,
+    },
+    /// The checkpoint key belongs to another ledger.
+    #[error("keys/ledger.key is for {key}, the folder holds the ledger {origin}")]
+    ForeignKey {
+        /// The key's name.
+        key: String,
+        /// The ledger's.
+        origin: String,
+    },
+    /// Another process holds the folder.
+    #[error("{} is in use by another process", .folder.display())]
+    Locked {
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// A file is malformed or missing.
+    #[error("{}: {problem}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The disk refused.
+    #[error("cannot use {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// The genesis entry could not be made.
+    #[error("genesis: {problem}")]
+    Genesis {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No checkpoint could be signed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl LedgerError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// The server cannot be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Metrics cannot be collected.
+    #[error("cannot collect metrics: {problem}")]
+    Metrics {
+        /// What is wrong.
+        problem: String,
+    },
+    /// Signals cannot be handled.
+    #[error("cannot handle signals: {source}")]
+    Signal {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The reflection service cannot be built.
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// HTTP/2 cannot be served.
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
 }

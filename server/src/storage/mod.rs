@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 mod blame;
 mod check;
-mod file;
+pub(crate) mod file;
 mod fold;
 mod frame;
 mod log;

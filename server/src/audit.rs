@@ -1,0 +1,317 @@
+//! `AuditService` over gRPC: everything an auditor needs to believe nothing.
+
+use std::{pin::Pin, sync::Arc};
+
+use access_ledger_proto::{
+    entry::Entry,
+    facts::sources::Source,
+    position::{Index, Size},
+    source::Name,
+    wire::{self, audit_service_server::AuditService},
+};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    ledger::{Published, Shared, StoredBatch, consistency_path, inclusion_path, unreadable},
+    refusal::Refusal,
+};
+
+/// The service. Cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Auditor {
+    pub(crate) shared: Arc<Shared>,
+    /// Turns true when the server is about to stop: streams end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Where a stream of entries stands.
+struct Cursor {
+    shared: Arc<Shared>,
+    next: Index,
+    with_events: bool,
+}
+
+impl Cursor {
+    /// Reads the next run of entries below `end`, off the network's threads.
+    async fn run(&mut self, end: Size) -> Result<wire::EntryRun, Refusal> {
+        let (reader, first, with_events) =
+            (self.shared.reader.clone(), self.next, self.with_events);
+        let entries_max = usize::try_from(end.0.saturating_sub(first.0))
+            .unwrap_or(usize::MAX)
+            .min(RUN_ENTRIES_MAX);
+        let read = move || read_run(&reader, first, entries_max, with_events);
+        let run = tokio::task::spawn_blocking(read).await.unwrap_or(Err(Refusal::Stopping))?;
+        self.next = first.plus(access_ledger_proto::position::count_of(run.entries.len()));
+        Ok(run)
+    }
+}
+
+fn read_run(
+    reader: &crate::storage::LogReader,
+    first: Index,
+    entries_max: usize,
+    with_events: bool,
+) -> Result<wire::EntryRun, Refusal> {
+    let (mut entries, mut events) = (Vec::new(), Vec::new());
+    if with_events {
+        let records = reader.read(first, entries_max, RUN_BYTES_MAX).map_err(unreadable)?;
+        entries.reserve_exact(records.len());
+        events.reserve_exact(records.len());
+        for record in records {
+            entries.push(record.entry);
+            events.push(record.event.unwrap_or_default());
+        }
+    } else {
+        entries = reader.read_entries(first, entries_max, RUN_BYTES_MAX).map_err(unreadable)?;
+    }
+    if entries.is_empty() {
+        return Err(unreadable(format!("no entry at index {first}")));
+    }
+    Ok(wire::EntryRun { first_index: first.0, entries, events })
+}
+
+impl Auditor {
+    /// Off the network's threads: proofs and receipts read the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &Published) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let shared = self.shared.clone();
+        let work = move || work(&shared, &shared.published());
+        let done = tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refusal::Stopping))?;
+        Ok(Response::new(done))
+    }
+
+    fn source(&self, source: &Source) -> wire::Source {
+        wire::Source {
+            name: source.name.as_str().to_owned(),
+            public_key: Bytes::copy_from_slice(source.public_key.as_bytes()),
+            roles: source.roles.values(),
+            registered_index: source.registered_at.0,
+            self_enrolled: source.self_enrolled,
+            decommissioned: source.decommissioned_at.is_some(),
+            last_seq: self.shared.durable_last(source.name.as_name()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Auditor {
+    async fn get_checkpoint(
+        &self,
+        _: Request<wire::GetCheckpointRequest>,
+    ) -> Result<Response<wire::GetCheckpointResponse>, Status> {
+        let checkpoint = self.shared.published().note.clone();
+        Ok(Response::new(wire::GetCheckpointResponse { checkpoint }))
+    }
+
+    type ReadEntriesStream = Responses<wire::ReadEntriesResponse>;
+
+    async fn read_entries(
+        &self,
+        request: Request<wire::ReadEntriesRequest>,
+    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+        let request = request.into_inner();
+        let end = size_or_newest(request.end_index, self.shared.published().size)?;
+        let next = Index(request.first_index);
+        if next.0 > end.0 {
+            let refusal = Refusal::BeyondTree { what: "index", found: next.0, size: end };
+            return Err(refusal.into());
+        }
+        let shared = self.shared.clone();
+        let cursor = Cursor { shared, next, with_events: request.with_events };
+        let stopping = self.stopping.clone();
+        let runs = stream::unfold(Some(cursor), move |cursor| {
+            let is_stopping = *stopping.borrow();
+            async move {
+                let mut cursor = cursor.filter(|cursor| end.contains(cursor.next))?;
+                if is_stopping {
+                    return Some((Err(Refusal::Stopping.into()), None));
+                }
+                let run = cursor.run(end).await;
+                let rest = run.is_ok().then_some(cursor);
+                let run = run.map(|run| wire::ReadEntriesResponse { run: Some(run) });
+                Some((run.map_err(Status::from), rest))
+            }
+        });
+        Ok(Response::new(Box::pin(runs)))
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<wire::GetInclusionProofRequest>,
+    ) -> Result<Response<wire::GetInclusionProofResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |shared, published| {
+            let size = size_or_newest(request.tree_size, published.size)?;
+            let path = inclusion_path(&shared.tree, Index(request.index), size)?;
+            Ok(wire::GetInclusionProofResponse { path, tree_size: size.0 })
+        })
+        .await
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<wire::GetConsistencyProofRequest>,
+    ) -> Result<Response<wire::GetConsistencyProofResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |shared, published| {
+            let new = size_or_newest(request.new_size, published.size)?;
+            let path = consistency_path(&shared.tree, Size(request.old_size), new)?;
+            Ok(wire::GetConsistencyProofResponse { path, new_size: new.0 })
+        })
+        .await
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<wire::GetReceiptRequest>,
+    ) -> Result<Response<wire::GetReceiptResponse>, Status> {
+        use wire::get_receipt_request::Entry::{Index as AtIndex, Position};
+        let wanted = request.into_inner().entry.ok_or_else(|| Refusal::Request {
+            field: "entry",
+            problem: "missing, wanted is an index or a position".to_owned(),
+        })?;
+        self.blocking(move |shared, published| {
+            let index = match &wanted {
+                AtIndex(index) => Index(*index),
+                Position(position) => {
+                    let unknown = || Refusal::NoSource { name: position.source.clone() };
+                    let name = Name::parse(position.source.as_bytes()).map_err(|_| unknown())?;
+                    shared.sources().get(name).ok_or_else(unknown)?;
+                    shared.position(name, position.seq)?
+                }
+            };
+            receipt_response(shared, published, index)
+        })
+        .await
+    }
+
+    type WatchStream = Responses<wire::WatchResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let size = self.shared.published().size;
+        if request.first_index > size.0 {
+            let (what, found) = ("index", request.first_index);
+            return Err(Refusal::BeyondTree { what, found, size }.into());
+        }
+        let shared = self.shared.clone();
+        let next = Index(request.first_index);
+        let cursor = Cursor { shared, next, with_events: request.with_events };
+        let watch = (cursor, self.shared.checkpoints(), self.stopping.clone());
+        let runs = stream::unfold(Some(watch), |watch| async {
+            let (mut cursor, mut checkpoints, mut stopping) = watch?;
+            let run = tokio::select! {
+                run = next_run(&mut cursor, &mut checkpoints) => run,
+                _ = stopping.wait_for(|&stopping| stopping) => Err(Refusal::Stopping),
+            };
+            let rest = run.is_ok().then_some((cursor, checkpoints, stopping));
+            Some((run.map_err(Status::from), rest))
+        });
+        Ok(Response::new(Box::pin(runs)))
+    }
+
+    async fn get_source(
+        &self,
+        request: Request<wire::GetSourceRequest>,
+    ) -> Result<Response<wire::GetSourceResponse>, Status> {
+        let name = request.into_inner().source;
+        let sources = self.shared.sources();
+        let found = Name::parse(name.as_bytes()).ok().and_then(|name| sources.get(name));
+        match found {
+            Some(source) => {
+                let source = Some(self.source(source));
+                Ok(Response::new(wire::GetSourceResponse { source }))
+            }
+            None => Err(Refusal::NoSource { name }.into()),
+        }
+    }
+
+    async fn list_sources(
+        &self,
+        request: Request<wire::ListSourcesRequest>,
+    ) -> Result<Response<wire::ListSourcesResponse>, Status> {
+        let request = request.into_inner();
+        let page_size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
+            0 => PAGE_SIZE_MAX,
+            size => size.min(PAGE_SIZE_MAX),
+        };
+        let registered = self.shared.sources();
+        let mut rest = registered.iter_after(&request.page_token);
+        let sources: Vec<_> =
+            rest.by_ref().take(page_size).map(|source| self.source(source)).collect();
+        let has_more = rest.next().is_some();
+        let next_page_token = sources
+            .last()
+            .filter(|_| has_more)
+            .map(|source| source.name.clone())
+            .unwrap_or_default();
+        Ok(Response::new(wire::ListSourcesResponse { sources, next_page_token }))
+    }
+}
+
+/// Waits until a checkpoint covers more than the cursor has seen, and reads on.
+async fn next_run(
+    cursor: &mut Cursor,
+    checkpoints: &mut watch::Receiver<Arc<Published>>,
+) -> Result<wire::WatchResponse, Refusal> {
+    let next = cursor.next;
+    let published = checkpoints
+        .wait_for(|published| published.size.contains(next))
+        .await
+        .map_err(|_| Refusal::Stopping)?
+        .clone();
+    let run = cursor.run(published.size).await?;
+    let is_whole = !published.size.contains(cursor.next);
+    let checkpoint = if is_whole { published.note.clone() } else { Bytes::new() };
+    Ok(wire::WatchResponse { run: Some(run), checkpoint })
+}
+
+fn receipt_response(
+    shared: &Shared,
+    published: &Published,
+    index: Index,
+) -> Result<wire::GetReceiptResponse, Refusal> {
+    if !published.size.contains(index) {
+        let (what, found, size) = ("index", index.0, published.size);
+        return Err(Refusal::BeyondTree { what, found, size });
+    }
+    let stored = StoredBatch::around(&shared.reader, index)?;
+    let entry = shared.reader.read_entries(index, 1, 1).map_err(unreadable)?.into_iter().next();
+    Ok(wire::GetReceiptResponse {
+        index: index.0,
+        entry: entry.ok_or_else(|| unreadable(format!("no entry at index {index}")))?,
+        inclusion_path: inclusion_path(&shared.tree, index, published.size)?,
+        receipt: Some(stored.receipt(&shared.tree, published)?),
+        first_seq: stored.first_seq,
+        count: u32::try_from(stored.digests.len()).unwrap_or(u32::MAX),
+    })
+}
+
+/// A size that a request names: 0 means the newest.
+fn size_or_newest(asked: u64, newest: Size) -> Result<Size, Refusal> {
+    match asked {
+        0 => Ok(newest),
+        size if size <= newest.0 => Ok(Size(size)),
+        found => Err(Refusal::BeyondTree { what: "size", found, size: newest }),
+    }
+}
+
+/// Most bytes of frames in one response: large enough that reading is sequential, small enough that a
+/// slow reader holds little.
+const RUN_BYTES_MAX: usize = 512 << 10;
+
+/// Most entries in one response: as many as fit without their events.
+const RUN_ENTRIES_MAX: usize = RUN_BYTES_MAX / Entry::LEN_MIN;
+
+/// Most sources in one page.
+const PAGE_SIZE_MAX: usize = 1_000;

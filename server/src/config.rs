@@ -1,0 +1,242 @@
+//! Flags and environment, checked before anything opens.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use access_ledger_proto::note::VerifierKey;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{folder::Genesis, ledger::LedgerOptions, storage::Options};
+
+/// The access ledger: an append-only, hash-chained, signed log of accesses to protected data.
+#[derive(Debug, Parser)]
+#[command(name = "access-ledger-server", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Which events of the server itself are logged to standard error: `info`, `debug`, or per module
+    /// as in `info,access_ledger_server::ledger=debug`.
+    #[arg(long, global = true, default_value = "info", env = "ACCESS_LEDGER_LOG")]
+    pub log: String,
+
+    /// How they are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a ledger over gRPC. In an empty folder: make one first that lets sources enrol themselves.
+    Serve(ServeArgs),
+    /// Make a ledger, without self-enrolment unless asked for.
+    Init(InitArgs),
+    /// Verify everything that a stopped ledger has on disk; name the first entry that does not hold.
+    Check(CheckArgs),
+    /// Show the whole thing in under a minute: record a day, verify it, tamper with copies.
+    Demo(DemoArgs),
+}
+
+/// Where the ledger lies.
+#[derive(Clone, Debug, Args)]
+pub struct DataArgs {
+    /// The ledger's data folder.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-data",
+        env = "ACCESS_LEDGER_DATA"
+    )]
+    pub data: PathBuf,
+}
+
+/// Flags of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Where the ledger lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Address for gRPC. Port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:7070", env = "ACCESS_LEDGER_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:7071", env = "ACCESS_LEDGER_METRICS_LISTEN")]
+    pub metrics_listen: SocketAddr,
+
+    /// Serve on an address other than loopback although nothing is encrypted and nobody authenticated:
+    /// whoever can reach the port can record and read.
+    #[arg(long)]
+    pub danger_plaintext: bool,
+
+    /// The name of the ledger that an empty folder gets. By default one that is nobody else's.
+    #[arg(long, value_name = "NAME")]
+    pub origin: Option<String>,
+
+    /// Most MiB of batches that wait to be written; beyond it callers are told to come back.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub queue_mib: u16,
+
+    /// MiB at which a segment file is full. Opening reads one segment.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub segment_mib: u16,
+
+    /// Threads for the network. By default half the processors: the writer and the disk need the rest.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Flags of `init`.
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// Where the ledger is to lie.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// The ledger's name, as in `ledger.example/us-user-data`: part of every seal and checkpoint, and
+    /// never to be used for another ledger.
+    #[arg(long, value_name = "NAME")]
+    pub origin: String,
+
+    /// Verifier key of a governance party (`access-ledger keygen` prints it); repeatable. Without any,
+    /// a key is made in the data folder.
+    #[arg(long, value_name = "VKEY")]
+    pub governance: Vec<VerifierKey>,
+
+    /// Let sources enrol themselves. Whoever reaches the port can then record under a new name.
+    #[arg(long)]
+    pub self_enrolment: bool,
+}
+
+/// Flags of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Where the ledger lies. No server may have it open.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Flags of `demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// How many accesses the day has.
+    #[arg(long, value_name = "N", default_value_t = crate::demo::day::ACCESSES)]
+    pub accesses: u64,
+
+    /// The day that this seed tells.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Keep the ledger in this folder instead of a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// A refusal of flags that are each right but not together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Not loopback, not encrypted.
+    #[error(
+        "{address} is not loopback and this server does not encrypt: add --danger-plaintext if the network is yours alone"
+    )]
+    Plaintext {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+}
+
+impl ServeArgs {
+    /// Checks what the flags say together.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Plaintext`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for address in [self.listen, self.metrics_listen] {
+            if !address.ip().is_loopback() && !self.danger_plaintext {
+                return Err(ConfigError::Plaintext { address });
+            }
+        }
+        Ok(())
+    }
+
+    /// How the ledger is opened.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerOptions {
+        LedgerOptions {
+            folder: self.data.data.clone(),
+            segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
+            queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
+        }
+    }
+
+    /// Threads for the network, at least one.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or(processors / 2).max(1)
+    }
+}
+
+impl InitArgs {
+    /// What the new ledger is to be.
+    #[must_use]
+    pub fn genesis(&self) -> Genesis {
+        Genesis {
+            origin: self.origin.clone(),
+            governance: self.governance.clone(),
+            self_enrolment: self.self_enrolment,
+        }
+    }
+
+    /// How the ledger is made.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerOptions {
+        let segment_bytes = Options::SEGMENT_BYTES;
+        LedgerOptions { segment_bytes, ..LedgerOptions::new(&self.data.data) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(flags: &[&str]) -> ServeArgs {
+        let line = ["access-ledger-server", "serve"].iter().chain(flags);
+        match Cli::parse_from(line).command {
+            Command::Serve(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_loopback_is_served_in_the_clear() {
+        assert_eq!(serve(&[]).check(), Ok(()));
+        assert_eq!(serve(&["--listen", "[::1]:0"]).check(), Ok(()));
+        let address = "10.0.0.1:7070".parse().unwrap();
+        let open = ["--listen", "10.0.0.1:7070"];
+        assert_eq!(serve(&open).check(), Err(ConfigError::Plaintext { address }));
+        let told = [&open[..], &["--danger-plaintext"]].concat();
+        assert_eq!(serve(&told).check(), Ok(()));
+        let metrics = serve(&["--metrics-listen", "0.0.0.0:1"]);
+        assert!(metrics.check().is_err());
+    }
+}

@@ -1,0 +1,308 @@
+//! The data folder: what lies where, who made it, and making it.
+//!
+//! ```text
+//! meta.toml          format version, origin; written last, so its presence means "initialised"
+//! lock               one process per folder
+//! keys/ledger.key    signs checkpoints
+//! keys/source.key    seals what the ledger itself records
+//! keys/governance.key  only when `init` made it; belongs on another machine
+//! checkpoint         newest
+//! evidence/          sealed batches that contradict the log
+//! log/ tree/         storage
+//! index/             derived
+//! ```
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::{KeyType, Signer, VerifierKey},
+    source::SourceName,
+    wire,
+};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::{
+    error::LedgerError,
+    os::{self, Clock, Disk},
+};
+
+/// The name of the ledger's own source.
+pub const LEDGER_SOURCE: &str = "ledger";
+
+/// The name of the governance source whose key `init` makes.
+pub const GOVERNANCE_SOURCE: &str = "governance";
+
+/// What a new ledger is to be.
+#[derive(Clone, Debug)]
+pub struct Genesis {
+    /// Its name: the name of its checkpoint key, in every checkpoint and seal.
+    pub origin: String,
+    /// Keys with the role GOVERN, each named like its source; empty: one is made.
+    pub governance: Vec<VerifierKey>,
+    /// Whether sources may enrol themselves.
+    pub self_enrolment: bool,
+}
+
+/// Paths in a data folder.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+/// `meta.toml`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Meta {
+    /// [`FORMAT_VERSION`] of the binary that made the folder.
+    format_version: u32,
+    origin: String,
+}
+
+/// The keys that a running ledger holds.
+#[derive(Debug)]
+pub struct Keys {
+    /// Signs checkpoints; its name is the origin.
+    pub ledger: Signer,
+    /// Seals what the ledger itself records.
+    pub source: Signer,
+}
+
+impl Folder {
+    /// The folder at `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The lock file.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// The newest checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> PathBuf {
+        self.root.join("checkpoint")
+    }
+
+    /// Evidence against sources.
+    #[must_use]
+    pub fn evidence(&self) -> PathBuf {
+        self.root.join("evidence")
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// The governance key, where `init` made one.
+    #[must_use]
+    pub fn governance_key(&self) -> PathBuf {
+        self.keys().join("governance.key")
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    fn meta(&self) -> PathBuf {
+        self.root.join("meta.toml")
+    }
+
+    /// The origin of the ledger in this folder; `None` when there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::File`] when `meta.toml` cannot be read or understood;
+    /// [`LedgerError::FormatVersion`] when a newer binary made the folder.
+    pub fn origin(&self, disk: &dyn Disk) -> Result<Option<String>, LedgerError> {
+        let path = self.meta();
+        let Some(text) = read_text(disk, &path)? else {
+            return Ok(None);
+        };
+        let meta: Meta = toml::from_str(&text)
+            .map_err(|error| malformed(&path, error.to_string().trim_end()))?;
+        if meta.format_version != FORMAT_VERSION {
+            let (found, known) = (meta.format_version, FORMAT_VERSION);
+            return Err(LedgerError::FormatVersion { path, found, known });
+        }
+        Ok(Some(meta.origin))
+    }
+
+    /// Marks the folder as initialised.
+    pub(crate) fn write_meta(&self, disk: &dyn Disk, origin: &str) -> Result<(), LedgerError> {
+        let meta = Meta { format_version: FORMAT_VERSION, origin: origin.to_owned() };
+        let path = self.meta();
+        let text = toml::to_string(&meta).map_err(|error| malformed(&path, error))?;
+        os::replace(disk, &path, text.as_bytes()).map_err(|source| LedgerError::io(&path, source))
+    }
+
+    /// Reads the keys of a running ledger.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::File`] when one is missing or malformed.
+    pub fn open_keys(&self, disk: &dyn Disk) -> Result<Keys, LedgerError> {
+        let open = |name: &str| {
+            let path = self.keys().join(name);
+            read_key(disk, &path)?.ok_or_else(|| malformed(&path, "missing"))
+        };
+        Ok(Keys { ledger: open("ledger.key")?, source: open("source.key")? })
+    }
+
+    /// Reads the keys, and makes those that are missing.
+    pub(crate) fn make_keys(&self, disk: &dyn Disk, origin: &str) -> Result<Keys, LedgerError> {
+        Ok(Keys {
+            ledger: self.make_key(disk, "ledger.key", origin)?,
+            source: self.make_key(disk, "source.key", LEDGER_SOURCE)?,
+        })
+    }
+
+    fn make_key(&self, disk: &dyn Disk, file: &str, name: &str) -> Result<Signer, LedgerError> {
+        let folder = self.keys();
+        let path = folder.join(file);
+        if let Some(key) = read_key(disk, &path)? {
+            return Ok(key);
+        }
+        let key = new_key(name).map_err(|problem| malformed(&path, problem))?;
+        disk.create_dir(&folder)
+            .and_then(|()| os::replace(disk, &path, format!("{}\n", key.secret_text()).as_bytes()))
+            .map_err(|source| LedgerError::io(&path, source))?;
+        Ok(key)
+    }
+
+    /// The newest checkpoint that this ledger signed, as far as its file tells: a file that is missing
+    /// or torn is as good as none, the log has it all.
+    pub(crate) fn read_checkpoint(
+        &self,
+        disk: &dyn Disk,
+        key: &VerifierKey,
+    ) -> Option<VerifiedCheckpoint> {
+        let path = self.checkpoint();
+        let note = os::read(disk, &path, CHECKPOINT_BYTES_MAX).ok()?;
+        VerifiedCheckpoint::open(&note, key, &[])
+            .inspect_err(|error| warn!(path = %path.display(), %error, "ignored checkpoint file"))
+            .ok()
+    }
+
+    /// The event of entry 0; makes a governance key when `genesis` names none.
+    pub(crate) fn genesis_event(
+        &self,
+        disk: &dyn Disk,
+        clock: &dyn Clock,
+        keys: &Keys,
+        genesis: &Genesis,
+    ) -> Result<Vec<u8>, LedgerError> {
+        let mut governance = genesis.governance.clone();
+        if governance.is_empty() {
+            let key = self.make_key(disk, "governance.key", GOVERNANCE_SOURCE)?;
+            info!(path = %self.governance_key().display(), "made a governance key");
+            governance.push(key.verifier().clone());
+        }
+        let initial = |key: &VerifierKey| wire::InitialSource {
+            name: key.name().to_owned(),
+            public_key: key.public_key().to_bytes().to_vec().into(),
+        };
+        let content = wire::Genesis {
+            origin: genesis.origin.clone(),
+            ledger_vkey: keys.ledger.verifier().to_string(),
+            ledger_source: Some(initial(keys.source.verifier())),
+            governance: governance.iter().map(initial).collect(),
+            self_enrolment: genesis.self_enrolment,
+        };
+        let change = wire::ControlChange {
+            kind: wire::ControlKind::Genesis.into(),
+            target: genesis.origin.clone(),
+            content: content.encode_to_vec().into(),
+            approvals: Vec::new(),
+        };
+        let body = wire::event::Body::ControlChange(change);
+        own_event(clock.now_nanos(), body).map_err(|problem| LedgerError::Genesis { problem })
+    }
+}
+
+/// An event of the ledger's own, encoded.
+pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<Vec<u8>, String> {
+    let mut event_id = [0; 16];
+    getrandom::fill(&mut event_id).map_err(|error| error.to_string())?;
+    let seconds = i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(now % 1_000_000_000).unwrap_or_default();
+    let event = wire::Event {
+        event_id: event_id.to_vec().into(),
+        occurred_at: Some(prost_types::Timestamp { seconds, nanos }),
+        body: Some(body),
+        ..Default::default()
+    };
+    Ok(event.encode_to_vec())
+}
+
+/// A new key of this name.
+fn new_key(name: &str) -> Result<Signer, String> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
+    Signer::new(name, KeyType::Ed25519, seed).map_err(|error| error.to_string())
+}
+
+fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {
+    let Some(text) = read_text(disk, path)? else {
+        return Ok(None);
+    };
+    Signer::parse(text.trim_end()).map(Some).map_err(|error| malformed(path, error))
+}
+
+fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, LedgerError> {
+    match os::read(disk, path, TEXT_BYTES_MAX) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| malformed(path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LedgerError::io(path, source)),
+    }
+}
+
+fn malformed(path: &Path, problem: impl ToString) -> LedgerError {
+    LedgerError::File { path: path.to_owned(), problem: problem.to_string() }
+}
+
+/// Checks that an origin can be the name of a key and a line of a checkpoint.
+///
+/// # Errors
+///
+/// [`LedgerError::Origin`] otherwise, and for the names of governance keys that no source can have.
+pub(crate) fn check_names(genesis: &Genesis) -> Result<(), LedgerError> {
+    let refused = |name: &str, problem: String| LedgerError::Origin { name: name.into(), problem };
+    new_key(&genesis.origin).map_err(|problem| refused(&genesis.origin, problem))?;
+    for key in &genesis.governance {
+        SourceName::parse(key.name()).map_err(|error| refused(key.name(), error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Version of all formats below the data folder.
+const FORMAT_VERSION: u32 = 1;
+
+/// A key or `meta.toml`.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// A checkpoint with its cosignatures.
+const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
+
+/// The disk of the machine.
+#[must_use]
+pub fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(os::RealDisk)
+}

@@ -1,0 +1,383 @@
+//! The ledger: one folder, one chain, one writer.
+//!
+//! ```text
+//! gRPC -> append (judge) -> queue -> writer (order, chain) -> storage (1 fdatasync)
+//!      -> tree -> publish (sign) -> receipt -> gRPC
+//!                     \-> index (behind the log) -> repeat, reads
+//! ```
+
+mod append;
+mod enroll;
+mod publish;
+mod queue;
+mod receipt;
+mod repeat;
+mod service;
+mod writer;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use access_ledger_proto::{
+    error::SourceError,
+    facts::{
+        sequences::Sequences,
+        sources::{SourceChange, Sources},
+    },
+    hash::sha256,
+    note::{Signer, VerifierKey},
+    position::{Index as LogIndex, Size},
+    seal::Batch,
+    source::{Name, SourceName},
+    wire,
+};
+use bytes::Bytes;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+pub use self::publish::Published;
+use self::{
+    append::Admitted,
+    enroll::OwnSource,
+    publish::{CheckpointFile, Publisher},
+    queue::Queue,
+    repeat::{REPEATS_MAX, Repeats},
+    writer::Writer,
+};
+pub(crate) use self::{
+    receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    service::Recorder,
+};
+use crate::{
+    error::LedgerError,
+    folder::{self, Folder, Genesis, Keys},
+    index::{self, Follower, Index},
+    os::{Clock, Disk, Lock},
+    refusal::Refusal,
+    storage::{self, LogReader, Opened, Options, TreeFiles},
+};
+
+/// How a ledger is opened.
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// The data folder.
+    pub folder: PathBuf,
+    /// Length of a segment in bytes.
+    pub segment_bytes: u64,
+    /// Most bytes that wait to be written.
+    pub queue_bytes_max: usize,
+}
+
+impl LedgerOptions {
+    /// The defaults for a folder.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            segment_bytes: Options::SEGMENT_BYTES,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+        }
+    }
+}
+
+/// An open ledger. Closing it (or dropping it) writes what waits and joins its threads.
+pub struct Ledger {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Stops when dropped, after the threads were joined.
+    _follower: Follower,
+}
+
+/// What all parts of an open ledger see.
+pub(crate) struct Shared {
+    pub(crate) vkey: VerifierKey,
+    pub(crate) sources: RwLock<Sources>,
+    /// Where each source stands in what is durable.
+    durable: RwLock<Sequences>,
+    pub(crate) queue: Queue,
+    published: watch::Sender<Arc<Published>>,
+    checkpoint_file: CheckpointFile,
+    pub(crate) reader: LogReader,
+    pub(crate) tree: TreeFiles,
+    pub(crate) index: Index,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) own: OwnSource,
+    /// Dropped last: only then may another process open the folder.
+    _lock: Option<Lock>,
+}
+
+impl Ledger {
+    /// Makes a new ledger in an empty folder, up to its genesis entry. Taken up again where an earlier
+    /// attempt stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Initialised`] when there is one already; [`LedgerError::Origin`] for a name that
+    /// no ledger can have; else as [`Ledger::open`].
+    pub fn init(
+        options: &LedgerOptions,
+        disk: &Arc<dyn Disk>,
+        clock: &Arc<dyn Clock>,
+        genesis: &Genesis,
+    ) -> Result<VerifierKey, LedgerError> {
+        let folder = Folder::new(&options.folder);
+        folder::check_names(genesis)?;
+        if let Some(origin) = folder.origin(&**disk)? {
+            return Err(LedgerError::Initialised { folder: options.folder.clone(), origin });
+        }
+        disk.create_dir(folder.root()).map_err(|source| LedgerError::io(folder.root(), source))?;
+        let keys = folder.make_keys(&**disk, &genesis.origin)?;
+        let vkey = keys.ledger.verifier().clone();
+        let opened = storage::open(disk.clone(), &storage_options(options, &vkey), None)?;
+        if opened.link.size == Size::ZERO {
+            let event = folder.genesis_event(&**disk, &**clock, &keys, genesis)?;
+            begin(opened, event, clock.now_nanos(), &keys)?;
+        }
+        folder.write_meta(&**disk, vkey.name())?;
+        info!(origin = vkey.name(), "initialised ledger");
+        Ok(vkey)
+    }
+
+    /// Opens the ledger in a folder that was initialised. It keeps `lock`, which its owner took on the
+    /// folder, until nothing of it runs any more.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Uninitialised`]; [`LedgerError::Storage`] and [`LedgerError::Index`] when what
+    /// is stored is damaged; [`LedgerError::File`] for keys.
+    pub fn open(
+        options: &LedgerOptions,
+        disk: &Arc<dyn Disk>,
+        clock: &Arc<dyn Clock>,
+        lock: Option<Lock>,
+    ) -> Result<Self, LedgerError> {
+        let folder = Folder::new(&options.folder);
+        let Some(origin) = folder.origin(&**disk)? else {
+            return Err(LedgerError::Uninitialised { folder: options.folder.clone() });
+        };
+        let keys = folder.open_keys(&**disk)?;
+        if keys.ledger.name() != origin {
+            let (key, origin) = (keys.ledger.name().to_owned(), origin);
+            return Err(LedgerError::ForeignKey { key, origin });
+        }
+        let vkey = keys.ledger.verifier();
+        let signed = folder.read_checkpoint(&**disk, vkey);
+        let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
+        let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
+        info!(size = opened.link.size.0, recovery = ?opened.recovery, "opened log");
+        let queue_bytes_max = options.queue_bytes_max;
+        Start { folder, disk, clock, keys, opened, queue_bytes_max, lock }.start()
+    }
+
+    /// What the services need.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The ledger's verifier key; its name is the origin.
+    #[must_use]
+    pub fn vkey(&self) -> &VerifierKey {
+        &self.shared.vkey
+    }
+
+    /// Whether a source may enrol itself.
+    #[must_use]
+    pub fn allows_self_enrolment(&self) -> bool {
+        self.shared.sources().genesis().self_enrolment
+    }
+
+    /// The newest checkpoint, and every later one.
+    #[must_use]
+    pub fn checkpoints(&self) -> watch::Receiver<Arc<Published>> {
+        self.shared.published.subscribe()
+    }
+
+    /// Takes no more batches; what waits is still written and answered.
+    pub fn stop_appending(&self) {
+        self.shared.queue.close(Refusal::Stopping);
+    }
+
+    /// Writes what waits, then ends the threads.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.stop_appending();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!("a thread of the ledger panicked");
+            }
+        }
+    }
+}
+
+/// What a ledger is started from.
+struct Start<'a> {
+    folder: Folder,
+    disk: &'a Arc<dyn Disk>,
+    clock: &'a Arc<dyn Clock>,
+    keys: Keys,
+    opened: Opened,
+    queue_bytes_max: usize,
+    lock: Option<Lock>,
+}
+
+impl Start<'_> {
+    fn start(self) -> Result<Ledger, LedgerError> {
+        let Opened { log, reader, tree, frontier, link, recovery: _ } = self.opened;
+        let (disk, clock) = (self.disk, self.clock);
+        let vkey = self.keys.ledger.verifier().clone();
+        let publisher = Publisher { signer: self.keys.ledger };
+        let published = publisher.sign(link.size, frontier.root())?;
+        let options = index::Options::new(self.folder.root(), vkey.name());
+        let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
+        let (sources, sequences) = (indexer.sources().clone(), indexer.sequences().clone());
+        let follower = Follower::spawn(indexer)?;
+        let shared = Arc::new(Shared {
+            vkey,
+            sources: RwLock::new(sources),
+            durable: RwLock::new(sequences.clone()),
+            queue: Queue::new(self.queue_bytes_max),
+            published: watch::Sender::new(published),
+            checkpoint_file: CheckpointFile::start(disk.clone(), self.folder.checkpoint())?,
+            reader,
+            tree: tree.clone(),
+            index,
+            clock: clock.clone(),
+            own: OwnSource::new(self.keys.source),
+            _lock: self.lock,
+        });
+        shared.checkpoint_file.put(shared.published().note.clone());
+        let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
+        let writer = Writer {
+            shared: shared.clone(),
+            log,
+            tree,
+            frontier,
+            link,
+            sequences,
+            publisher,
+            repeats,
+        };
+        let evidence = self.folder.evidence();
+        let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
+        let threads = vec![
+            spawn("writer", move || writer.run())?,
+            spawn("repeat", move || repeats.run(&repeated))?,
+        ];
+        Ok(Ledger { shared, threads, _follower: follower })
+    }
+}
+
+impl Shared {
+    /// The registered sources.
+    pub(crate) fn sources(&self) -> RwLockReadGuard<'_, Sources> {
+        self.sources.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last number of a source in what is durable.
+    pub(crate) fn durable_last(&self, source: Name<'_>) -> u64 {
+        self.durable.read().unwrap_or_else(PoisonError::into_inner).last(source)
+    }
+
+    /// The newest checkpoint.
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    /// The newest checkpoint, and every later one.
+    pub(crate) fn checkpoints(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Judges what depends on the order: that the source is still active, and the batch's changes of
+    /// the rules; carries them out. For the writer.
+    fn change_sources(&self, batch: &Admitted, first: LogIndex) -> Result<(), SourceError> {
+        let change = {
+            let sources = self.sources();
+            let sealer = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
+            let mut last: Option<SourceChange> = None;
+            for (body, alone) in batch.control_bodies() {
+                last = Some(sources.judge(sealer, first, body, alone)?);
+            }
+            last
+        };
+        if let Some(change) = change {
+            self.sources.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+        }
+        Ok(())
+    }
+
+    /// Notes where sources stand after a group became durable. For the writer.
+    fn note_durable<'a>(&self, sources: impl Iterator<Item = (&'a SourceName, u64)>) {
+        let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+        sources.for_each(|(source, last_seq)| durable.restore(source.as_name(), last_seq));
+    }
+
+    /// Makes a checkpoint the newest. For the writer.
+    fn publish(&self, published: Arc<Published>) {
+        self.checkpoint_file.put(published.note.clone());
+        self.index.notify(published.size);
+        self.published.send_replace(published);
+    }
+}
+
+/// Writes the genesis entry into an empty log.
+fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: &Keys) -> Result<(), LedgerError> {
+    let genesis = |problem: String| LedgerError::Genesis { problem };
+    let sources = Sources::from_genesis(&event).map_err(|error| genesis(error.to_string()))?;
+    let batch = seal_own(event, 1, keys.ledger.name(), &keys.source).map_err(genesis)?;
+    let batch =
+        Admitted::judge(batch, &sources, now).map_err(|error| genesis(error.to_string()))?;
+    let Opened { mut log, mut link, .. } = opened;
+    let mut group = log.group();
+    let mut events = batch.events().iter();
+    link.extend(&batch.sealed(), batch.admitted_at(), batch.seal(), |entry, _| {
+        group.push(entry, events.next().map_or(&[], |event| event));
+    })
+    .map_err(|error| genesis(error.to_string()))?;
+    // The tree is derived: opening catches it up.
+    let _durable = log.commit(group)?;
+    Ok(())
+}
+
+fn storage_options(options: &LedgerOptions, vkey: &VerifierKey) -> Options {
+    let segment_bytes = options.segment_bytes;
+    Options { segment_bytes, ..Options::new(&options.folder, vkey.name()) }
+}
+
+/// Seals one event of the ledger's own.
+fn seal_own(
+    event: Vec<u8>,
+    seq: u64,
+    origin: &str,
+    key: &Signer,
+) -> Result<wire::SealedBatch, String> {
+    let digests = [sha256(&event)];
+    let source = Name::parse(key.name().as_bytes()).map_err(|error| error.to_string())?;
+    let batch = Batch { source, first_seq: seq, digests: &digests };
+    let seal = batch.seal(origin, key).map_err(|error| error.to_string())?;
+    Ok(wire::SealedBatch {
+        source: key.name().to_owned(),
+        first_seq: seq,
+        events: vec![Bytes::from(event)],
+        key_id: Bytes::copy_from_slice(&seal.key_id.0),
+        signature: Bytes::copy_from_slice(&seal.signature),
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LedgerError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|source| LedgerError::Thread { source })
+}
+
+/// A second or so of appends at full speed.
+const QUEUE_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,172 @@
+//! Admission: judges a batch before it waits to be written.
+//!
+//! Many tasks do this at once; here is the work that needs no order: limits, every event's rules and
+//! digest, the source's key and seal. What depends on the order (numbers, registrations) is left to
+//! the writer. Only this stage makes an [`Admitted`].
+
+use access_ledger_proto::{
+    entry::{Entry, Seal},
+    event::{self, Body},
+    facts::sources::{Source, Sources},
+    hash::{Digest, sha256},
+    note::KeyId,
+    position::Index,
+    seal::Batch,
+    source::{Name, SourceName},
+    wire,
+};
+use bytes::Bytes;
+
+use crate::refusal::Refusal;
+
+/// Most bytes that the events of one batch have together.
+pub(crate) const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// A batch whose events keep their rules and whose seal holds.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    source: SourceName,
+    first_seq: u64,
+    events: Vec<Bytes>,
+    digests: Vec<Digest>,
+    seal: Seal,
+    /// Holds an event that may change who may do what, so the writer must judge it in its order.
+    is_control: bool,
+    admitted_at: u64,
+}
+
+impl Admitted {
+    /// Judges a batch for the ledger of the genesis of `sources`; `now` is nanoseconds since the Unix
+    /// epoch and becomes the batch's `recorded_at`, unless the log is ahead of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Request`], [`Refusal::Event`], [`Refusal::Source`], [`Refusal::Seal`].
+    pub(crate) fn judge(
+        batch: wire::SealedBatch,
+        sources: &Sources,
+        now: u64,
+    ) -> Result<Self, Refusal> {
+        let request = |field, problem: &dyn ToString| Refusal::Request {
+            field,
+            problem: problem.to_string(),
+        };
+        let name = Name::parse(batch.source.as_bytes())
+            .map_err(|error| request("batch.source", &error))?;
+        let key_id: [u8; 4] = batch
+            .key_id
+            .as_ref()
+            .try_into()
+            .map_err(|_| request("batch.key_id", &"length other than 4 bytes"))?;
+        let signature: [u8; 64] = batch
+            .signature
+            .as_ref()
+            .try_into()
+            .map_err(|_| request("batch.signature", &"length other than 64 bytes"))?;
+        let bytes: usize = batch.events.iter().map(Bytes::len).sum();
+        if bytes > BATCH_BYTES_MAX {
+            let problem = format!("{bytes} bytes, allowed are {BATCH_BYTES_MAX}");
+            return Err(Refusal::Request { field: "batch.events", problem });
+        }
+
+        let sealer = sources.sealer(name, KeyId(key_id))?;
+        // Counting comes before hashing: an oversized batch costs nothing.
+        let count = u16::try_from(batch.events.len()).unwrap_or(u16::MAX).min(Seal::COUNT_MAX);
+        let is_control = judge_events(&batch.events, sources, sealer, now)?;
+        let digests: Vec<Digest> = batch.events.iter().map(|event| sha256(event)).collect();
+        let seal = Seal { count, key_id: KeyId(key_id), signature };
+        let sealed = Batch { source: name, first_seq: batch.first_seq, digests: &digests };
+        sealed.verify(&sources.genesis().origin, &seal, &sealer.public_key)?;
+        Ok(Self {
+            source: sealer.name.clone(),
+            first_seq: batch.first_seq,
+            events: batch.events,
+            digests,
+            seal,
+            is_control,
+            admitted_at: now,
+        })
+    }
+
+    /// What the seal covers.
+    pub(crate) fn sealed(&self) -> Batch<'_> {
+        Batch { source: self.source.as_name(), first_seq: self.first_seq, digests: &self.digests }
+    }
+
+    /// The events' bytes, in order.
+    pub(crate) fn events(&self) -> &[Bytes] {
+        &self.events
+    }
+
+    /// The seal.
+    pub(crate) const fn seal(&self) -> Seal {
+        self.seal
+    }
+
+    /// Nanoseconds since the Unix epoch: when the batch was admitted.
+    pub(crate) const fn admitted_at(&self) -> u64 {
+        self.admitted_at
+    }
+
+    /// The events that may change the rules, with whether they stand alone; empty for most batches.
+    pub(crate) fn control_bodies(&self) -> impl Iterator<Item = (Body<'_>, bool)> {
+        let alone = self.events.len() == 1;
+        let events: &[Bytes] = if self.is_control { &self.events } else { &[] };
+        events.iter().filter_map(|event| event::body(event)).map(move |body| (body, alone))
+    }
+
+    /// About the bytes that the batch takes in the log, from above.
+    pub(crate) fn bytes(&self) -> usize {
+        let events: usize = self.events.iter().map(Bytes::len).sum();
+        events + self.events.len() * (Entry::LEN_MAX + FRAME_HEADER_LEN_MAX)
+    }
+
+    /// The batch as its source sent it: with the seal, evidence of what the source signed.
+    pub(crate) fn to_wire(&self) -> wire::SealedBatch {
+        wire::SealedBatch {
+            source: self.source.as_str().to_owned(),
+            first_seq: self.first_seq,
+            events: self.events.clone(),
+            key_id: Bytes::copy_from_slice(&self.seal.key_id.0),
+            signature: Bytes::copy_from_slice(&self.seal.signature),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(bytes: usize) -> Self {
+        Self {
+            source: SourceName::parse("test").unwrap(),
+            first_seq: 1,
+            events: vec![Bytes::from(vec![0; bytes])],
+            digests: vec![Digest::ZERO],
+            seal: Seal { count: 1, key_id: KeyId([0; 4]), signature: [0; 64] },
+            is_control: false,
+            admitted_at: 0,
+        }
+    }
+}
+
+/// Judges every event; tells whether any of them may change the rules. Those are judged again by the
+/// writer, in their order.
+fn judge_events(
+    events: &[Bytes],
+    sources: &Sources,
+    sealer: &Source,
+    now: u64,
+) -> Result<bool, Refusal> {
+    let mut is_control = false;
+    for (position, event) in events.iter().enumerate() {
+        let body =
+            event::validate(event, now).map_err(|error| Refusal::Event { position, error })?;
+        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE) {
+            is_control = true;
+        } else {
+            // Judging changes nothing here: such a body is lawful or not, wherever it stands.
+            let _change = sources.judge(sealer, Index::GENESIS, body, events.len() == 1)?;
+        }
+    }
+    Ok(is_control)
+}
+
+/// The log's own bytes about a frame, from above.
+const FRAME_HEADER_LEN_MAX: usize = 64;

@@ -1,0 +1,214 @@
+//! The waiting room between the many that admit batches and the one that writes them.
+//!
+//! Bounded in bytes: a full queue refuses, it never grows. Whoever puts a batch in gets a [`Ticket`]
+//! that is answered when the batch is durable; a batch that is dropped unanswered (the writer failed)
+//! answers its ticket with a refusal, so no caller waits for ever.
+//!
+//! The writer takes admitted batches in the order in which they stand here. A ledger that takes its
+//! order from a replicated log would fill the queue from there.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use access_ledger_proto::wire;
+use tokio::sync::oneshot;
+
+use super::append::Admitted;
+use crate::refusal::Refusal;
+
+/// A batch that waits to be written.
+pub(crate) struct Waiting {
+    /// What to write.
+    pub(crate) batch: Admitted,
+    /// Whom to tell.
+    pub(crate) answer: Answer,
+}
+
+/// Tells the caller what became of its batch.
+pub(crate) struct Answer(oneshot::Sender<Result<wire::Receipt, Refusal>>);
+
+/// Waits for the answer.
+pub(crate) struct Ticket(oneshot::Receiver<Result<wire::Receipt, Refusal>>);
+
+/// The waiting room.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Signalled when a batch comes in and when the queue closes.
+    changed: Condvar,
+    bytes_max: usize,
+}
+
+struct State {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// Why nothing more is taken in.
+    closed: Option<Refusal>,
+}
+
+impl Answer {
+    /// Answers; a caller that went away does not hear it.
+    pub(crate) fn send(self, answer: Result<wire::Receipt, Refusal>) {
+        drop(self.0.send(answer));
+    }
+}
+
+impl Ticket {
+    /// The receipt, once the batch is durable.
+    ///
+    /// # Errors
+    ///
+    /// What the writer refused the batch for; [`Refusal::StorageFailed`] when it failed.
+    pub(crate) async fn receipt(self) -> Result<wire::Receipt, Refusal> {
+        self.0.await.unwrap_or(Err(Refusal::StorageFailed))
+    }
+}
+
+impl Queue {
+    /// A queue that holds at most `bytes_max` bytes, or one batch.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let state = State { waiting: VecDeque::new(), bytes: 0, closed: None };
+        Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
+    }
+
+    /// Puts a batch at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::QueueFull`], or what the queue was closed with.
+    pub(crate) fn push(&self, batch: Admitted) -> Result<Ticket, Refusal> {
+        let mut state = self.lock();
+        if let Some(refusal) = &state.closed {
+            return Err(refusal.clone());
+        }
+        let bytes = state.bytes + batch.bytes();
+        if bytes > self.bytes_max && !state.waiting.is_empty() {
+            return Err(Refusal::QueueFull { waiting_bytes: state.bytes });
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.bytes = bytes;
+        state.waiting.push_back(Waiting { batch, answer: Answer(sender) });
+        drop(state);
+        self.changed.notify_one();
+        Ok(Ticket(receiver))
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    /// Takes everything that waits, up to `bytes_max` bytes but at least one batch; waits for the
+    /// first. `None` once the queue is closed and empty.
+    pub(crate) fn take(&self, bytes_max: usize) -> Option<Vec<Waiting>> {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.closed.is_some() {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut bytes = 0_usize;
+        let mut count = 0;
+        for waiting in &state.waiting {
+            bytes += waiting.batch.bytes();
+            if count > 0 && bytes > bytes_max {
+                bytes -= waiting.batch.bytes();
+                break;
+            }
+            count += 1;
+        }
+        state.bytes -= bytes;
+        metrics::gauge!("access_ledger_queue_bytes").set(gauge(state.bytes));
+        Some(state.waiting.drain(..count).collect())
+    }
+
+    /// Takes in nothing more; what waits is still written. The first reason stays.
+    pub(crate) fn close(&self, reason: Refusal) {
+        self.lock().closed.get_or_insert(reason);
+        self.changed.notify_all();
+    }
+
+    /// Closes, and drops what waits, which answers it.
+    pub(crate) fn fail(&self) {
+        let mut state = self.lock();
+        state.closed = Some(Refusal::StorageFailed);
+        let dropped = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(dropped);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked while it held the lock left a queue that is still in order: every
+        // change is one statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A count as a gauge's value.
+fn gauge(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(bytes: usize) -> Admitted {
+        Admitted::for_tests(bytes)
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_empties() {
+        let each = batch(1_000).bytes();
+        let queue = Queue::new(2 * each);
+        let _tickets = (queue.push(batch(1_000)).ok(), queue.push(batch(1_000)).ok());
+        assert!(matches!(queue.push(batch(1_000)), Err(Refusal::QueueFull { .. })));
+        assert_eq!(queue.take(usize::MAX).unwrap().len(), 2);
+        assert!(queue.is_empty() && queue.push(batch(1_000)).is_ok());
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_queue_still_passes_alone() {
+        let queue = Queue::new(10);
+        assert!(queue.push(batch(1_000)).is_ok());
+        assert!(queue.push(batch(1)).is_err());
+        assert_eq!(queue.take(1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn groups_are_bounded_in_bytes() {
+        let queue = Queue::new(usize::MAX);
+        let tickets: Vec<_> = (0..5).map(|_| queue.push(batch(1_000)).ok()).collect();
+        let each = batch(1_000).bytes();
+        assert_eq!(queue.take(2 * each).unwrap().len(), 2);
+        assert_eq!(queue.take(0).unwrap().len(), 1);
+        assert_eq!(queue.take(usize::MAX).unwrap().len(), 2);
+        assert_eq!(tickets.len(), 5);
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_and_then_ends() {
+        let queue = Queue::new(usize::MAX);
+        let _ticket = queue.push(batch(1)).ok();
+        queue.close(Refusal::Stopping);
+        assert!(matches!(queue.push(batch(1)), Err(Refusal::Stopping)));
+        assert_eq!(queue.take(usize::MAX).map(|group| group.len()), Some(1));
+        assert!(queue.take(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn a_failed_queue_answers_everyone() {
+        let queue = Queue::new(usize::MAX);
+        let ticket = queue.push(batch(1)).unwrap_or_else(|_| unreachable!());
+        queue.fail();
+        assert!(matches!(block_on(ticket.receipt()), Err(Refusal::StorageFailed)));
+        assert!(matches!(queue.push(batch(1)), Err(Refusal::StorageFailed)));
+    }
+}

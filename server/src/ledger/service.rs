@@ -1,0 +1,129 @@
+//! `RecorderService` over gRPC.
+
+use std::{pin::Pin, sync::Arc};
+
+use access_ledger_proto::{
+    source::Name,
+    wire::{self, recorder_service_server::RecorderService},
+};
+use futures_util::{Stream, stream};
+use tokio::sync::{mpsc, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Shared, append::Admitted, queue::Ticket};
+use crate::refusal::Refusal;
+
+/// The service. Cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    pub(crate) shared: Arc<Shared>,
+    /// Turns true when the server is about to stop: streams end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Recorder {
+    async fn admit(&self, batch: Option<wire::SealedBatch>) -> Result<Ticket, Refusal> {
+        let missing = || Refusal::Request { field: "batch", problem: "missing".to_owned() };
+        let batch = batch.ok_or_else(missing)?;
+        let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
+        let shared = self.shared.clone();
+        let judge = move || {
+            let now = shared.clock.now_nanos();
+            let admitted = Admitted::judge(batch, &shared.sources(), now)?;
+            shared.queue.push(admitted)
+        };
+        if bytes <= INLINE_BYTES_MAX {
+            return judge();
+        }
+        tokio::task::spawn_blocking(judge).await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Admits what the stream brings, in order, until it ends or a batch is refused.
+    async fn pump(
+        self,
+        mut requests: Streaming<wire::AppendRequest>,
+        tickets: mpsc::Sender<Result<Ticket, Status>>,
+    ) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let request = tokio::select! {
+                request = requests.message() => request,
+                _ = stopping.wait_for(|&stopping| stopping) => Err(Refusal::Stopping.into()),
+                () = tickets.closed() => return,
+            };
+            let ticket = match request {
+                Ok(None) => return,
+                Ok(Some(request)) => self.admit(request.batch).await.map_err(Status::from),
+                Err(status) => Err(status),
+            };
+            let is_refused = ticket.is_err();
+            // The window: a full channel stops reading, which stops the client by flow control.
+            if tickets.send(ticket).await.is_err() || is_refused {
+                return;
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RecorderService for Recorder {
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendResponse>, Status> {
+        let receipt = self.admit(request.into_inner().batch).await?.receipt().await?;
+        Ok(Response::new(wire::AppendResponse { receipt: Some(receipt) }))
+    }
+
+    type AppendStreamStream =
+        Pin<Box<dyn Stream<Item = Result<wire::AppendResponse, Status>> + Send>>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let (sender, tickets) = mpsc::channel(STREAM_BATCHES_MAX);
+        tokio::spawn(self.clone().pump(request.into_inner(), sender));
+        let answers = stream::unfold(Some(tickets), |tickets| async {
+            let mut tickets = tickets?;
+            let answer = match tickets.recv().await? {
+                Ok(ticket) => ticket.receipt().await.map_err(Status::from),
+                Err(status) => Err(status),
+            };
+            // After the first failure nothing more is answered; dropping the tickets ends the pump.
+            let rest = answer.is_ok().then_some(tickets);
+            let answer = answer.map(|receipt| wire::AppendResponse { receipt: Some(receipt) });
+            Some((answer, rest))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn enroll(
+        &self,
+        request: Request<wire::EnrollRequest>,
+    ) -> Result<Response<wire::EnrollResponse>, Status> {
+        Ok(Response::new(self.shared.enroll(request.into_inner()).await?))
+    }
+
+    async fn get_source_state(
+        &self,
+        request: Request<wire::GetSourceStateRequest>,
+    ) -> Result<Response<wire::GetSourceStateResponse>, Status> {
+        let source = request.into_inner().source;
+        let unknown = || Refusal::NoSource { name: source.clone() };
+        let name = Name::parse(source.as_bytes()).map_err(|_| unknown())?;
+        let key_id = self.shared.sources().get(name).ok_or_else(unknown)?.key_id();
+        Ok(Response::new(wire::GetSourceStateResponse {
+            last_seq: self.shared.durable_last(name),
+            key_id: key_id.0.to_vec().into(),
+            origin: self.shared.vkey.name().to_owned(),
+            ledger_vkey: self.shared.vkey.to_string(),
+        }))
+    }
+}
+
+/// Larger batches are judged off the network's threads: 64 KiB take about 0.1 ms.
+const INLINE_BYTES_MAX: usize = 128 << 10;
+
+/// Batches of one stream that wait for their receipts, before reading from it stops.
+const STREAM_BATCHES_MAX: usize = 256;

@@ -1,0 +1,68 @@
+//! Prometheus metrics on a port of their own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, routing::get};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use crate::error::ServeError;
+
+/// Makes all metrics of this process visible at `http://<address>/metrics`; gives the address that was
+/// bound. The endpoint lives as long as the runtime. Once a process.
+///
+/// # Errors
+///
+/// [`ServeError::Bind`] when the address is taken; [`ServeError::Metrics`] when metrics are
+/// collected already.
+pub async fn expose(address: SocketAddr) -> Result<SocketAddr, ServeError> {
+    let bind = |source| ServeError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    let bound = listener.local_addr().map_err(bind)?;
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_batches".into()), &COUNTS)
+        })
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| ServeError::Metrics { problem: error.to_string() })?;
+    describe();
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let app = Router::new().route("/metrics", get(move || async move { handle.render() }));
+    tokio::spawn(async move {
+        if let Err(failure) = axum::serve(listener, app).await {
+            warn!(%failure, "stopped serving metrics");
+        }
+    });
+    Ok(bound)
+}
+
+fn describe() {
+    use metrics::{
+        describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram,
+    };
+    counter!("access_ledger_appended_entries_total", "entries that became durable");
+    counter!("access_ledger_refused_total", "calls that were refused, by reason");
+    histogram!("access_ledger_commit_seconds", "one write and data sync");
+    histogram!("access_ledger_group_batches", "batches that shared one sync");
+    gauge!("access_ledger_queue_bytes", "bytes that wait to be written");
+    gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
+    gauge!("access_ledger_indexed_entries", "entries that the index covers");
+    gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
+}
+
+/// From a sync on a fast disk to one that hangs.
+const SECONDS: [f64; 12] =
+    [0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.05, 0.2, 1.0, 5.0];
+
+const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2_048.0];
+
+/// Histograms gather samples until someone folds them.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

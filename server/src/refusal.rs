@@ -1,0 +1,268 @@
+//! What a caller is told: every reason to refuse a call, with its gRPC code and rich details.
+//!
+//! The codes and reasons are listed in `recorder.proto` and `audit.proto`. Details follow the gRPC rich
+//! error model: `ErrorInfo` always, `BadRequest` where a field is to blame, `RetryInfo` where repeating
+//! the same call helps.
+
+use std::{collections::HashMap, time::Duration};
+
+use access_ledger_proto::{
+    error::{EventError, SealError, SequenceGap, SourceError},
+    position::{Index, Size},
+    source::SourceName,
+};
+use thiserror::Error;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Why a call was refused.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// An event of the batch breaks a rule; nothing of the batch was recorded.
+    #[error("event {position} of the batch: {error}")]
+    Event {
+        /// 0-based place in the batch.
+        position: usize,
+        /// What is wrong with it.
+        error: EventError,
+    },
+    /// A field of the request is malformed.
+    #[error("{field}: {problem}")]
+    Request {
+        /// Path of the field.
+        field: &'static str,
+        /// What was found and what was wanted.
+        problem: String,
+    },
+    /// The source may not do this.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The seal does not hold.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Numbers are missing before the batch.
+    #[error(transparent)]
+    Gap(#[from] SequenceGap),
+    /// The batch repeats recorded events, but another cut of them.
+    #[error(
+        "events from number {first_seq} on are recorded in other batches, go on with {expected}"
+    )]
+    Recut {
+        /// The batch's first number.
+        first_seq: u64,
+        /// The source's next number.
+        expected: u64,
+    },
+    /// A number was used before, for another event.
+    #[error("number {seq} of source {name} was used at index {index} for another event")]
+    Reused {
+        /// The source.
+        name: SourceName,
+        /// The number.
+        seq: u64,
+        /// Where the first event with the number is.
+        index: Index,
+    },
+    /// The waiting room is full.
+    #[error("queue is full, {waiting_bytes} bytes wait")]
+    QueueFull {
+        /// Bytes that wait.
+        waiting_bytes: usize,
+    },
+    /// The server is about to stop.
+    #[error("server is stopping")]
+    Stopping,
+    /// A write or sync failed; the server takes no more until it is restarted.
+    #[error("storage failed, the ledger takes no more appends until it is restarted")]
+    StorageFailed,
+    /// Stored data could not be read back.
+    #[error("stored data cannot be read: {problem}")]
+    Unreadable {
+        /// What the storage said.
+        problem: String,
+    },
+    /// Beyond the newest checkpoint.
+    #[error("{what} {found} is beyond the tree of size {size}")]
+    BeyondTree {
+        /// "index" or "size".
+        what: &'static str,
+        /// What was asked for.
+        found: u64,
+        /// Size of the newest checkpoint.
+        size: Size,
+    },
+    /// No such source.
+    #[error("source {name} is not registered")]
+    NoSource {
+        /// The name.
+        name: String,
+    },
+    /// The source has recorded no event with this number.
+    #[error("source {name} has recorded no event with number {seq}")]
+    NoEvent {
+        /// The source.
+        name: SourceName,
+        /// The number.
+        seq: u64,
+    },
+}
+
+impl Refusal {
+    /// `ErrorInfo.reason`, also the label of the metric.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Event { .. } => "EVENT_INVALID",
+            Self::Request { .. } => "BATCH_INVALID",
+            Self::Source(error) => source_reason(error).1,
+            Self::Seal(SealError::Count { .. } | SealError::Sequence { .. }) => "BATCH_INVALID",
+            Self::Seal(_) => "SEAL_INVALID",
+            Self::Gap(_) => "SEQUENCE_GAP",
+            Self::Recut { .. } => "BATCH_RECUT",
+            Self::Reused { .. } => "SEQUENCE_REUSED",
+            Self::QueueFull { .. } => "QUEUE_FULL",
+            Self::Stopping => "STOPPING",
+            Self::StorageFailed => "STORAGE_FAILED",
+            Self::Unreadable { .. } => "STORAGE_DAMAGED",
+            Self::BeyondTree { .. } => "BEYOND_TREE",
+            Self::NoSource { .. } => "SOURCE_UNKNOWN",
+            Self::NoEvent { .. } => "EVENT_UNKNOWN",
+        }
+    }
+
+    const fn code(&self) -> Code {
+        match self {
+            Self::Event { .. }
+            | Self::Request { .. }
+            | Self::Seal(SealError::Count { .. } | SealError::Sequence { .. }) => {
+                Code::InvalidArgument
+            }
+            Self::Source(error) => source_reason(error).0,
+            Self::Seal(_) => Code::PermissionDenied,
+            Self::Gap(_) | Self::Recut { .. } => Code::FailedPrecondition,
+            Self::Reused { .. } => Code::Aborted,
+            Self::QueueFull { .. } => Code::ResourceExhausted,
+            Self::Stopping | Self::StorageFailed => Code::Unavailable,
+            Self::Unreadable { .. } => Code::DataLoss,
+            Self::BeyondTree { .. } => Code::OutOfRange,
+            Self::NoSource { .. } | Self::NoEvent { .. } => Code::NotFound,
+        }
+    }
+
+    /// The field to blame, if one is.
+    fn field(&self) -> Option<String> {
+        match self {
+            Self::Event { position, error } if error.path.is_empty() => {
+                Some(format!("batch.events[{position}]"))
+            }
+            Self::Event { position, error } => {
+                Some(format!("batch.events[{position}].{}", error.path))
+            }
+            Self::Request { field, .. } => Some((*field).to_owned()),
+            Self::Seal(SealError::Count { .. }) => Some("batch.events".to_owned()),
+            Self::Seal(SealError::Sequence { .. }) => Some("batch.first_seq".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        let pairs: Vec<(&str, String)> = match self {
+            Self::Gap(gap) => vec![("expected_seq", gap.expected.to_string())],
+            Self::Recut { expected, .. } => vec![("expected_seq", expected.to_string())],
+            Self::Reused { seq, index, .. } => {
+                vec![("seq", seq.to_string()), ("index", index.to_string())]
+            }
+            Self::BeyondTree { size, .. } => vec![("size", size.to_string())],
+            _ => Vec::new(),
+        };
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { .. } => Some(QUEUE_RETRY),
+            Self::Stopping => Some(STOP_RETRY),
+            _ => None,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(refusal.reason(), DOMAIN, refusal.metadata());
+        if let Some(field) = refusal.field() {
+            details.add_bad_request_violation(field, refusal.to_string());
+        }
+        if let Some(delay) = refusal.retry_after() {
+            details.set_retry_info(Some(delay));
+        }
+        metrics::counter!("access_ledger_refused_total", "reason" => refusal.reason()).increment(1);
+        Self::with_error_details(refusal.code(), refusal.to_string(), details)
+    }
+}
+
+/// `ErrorInfo.domain`.
+const DOMAIN: &str = "access-ledger";
+
+/// A few groups' worth of time: the queue empties at the disk's speed.
+const QUEUE_RETRY: Duration = Duration::from_millis(50);
+
+/// About what a restart takes.
+const STOP_RETRY: Duration = Duration::from_secs(1);
+
+const fn source_reason(error: &SourceError) -> (Code, &'static str) {
+    match error {
+        SourceError::Unknown { .. } => (Code::PermissionDenied, "SOURCE_UNKNOWN"),
+        SourceError::Key { .. } => (Code::PermissionDenied, "KEY_UNKNOWN"),
+        SourceError::Inactive { .. } => (Code::PermissionDenied, "SOURCE_INACTIVE"),
+        SourceError::Role { .. } | SourceError::Foreign { .. } => {
+            (Code::PermissionDenied, "ROLE_MISSING")
+        }
+        SourceError::Exists { .. } => (Code::AlreadyExists, "SOURCE_EXISTS"),
+        SourceError::Enrolment
+        | SourceError::NotBelow { .. }
+        | SourceError::Ancestor { .. }
+        | SourceError::SelfEnrolment
+        | SourceError::SelfEnrolmentRoles
+        | SourceError::Genesis => (Code::PermissionDenied, "ENROLMENT_REFUSED"),
+        SourceError::Alone => (Code::InvalidArgument, "BATCH_INVALID"),
+        _ => (Code::InvalidArgument, "EVENT_INVALID"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use access_ledger_proto::error::EventFault;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_field_is_named_with_its_place_in_the_batch() {
+        let mut error = EventError::from(EventFault::Missing);
+        error.path = "access.data[2].dataset".to_owned();
+        let status = Status::from(Refusal::Event { position: 7, error });
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!(violation.field, "batch.events[7].access.data[2].dataset");
+        assert_eq!(details.error_info().unwrap().reason, "EVENT_INVALID");
+    }
+
+    #[test]
+    fn a_gap_names_the_number_to_go_on_with() {
+        let name = SourceName::parse("s").unwrap();
+        let status = Status::from(Refusal::Gap(SequenceGap { name, found: 9, expected: 4 }));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().metadata["expected_seq"], "4");
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back() {
+        let status = Status::from(Refusal::QueueFull { waiting_bytes: 1 });
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+}

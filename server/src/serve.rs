@@ -1,0 +1,164 @@
+//! The running server: listeners, services, health, and an orderly stop.
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use access_ledger_proto::wire::{
+    FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
+    recorder_service_server::RecorderServiceServer,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Server, server::Router};
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::{
+    audit::Auditor,
+    error::ServeError,
+    ledger::{Ledger, Recorder},
+};
+
+/// A ledger with its listener bound, ready to run.
+pub struct Serving {
+    ledger: Ledger,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Serving {
+    /// Binds the listener. Callers are accepted from here on and served once it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Bind`] when the address is taken or not of this machine.
+    pub async fn bind(ledger: Ledger, address: SocketAddr) -> Result<Self, ServeError> {
+        let bind = |source| ServeError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        Ok(Self { ledger, listener, address })
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The ledger that is served.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Serves until `stop` resolves, then stops in order: no new calls, streams end, what waits is
+    /// written and answered, the index is saved.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Reflection`] and [`ServeError::Transport`] when the services cannot be started.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let (stopping, is_stopping) = watch::channel(false);
+        let recorder =
+            Recorder { shared: self.ledger.shared().clone(), stopping: is_stopping.clone() };
+        let auditor = Auditor { shared: self.ledger.shared().clone(), stopping: is_stopping };
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let router = builder()
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(
+                RecorderServiceServer::new(recorder).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .add_service(AuditServiceServer::new(auditor));
+        set_health(&health, true).await;
+
+        info!(address = %self.address, origin = self.ledger.vkey().name(), "serving");
+        serve_until(router, self.listener, stop, stopping, &health).await?;
+        let ledger = self.ledger;
+        // Joining threads blocks; the runtime's other tasks are over.
+        if tokio::task::spawn_blocking(move || ledger.close()).await.is_err() {
+            warn!("closing the ledger panicked");
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(Duration::from_secs(60)))
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+}
+
+async fn serve_until(
+    router: Router,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send,
+    stopping: watch::Sender<bool>,
+    health: &HealthReporter,
+) -> Result<(), ServeError> {
+    let (drained, is_drained) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async {
+        stop.await;
+        info!("stopping");
+        set_health(health, false).await;
+        // Streams see it and end; unary calls that arrive meanwhile are still answered.
+        stopping.send_replace(true);
+        drop(drained);
+    };
+    let served = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let limit = async {
+        let _is_dropped = is_drained.await;
+        tokio::time::sleep(DRAIN_TIME).await;
+    };
+    tokio::select! {
+        served = served => served.map_err(ServeError::from),
+        () = limit => {
+            warn!(seconds = DRAIN_TIME.as_secs(), "gave up on calls that did not end");
+            Ok(())
+        }
+    }
+}
+
+async fn set_health(health: &HealthReporter, is_serving: bool) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let status = if is_serving { Serving } else { NotServing };
+    for service in ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Resolves on SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// [`ServeError::Signal`] when the system refuses a handler.
+pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signal = |kind| signal(kind).map_err(|source| ServeError::Signal { source });
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A batch's events, and room for what is around them. Larger messages are refused by tonic.
+const MESSAGE_BYTES_MAX: usize = 6 << 20;
+
+/// HTTP/2 streams of one connection.
+const STREAMS_MAX: u32 = 4_096;
+
+/// How long calls that are under way may take to end when the server stops.
+const DRAIN_TIME: Duration = Duration::from_secs(20);

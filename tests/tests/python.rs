@@ -1,0 +1,132 @@
+//! A client in another language, written from formats.md and the `.proto` files alone, agrees with the
+//! ledger.
+//!
+//! Runs `tests/python`. Needs `python3` with `venv`; the packages of its `requirements.txt` are
+//! installed once into cargo's target directory.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::Mutex,
+};
+
+use anyhow::{Context as _, ensure};
+
+#[test]
+fn python_agrees_with_the_known_answers() -> anyhow::Result<()> {
+    run(python()?.arg("--self-test").arg(Path::new(PACKAGE).join("vectors/ledger.json")))
+}
+
+#[test]
+fn python_records_verifies_and_is_refused_what_must_be() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let server = Server::start(&folder.path().join("data"))?;
+    let seed_file = folder.path().join("seed.hex");
+    File::create(&seed_file)?.write_all("5eed".repeat(16).as_bytes())?;
+    let mut client = python()?;
+    client.arg("--server").arg(&server.address).arg("--ledger").arg(&server.vkey);
+    client.arg("--source").arg("interop/python").arg("--seed-file").arg(&seed_file);
+    run(&mut client)?;
+    // A service that starts again enrols again, and goes on with the next number.
+    run(&mut client)
+}
+
+/// A server of its own on an empty folder, killed when dropped.
+struct Server {
+    process: Child,
+    address: String,
+    vkey: String,
+    /// Kept open: the server may print more.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn start(data: &Path) -> anyhow::Result<Self> {
+        let mut process = Command::new(server_binary()?)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut stdout = BufReader::new(process.stdout.take().context("no stdout")?);
+        let (mut address, mut vkey) = (None, None);
+        let mut line = String::new();
+        while address.is_none() || vkey.is_none() {
+            line.clear();
+            ensure!(stdout.read_line(&mut line)? > 0, "the server ended before it was ready");
+            for word in line.split_whitespace() {
+                let word = word.trim_start_matches("http://");
+                if word.starts_with("127.0.0.1:") {
+                    address = Some(word.to_owned());
+                } else if word.matches('+').count() >= 2 {
+                    vkey = Some(word.to_owned());
+                }
+            }
+        }
+        let (address, vkey) = (address.unwrap_or_default(), vkey.unwrap_or_default());
+        Ok(Self { process, address, vkey, _stdout: stdout })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; the test has its result either way.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Builds the server, so that no older binary is tested, in the profile of this test.
+fn server_binary() -> anyhow::Result<PathBuf> {
+    let (options, folder): (&[&str], _) =
+        if cfg!(debug_assertions) { (&[], "debug") } else { (&["--release"], "release") };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--package", "access-ledger-server"]);
+    run(cargo.args(options).current_dir(PACKAGE))?;
+    let target = Path::new(SCRATCH).parent().context("cargo's scratch folder has no parent")?;
+    Ok(target.join(folder).join("access-ledger-server"))
+}
+
+/// `client.py`, ready for its arguments.
+fn python() -> anyhow::Result<Command> {
+    let mut command = Command::new(environment()?.join("bin/python"));
+    // -B: no compiled files beside the sources.
+    command.arg("-B").arg(Path::new(PACKAGE).join("python/client.py"));
+    Ok(command)
+}
+
+/// A virtual environment with exactly the packages of `requirements.txt`.
+fn environment() -> anyhow::Result<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock();
+    let folder = Path::new(SCRATCH).join("python");
+    let requirements = Path::new(PACKAGE).join("python/requirements.txt");
+    // Copied last, so that it is there only when all the rest is.
+    let installed = folder.join("requirements.txt");
+    if fs::read(&installed).ok() == Some(fs::read(&requirements)?) {
+        return Ok(folder);
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
+        .context("this test needs python3 with the module venv (Debian: python3-venv)")?;
+    let mut pip = Command::new(folder.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    run(pip.arg(&requirements)).context("pip could not install tests/python/requirements.txt")?;
+    fs::copy(&requirements, &installed)?;
+    Ok(folder)
+}
+
+/// Runs a command to its end; an error with all that it printed unless it succeeds.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
+    Ok(())
+}
+
+/// The folder of this package.
+const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Cargo's folder for files of integration tests.
+const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
