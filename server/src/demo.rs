@@ -18,7 +18,7 @@ use access_ledger_client::{
     audit::{AuditError, AuditOptions, Audited, audit},
     connect,
     pull::Puller,
-    recorder::{Recorder, Ticket},
+    recorder::Recorder,
     verify::Scope,
     view::View,
 };
@@ -194,11 +194,11 @@ async fn record(
         recorders.insert(source, Recorder::builder(channel, key, ledger.clone()).start().await?);
     }
     let mut summary = Summary::default();
-    let mut last: BTreeMap<&str, Ticket> = BTreeMap::new();
     for recorded in Day::new(args.seed, start, args.accesses) {
         summary.count(&recorded.event);
         let recorder = recorders.get(recorded.source).context("a source of the day is missing")?;
-        last.insert(recorded.source, recorder.record(recorded.event).await?);
+        // `flush` waits for the receipts of all.
+        let _ticket = recorder.record(recorded.event).await?;
     }
     for (source, recorder) in recorders {
         recorder.flush().await?;
