@@ -26,12 +26,10 @@ impl Blame<'_> {
     /// The problem as it is, or the entry that caused it.
     pub(crate) fn judge(&self, problem: StorageError) -> StorageError {
         let (index, leaf, wanted) = match &problem {
-            StorageError::Damage { fault: Fault::Chain(error), .. } => match error {
-                ChainError::Link { index: Index(next @ 1..), found, wanted } => {
-                    (Index(next - 1), *wanted, *found)
-                }
-                _ => return problem,
-            },
+            StorageError::Damage {
+                fault: Fault::Chain(ChainError::Link { index: Index(next @ 1..), found, wanted }),
+                ..
+            } => (Index(next - 1), *wanted, *found),
             StorageError::TreeDamage { level: 0, position, found, computed } => {
                 (Index(*position), *computed, *found)
             }
