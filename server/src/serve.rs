@@ -7,12 +7,14 @@ use access_ledger_proto::wire::{
     recorder_service_server::RecorderServiceServer,
 };
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Code, Status,
     body::Body,
     codegen::http,
-    transport::{Server, server::Router},
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 use tonic_health::server::HealthReporter;
 use tower::{
@@ -101,11 +103,17 @@ impl Serving {
 
 fn builder() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(60)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
+}
+
+/// Connections as they come. Set here, because the builder's own settings are for listeners of its
+/// own: without `nodelay` an answer of several parts waits 40 ms for the caller's acknowledgement.
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(Duration::from_secs(60)))
 }
 
 async fn serve_until(
@@ -124,7 +132,7 @@ async fn serve_until(
         stopping.send_replace(true);
         drop(drained);
     };
-    let served = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
