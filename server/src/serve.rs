@@ -130,6 +130,8 @@ async fn serve_until(
         set_health(health, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
+        // Whoever watches the health has heard it; its stream would keep the server otherwise.
+        forget_health(health).await;
         drop(drained);
     };
     let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
@@ -159,8 +161,15 @@ fn explain_large_message(response: http::Response<Body>) -> http::Response<Body>
 async fn set_health(health: &HealthReporter, is_serving: bool) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     let status = if is_serving { Serving } else { NotServing };
-    for service in ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"] {
+    for service in HEALTH_SERVICES {
         health.set_service_status(service, status).await;
+    }
+}
+
+async fn forget_health(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in HEALTH_SERVICES {
+        health.clear_service_status(service).await;
     }
 }
 
@@ -181,6 +190,10 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
         }
     })
 }
+
+/// What the health service knows; the empty name is the server as a whole.
+const HEALTH_SERVICES: [&str; 3] =
+    ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"];
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
 const MESSAGE_BYTES_MAX: usize = 6 << 20;

@@ -86,6 +86,7 @@ enum Decision {
 impl Writer {
     /// Writes until the queue is closed and empty, or a write fails.
     pub(crate) fn run(mut self) {
+        metrics::gauge!("access_ledger_writer_poisoned").set(0.0);
         loop {
             if let Err(failure) = self.prepare() {
                 return self.fail(&failure);
