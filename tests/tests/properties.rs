@@ -23,8 +23,8 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-/// What some sources send: for each batch the source, the number of events, and whether it waits for
-/// the answer to the batch before it.
+/// What some sources send: for each batch the source, the number of events, and whether it waits
+/// for the answer to the batch before it.
 type Plan = Vec<(usize, usize, bool)>;
 
 const SOURCES: usize = 4;
@@ -161,7 +161,6 @@ async fn check(plan: &Plan) -> anyhow::Result<()> {
 #[test]
 fn any_order_and_any_cut_give_the_root_that_pure_code_computes() -> anyhow::Result<()> {
     const SEED: u64 = 8_128;
-    println!("seed {SEED}");
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&SEED.to_be_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
@@ -171,7 +170,9 @@ fn any_order_and_any_cut_give_the_root_that_pure_code_computes() -> anyhow::Resu
     let plans = proptest::collection::vec(batch, 1..80);
     for case in 0..16 {
         let plan = plans.new_tree(&mut runner).map_err(anyhow::Error::msg)?.current();
-        runtime.block_on(check(&plan)).with_context(|| format!("case {case}: {plan:?}"))?;
+        runtime
+            .block_on(check(&plan))
+            .with_context(|| format!("case {case} of seed {SEED}: {plan:?}"))?;
     }
     Ok(())
 }

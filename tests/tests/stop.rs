@@ -1,4 +1,5 @@
-//! A server that is told to stop answers what it took, says that it stops, and ends with exit code 0.
+//! A server that is told to stop answers what it took, says that it stops, and ends with exit code
+//! 0.
 
 use access_ledger_proto::{checkpoint::VerifiedCheckpoint, wire};
 use access_ledger_tests::{

@@ -113,8 +113,9 @@ fn names_of_files_say_what_is_in_them() -> anyhow::Result<()> {
 
 #[test]
 fn lines_fit_on_a_page() -> anyhow::Result<()> {
-    // Longest are words that cannot be broken: addresses, vectors, messages in quotes.
-    let is_breakable = |line: &str| !line.contains("http") && !line.contains('"');
+    // What cannot be broken: addresses, text in quotes, rows of tables, code in documentation.
+    const WHOLE: [&str; 4] = ["http", "\"", "//! |", "//! # async fn"];
+    let is_breakable = |line: &str| !WHOLE.iter().any(|part| line.contains(part));
     report(&bad_lines(is_source, |line| line.chars().count() > 100 && is_breakable(line))?);
     Ok(())
 }
