@@ -2,8 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
+use access_ledger_proto::wire;
 use access_ledger_tests::{
-    gate::{GatedDisk, Mode},
+    gate::{GatedDisk, Mode, Opener},
     model::{Acknowledged, Audit},
     node::{Clients, Node, Setup},
     source::{Refused, Sealed, Source},
@@ -14,6 +15,7 @@ use tonic::Code;
 /// A ledger on a gated disk, with one source and one acknowledged batch.
 struct Bench {
     disk: GatedDisk,
+    _opener: Opener,
     node: Node,
     clients: Clients,
     source: Source,
@@ -31,7 +33,8 @@ impl Bench {
         let mut acknowledged = Acknowledged::default();
         let sealed = source.record(3)?;
         acknowledged.note(&sealed, clients.record(&sealed).await?)?;
-        Ok(Self { disk, node, clients, source, acknowledged })
+        let _opener = disk.opener();
+        Ok(Self { disk, _opener, node, clients, source, acknowledged })
     }
 
     /// Sends a batch whose answer is awaited later.
@@ -51,9 +54,7 @@ impl Bench {
 }
 
 /// A call under way.
-struct Call(
-    tokio::task::JoinHandle<Result<access_ledger_proto::wire::AppendResponse, tonic::Status>>,
-);
+struct Call(tokio::task::JoinHandle<Result<wire::AppendResponse, tonic::Status>>);
 
 impl Call {
     async fn refused(self) -> anyhow::Result<Refused> {
@@ -117,7 +118,7 @@ async fn one_sync_makes_all_durable_that_waited_for_it() -> anyhow::Result<()> {
     for sealed in &batches {
         let mut marker = sealed.batch.clone();
         marker.signature = vec![0; 64].into();
-        let marker = access_ledger_proto::wire::AppendRequest { batch: Some(marker) };
+        let marker = wire::AppendRequest { batch: Some(marker) };
         let requests = tokio_stream::iter([sealed.request(), marker]);
         let answers = bench.clients.recorder.clone().append_stream(requests).await?;
         waiting.push((sealed, answers.into_inner()));
@@ -188,6 +189,35 @@ async fn fails_for_good(mode: Mode) -> anyhow::Result<()> {
     audit.pull(&clients).await?;
     bench.acknowledged.check(&audit)?;
     assert_eq!(audit.last_seq("payments"), 7);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_shown_when_its_registration_is_durable_and_not_before() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let bench = Bench::new(folder.path(), 64 << 20).await?;
+    bench.disk.set(Mode::HeldSyncs);
+    let late = Source::new("late", 7, &bench.node.vkey)?;
+    let call = tokio::spawn({
+        let (mut recorder, request) = (bench.clients.recorder.clone(), late.enrolment());
+        async move { recorder.enroll(request).await }
+    });
+    let disk = bench.disk.clone();
+    tokio::task::spawn_blocking(move || disk.wait_until_held()).await?;
+    let shown = async || {
+        let mut auditor = bench.clients.auditor.clone();
+        let listed = auditor.list_sources(wire::ListSourcesRequest::default()).await;
+        let listed = listed.unwrap().into_inner().sources;
+        let request = wire::GetSourceRequest { source: "late".to_owned() };
+        let is_found = auditor.get_source(request).await.is_ok();
+        assert_eq!(listed.iter().any(|source| source.name == "late"), is_found);
+        is_found
+    };
+    assert!(!shown().await);
+    bench.disk.set(Mode::FailedSyncs);
+    let refused = Refused::of(&call.await?.unwrap_err());
+    assert_eq!(refused.kind(), (Code::Unavailable, "STORAGE_FAILED"));
+    assert!(!shown().await, "an auditor is shown what the log does not hold");
     Ok(())
 }
 
