@@ -75,7 +75,8 @@ impl Serving {
                 RecorderServiceServer::new(recorder).max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(AuditServiceServer::new(auditor));
-        set_health(&health, true).await;
+        set_health(&health, &SERVICES, true).await;
+        tokio::spawn(report_failure(self.ledger.shared().failed(), health.clone()));
 
         info!(address = %self.address, origin = self.ledger.vkey().name(), "serving");
         serve_until(router, self.listener, stop, stopping, &health).await?;
@@ -109,7 +110,7 @@ async fn serve_until(
     let shutdown = async {
         stop.await;
         info!("stopping");
-        set_health(health, false).await;
+        set_health(health, &SERVICES, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
         drop(drained);
@@ -128,13 +129,25 @@ async fn serve_until(
     }
 }
 
-async fn set_health(health: &HealthReporter, is_serving: bool) {
+/// A ledger that takes no more appends still serves its auditors.
+async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporter) {
+    if failed.wait_for(|&failed| failed).await.is_ok() {
+        let [overall, recorder, _] = SERVICES;
+        set_health(&health, &[overall, recorder], false).await;
+    }
+}
+
+async fn set_health(health: &HealthReporter, services: &[&str], is_serving: bool) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     let status = if is_serving { Serving } else { NotServing };
-    for service in ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"] {
+    for service in services {
         health.set_service_status(service, status).await;
     }
 }
+
+/// What gRPC health tells of: the server as a whole, and its services.
+const SERVICES: [&str; 3] =
+    ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"];
 
 /// Resolves on SIGTERM or SIGINT.
 ///
