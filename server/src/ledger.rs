@@ -49,7 +49,7 @@ use self::{
 };
 pub(crate) use self::{
     receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
-    service::Recorder,
+    service::{Recorder, message_too_large},
 };
 use crate::{
     error::LedgerError,
