@@ -1,1 +1,3 @@
 //! Scaffold.
+
+pub mod load;
