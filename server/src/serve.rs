@@ -1,18 +1,24 @@
 //! The running server: listeners, services, health, and an orderly stop.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
     recorder_service_server::RecorderServiceServer,
 };
-use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
 use tonic::{
     Code, Status,
     body::Body,
     codegen::http,
-    transport::{Server, server::Router},
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 use tonic_health::server::HealthReporter;
 use tower::{
@@ -26,6 +32,23 @@ use crate::{
     error::ServeError,
     ledger::{Ledger, Recorder, message_too_large},
 };
+
+/// The runtime that serves: `threads` threads for the network, by default half the processors, for the
+/// writer and the disk need the rest. One thread takes no part in balancing work, which is worth half
+/// as many unary calls again.
+///
+/// # Errors
+///
+/// When the system gives no threads.
+pub fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or(processors / 2).max(1);
+    let mut builder = match threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads).enable_all().build()
+}
 
 /// A ledger with its listener bound, ready to run.
 pub struct Serving {
@@ -76,7 +99,7 @@ impl Serving {
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let router = builder()
+        let router = transport()
             .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
@@ -100,13 +123,22 @@ impl Serving {
     }
 }
 
-fn builder() -> Server {
+/// The transport of all services of a ledger: HTTP/2 with these limits and timeouts.
+#[must_use]
+pub fn transport() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(60)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
+}
+
+/// The connections that a listener takes. An answer does not wait until the caller has acknowledged
+/// the one before: that costs 40 ms. The transport's own options do not reach a given listener.
+#[must_use]
+pub fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(Duration::from_secs(60)))
 }
 
 async fn serve_until(
@@ -125,7 +157,7 @@ async fn serve_until(
         stopping.send_replace(true);
         drop(drained);
     };
-    let served = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
@@ -188,7 +220,7 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
 }
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
-const MESSAGE_BYTES_MAX: usize = 6 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
 
 /// HTTP/2 streams of one connection.
 const STREAMS_MAX: u32 = 4_096;

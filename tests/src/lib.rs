@@ -1,4 +1,5 @@
-//! What the tests share: a simulated disk, a model ledger.
+//! What the tests share: a simulated disk, a model ledger, the load tool.
 
 pub mod disk;
 pub mod history;
+pub mod load;
