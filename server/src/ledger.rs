@@ -255,7 +255,7 @@ impl Start<'_> {
             own: OwnSource::new(self.keys.source),
             _lock: self.lock,
         });
-        shared.checkpoint_file.put(shared.published().note.clone());
+        shared.publish(shared.published());
         let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
         let writer = Writer {
             shared: shared.clone(),

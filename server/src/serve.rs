@@ -155,6 +155,8 @@ async fn serve_until(
         set_health(health, &SERVICES, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
+        // Whoever watches the health has heard it; its stream would keep the server otherwise.
+        forget_health(health).await;
         drop(drained);
     };
     let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
@@ -200,6 +202,13 @@ async fn set_health(health: &HealthReporter, services: &[&str], is_serving: bool
 /// What gRPC health tells of: the server as a whole, and its services.
 const SERVICES: [&str; 3] =
     ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"];
+
+async fn forget_health(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in SERVICES {
+        health.clear_service_status(service).await;
+    }
+}
 
 /// Resolves on SIGTERM or SIGINT.
 ///

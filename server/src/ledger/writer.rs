@@ -88,6 +88,7 @@ impl Writer {
     /// Writes until the queue is closed and empty, or a write fails.
     pub(crate) fn run(mut self) {
         let _watch = PanicWatch(self.shared.clone());
+        metrics::gauge!("access_ledger_writer_poisoned").set(0.0);
         loop {
             if let Err(failure) = self.prepare() {
                 return self.fail(&failure);
