@@ -32,12 +32,16 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "N")]
     pub(super) server_threads: Option<usize>,
 
+    /// How many callers `unary` has at once.
+    #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
+    callers: Vec<usize>,
+
     /// Entries of the ledger that `check` verifies.
     #[arg(long, global = true, value_name = "N", default_value_t = 1_000_000)]
     check_entries: u64,
 
     /// Entries of the ledgers that `open` opens, ascending; the largest takes 530 bytes an entry.
-    #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', num_args = 1.., default_values_t = [1_000_000, 10_000_000])]
+    #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
     open_entries: Vec<u64>,
 }
 
@@ -94,6 +98,12 @@ pub(super) struct Plan {
     pub(super) server_threads: Option<usize>,
 }
 
+/// Calls in a round of about two seconds: more callers share a sync, until the processors are the limit.
+const fn calls(callers: usize) -> usize {
+    let calls = 1_000 * if callers < 40 { callers } else { 40 };
+    if calls < callers { callers } else { calls }
+}
+
 impl Cli {
     pub(super) fn plan(&self) -> Plan {
         let dir = self.dir.clone().unwrap_or_else(env::temp_dir);
@@ -113,8 +123,8 @@ impl Cli {
         Plan {
             rounds: self.rounds.max(1),
             stream_time: Duration::from_secs(2),
-            unary: vec![(1, 1_500), (10, 8_000), (100, 30_000), (1_000, 40_000)],
-            syncs: 400,
+            unary: self.callers.iter().map(|&callers| (callers, calls(callers))).collect(),
+            syncs: 100,
             check_entries: self.check_entries,
             open_entries: self.open_entries.clone(),
             dir,

@@ -1,6 +1,6 @@
 //! What the disk can do: small appends, each with one sync.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use access_ledger_server::folder::real_disk;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::report::Sample;
 const RECORD_BYTES: usize = 576;
 
 /// Where the space for an append comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Space {
     /// The file grows.
     Grows,
@@ -19,9 +19,18 @@ pub(super) enum Space {
     Prepared,
 }
 
+impl fmt::Display for Space {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Grows => "file grows",
+            Self::Prepared => "space prepared",
+        })
+    }
+}
+
 /// Appends `count` records to a new file in `folder` and syncs each.
 pub(super) fn append(folder: &Path, space: Space, count: usize) -> anyhow::Result<Sample> {
-    let file = real_disk().create(&folder.join(format!("{space:?}")))?;
+    let file = real_disk().create(&folder.join(space.to_string()))?;
     if space == Space::Prepared {
         file.write_at(&vec![0; count * RECORD_BYTES], 0)?;
     }

@@ -1,9 +1,12 @@
 //! Appends of one event a call, by few and by many callers at once.
 
+use std::collections::BTreeMap;
+
 use access_ledger_proto::wire::{self, recorder_service_client::RecorderServiceClient};
 use access_ledger_server::demo::day::ACCESS_LEN;
 use anyhow::Context as _;
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::Channel;
 
@@ -26,40 +29,33 @@ const MANY_CALLERS: usize = 100;
 /// Measures (b): unary appends against the echo and against the disk.
 pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let folder = tempfile::tempdir_in(&plan.dir)?;
-    let (ledger, echo) = (Child::ledger(plan, folder.path())?, Child::echo(plan)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut rows = Vec::new();
-    let mut ratios = Vec::new();
-
-    let disk_folder = tempfile::tempdir_in(&plan.dir)?;
-    let sync = |space| -> anyhow::Result<Sample> {
-        let rounds = (0..plan.rounds).map(|_| disk::append(disk_folder.path(), space, plan.syncs));
-        Ok(Sample::median(&rounds.collect::<Result<Vec<_>, _>>()?))
+    let mut bench = Bench {
+        plan,
+        ledger: Child::ledger(plan, folder.path())?,
+        echo: Child::echo(plan)?,
+        disk_folder: tempfile::tempdir_in(&plan.dir)?,
+        disk: BTreeMap::new(),
     };
-    let (grows, prepared) = (sync(Space::Grows)?, sync(Space::Prepared)?);
-    rows.push(grows.row("fdatasync, file grows"));
-    rows.push(prepared.row("fdatasync, space prepared"));
-
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut rows, mut ratios, mut alone) = (Vec::new(), Vec::new(), None);
     for &(callers, calls) in &plan.unary {
-        let (echoed, recorded) =
-            runtime.block_on(compare((&ledger, &echo), (callers, calls), plan.rounds))?;
+        let (echoed, recorded) = runtime.block_on(bench.compare(callers, calls))?;
         rows.push(echoed.row(format!("echo, {callers} callers")));
         rows.push(recorded.row(format!("ledger, {callers} callers")));
         let wanted = if callers >= MANY_CALLERS { Wanted::AtLeast(0.25) } else { Wanted::Nothing };
         let name = format!("ledger : echo, {callers} callers");
         ratios.push(Ratio::new(name, recorded.per_second / echoed.per_second, wanted));
         if callers == 1 {
-            for (name, sync, wanted) in [
-                ("file grows", &grows, Wanted::AtMost(2.5)),
-                ("prepared", &prepared, Wanted::Nothing),
-            ] {
-                let name = format!("p50 : echo + fdatasync ({name}), 1 caller");
-                ratios.push(Ratio::new(
-                    name,
-                    recorded.p50_ms / (echoed.p50_ms + sync.p50_ms),
-                    wanted,
-                ));
-            }
+            alone = Some((echoed, recorded));
+        }
+    }
+    for (space, rounds) in &bench.disk {
+        let sync = Sample::median(rounds);
+        rows.push(sync.row(format!("write and fdatasync, {space}")));
+        if let Some((echoed, recorded)) = &alone {
+            let found = recorded.p50_ms / (echoed.p50_ms + sync.p50_ms);
+            let name = format!("p50, 1 caller : echo + fdatasync, {space}");
+            ratios.push(Ratio::new(name, found, Wanted::AtMost(2.5)));
         }
     }
     Ok(vec![Section {
@@ -71,41 +67,54 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     }])
 }
 
-async fn compare(
-    (ledger, echo): (&Child, &Child),
-    (callers, calls): (usize, usize),
-    rounds: usize,
-) -> anyhow::Result<(Sample, Sample)> {
-    let events = source::events(EVENTS)?;
-    let echo = RecorderServiceClient::new(echo.connect().await?);
-    let mut client = RecorderServiceClient::new(ledger.connect().await?);
-    let mut sources = Vec::new();
-    for caller in 0..callers {
-        let name = format!("caller-{callers}/{caller}");
-        sources.push(Source::enroll(&mut client, &name, ledger.vkey()?).await?);
-    }
-    let (mut echoed, mut recorded) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        // Sealed before the clock runs: the echo's callers do not seal either.
-        let seal = |source: Source| seal(source, &events, calls / callers);
-        let ready = sources.drain(..).map(seal).collect::<anyhow::Result<Vec<_>>>()?;
-        let unsealed: Vec<_> = ready
-            .iter()
-            .map(|caller| Caller { source: None, batches: caller.batches.clone() })
-            .collect();
-        let (first, second) = (round % 2 == 0, round % 2 == 1);
-        let mut unsealed = Some(unsealed);
-        if let Some(callers) = unsealed.take_if(|_| first) {
-            echoed.push(run(&echo, callers).await?.0);
+struct Bench<'a> {
+    plan: &'a Plan,
+    ledger: Child,
+    echo: Child,
+    disk_folder: TempDir,
+    /// What the disk alone did in between.
+    disk: BTreeMap<Space, Vec<Sample>>,
+}
+
+impl Bench<'_> {
+    /// The echo, and the ledger, with so many callers and calls of all of them in each round.
+    async fn compare(&mut self, callers: usize, calls: usize) -> anyhow::Result<(Sample, Sample)> {
+        let events = source::events(EVENTS)?;
+        let echo = RecorderServiceClient::new(self.echo.connect().await?);
+        let mut client = RecorderServiceClient::new(self.ledger.connect().await?);
+        let mut sources = Vec::new();
+        for caller in 0..callers {
+            let name = format!("caller-{callers}/{caller}");
+            sources.push(Source::enroll(&mut client, &name, self.ledger.vkey()?).await?);
         }
-        let (sample, back) = run(&client, ready).await?;
-        recorded.push(sample);
-        sources = back;
-        if let Some(callers) = unsealed.take_if(|_| second) {
-            echoed.push(run(&echo, callers).await?.0);
+        let (mut echoed, mut recorded) = (Vec::new(), Vec::new());
+        for round in 0..self.plan.rounds {
+            // Sealed before the clock runs: the echo's callers do not seal either.
+            let seal = |source: Source| seal(source, &events, calls / callers);
+            let ready = sources.drain(..).map(seal).collect::<anyhow::Result<Vec<_>>>()?;
+            let unsealed = ready.iter().map(Caller::without_source).collect();
+            let (sample, back);
+            if round % 2 == 0 {
+                echoed.push(run(&echo, unsealed).await?.0);
+                (sample, back) = run(&client, ready).await?;
+            } else {
+                (sample, back) = run(&client, ready).await?;
+                echoed.push(run(&echo, unsealed).await?.0);
+            }
+            recorded.push(sample);
+            sources = back;
+            self.sync()?;
         }
+        Ok((Sample::median(&echoed), Sample::median(&recorded)))
     }
-    Ok((Sample::median(&echoed), Sample::median(&recorded)))
+
+    fn sync(&mut self) -> anyhow::Result<()> {
+        for space in [Space::Grows, Space::Prepared] {
+            let sample = disk::append(self.disk_folder.path(), space, self.plan.syncs)?;
+            self.disk.entry(space).or_default().push(sample);
+        }
+        Ok(())
+    }
 }
 
 /// One caller, with the calls that it is to make.
@@ -113,6 +122,13 @@ struct Caller {
     /// Who verifies the receipts; `None`: there are none.
     source: Option<Source>,
     batches: Vec<Sealed>,
+}
+
+impl Caller {
+    /// The same calls, answered without receipts.
+    fn without_source(&self) -> Self {
+        Self { source: None, batches: self.batches.clone() }
+    }
 }
 
 fn seal(mut source: Source, events: &[Bytes], calls: usize) -> anyhow::Result<Caller> {
