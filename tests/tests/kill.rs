@@ -52,8 +52,8 @@ impl Trigger {
 impl Service {
     /// Repeats what waits and sends more, pipelined, until the connection breaks.
     async fn run(mut self, clients: Clients, trigger: Arc<Trigger>) -> anyhow::Result<Self> {
-        while self.waiting.len() < 400 {
-            let count = self.random.random_range(1..40);
+        while self.waiting.len() < 120 {
+            let count = self.random.random_range(1..20);
             let sealed = self.source.record(count)?;
             self.waiting.push(sealed);
         }
@@ -112,7 +112,7 @@ async fn fifty_kills_under_load_lose_and_double_nothing() -> anyhow::Result<()> 
     }
     let mut history: Vec<Sealed> = Vec::new();
     for kill in 1..=KILLS {
-        let left = AtomicUsize::new(random.random_range(1..250));
+        let left = AtomicUsize::new(random.random_range(1..150));
         let trigger = Arc::new(Trigger { left, reached: Notify::new() });
         let clients = Clients::connect(process.address).await?;
         let running: Vec<_> = services

@@ -54,9 +54,7 @@ impl Recorder {
             let ticket = match request {
                 Ok(None) => return,
                 Ok(Some(request)) => self.admit(request.batch).await.map_err(Status::from),
-                Err(status) if status.code() == Code::OutOfRange => {
-                    Err(message_too_large().into())
-                }
+                Err(status) if status.code() == Code::OutOfRange => Err(message_too_large().into()),
                 Err(status) => Err(status),
             };
             let is_refused = ticket.is_err();
