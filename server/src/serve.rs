@@ -8,14 +8,23 @@ use access_ledger_proto::wire::{
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Server, server::Router};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::http,
+    transport::{Server, server::Router},
+};
 use tonic_health::server::HealthReporter;
+use tower::{
+    layer::util::{Identity, Stack},
+    util::MapResponseLayer,
+};
 use tracing::{info, warn};
 
 use crate::{
     audit::Auditor,
     error::ServeError,
-    ledger::{Ledger, Recorder},
+    ledger::{Ledger, Recorder, message_too_large},
 };
 
 /// A ledger with its listener bound, ready to run.
@@ -68,6 +77,7 @@ impl Serving {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let router = builder()
+            .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -99,7 +109,7 @@ fn builder() -> Server {
 }
 
 async fn serve_until(
-    router: Router,
+    router: Router<Stack<MapResponseLayer<ExplainResponse>, Identity>>,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send,
     stopping: watch::Sender<bool>,
@@ -126,6 +136,16 @@ async fn serve_until(
             Ok(())
         }
     }
+}
+
+type ExplainResponse = fn(http::Response<Body>) -> http::Response<Body>;
+
+/// tonic refuses a message over the limit before any service sees it, and calls that OUT_OF_RANGE
+/// without details. Callers are told what is wrong with it, as with every other bad input.
+fn explain_large_message(response: http::Response<Body>) -> http::Response<Body> {
+    let from_tonic = Status::from_header_map(response.headers())
+        .is_some_and(|status| status.code() == Code::OutOfRange && status.details().is_empty());
+    if from_tonic { Status::from(message_too_large()).into_http() } else { response }
 }
 
 async fn set_health(health: &HealthReporter, is_serving: bool) {
