@@ -26,7 +26,7 @@ use crate::{
 #[non_exhaustive]
 pub enum PullError {
     /// The server refused for good, or could not be reached for a while.
-    #[error("ledger answered {}: {}", .0.code(), .0.message())]
+    #[error("ledger answered {:?}: {}", .0.code(), .0.message())]
     Refused(Box<Status>),
     /// No answer in time.
     #[error("no answer from the ledger within {waited:?}")]
@@ -213,7 +213,8 @@ impl Pulling {
                     self.fail(PullError::Withheld { index, end, problem }).await;
                     return;
                 }
-                span = (span / 2).clamp(1, NARROW_SPAN);
+                let asked = end.0.saturating_sub(self.next.0);
+                span = (span.min(asked) / 2).clamp(1, NARROW_SPAN);
             } else if let Err(error) = backoff.wait(broken).await {
                 self.fail(error).await;
                 return;

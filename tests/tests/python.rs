@@ -45,7 +45,7 @@ struct Server {
 impl Server {
     fn start(data: &Path) -> anyhow::Result<Self> {
         let mut process = Command::new(server_binary()?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .spawn()?;

@@ -160,11 +160,15 @@ impl Shared {
     /// Waits for room for one event, and takes it.
     pub(super) async fn reserve(&self, event: &Bytes) -> Result<(), RecorderError> {
         let cost = cost(event);
-        for room in self.spool_room.iter().chain([&self.memory]) {
-            match room.acquire_many(cost).await {
-                Ok(permit) => permit.forget(),
-                Err(_) => return Err(self.failure()),
-            }
+        let closed = |_| self.failure();
+        let spool = match &self.spool_room {
+            Some(room) => Some(room.acquire_many(cost).await.map_err(closed)?),
+            None => None,
+        };
+        // A caller that is dropped while it waits here gives back what it took.
+        self.memory.acquire_many(cost).await.map_err(closed)?.forget();
+        if let Some(permit) = spool {
+            permit.forget();
         }
         Ok(())
     }

@@ -1,13 +1,18 @@
 //! The recorder against a small ledger that fails and lies.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
-use access_ledger_proto::{checkpoint::Checkpoint, facts::sources::Roles, position::Size};
+use access_ledger_proto::{
+    checkpoint::Checkpoint, facts::sources::Roles, note::KeyType, position::Size,
+};
 use tokio::task::JoinSet;
 
 use self::ledger::{FakeLedger, Lie};
-use super::*;
-use crate::error::{ConnectError, EvidenceFault};
+use super::{batch::Notary, *};
+use crate::{
+    connect,
+    error::{ConnectError, EvidenceFault},
+};
 
 mod ledger;
 

@@ -247,8 +247,8 @@ impl Log {
         Ok(self.receipt(place))
     }
 
-    /// Records an event of the ledger's own, and gives its number.
-    fn append_own(&mut self, own: &Signer, event: Bytes) -> (u64, wire::Receipt) {
+    /// Records an event of the ledger's own.
+    fn append_own(&mut self, own: &Signer, event: Bytes) -> wire::Receipt {
         let first_seq = self.events(own.name()).len() as u64 + 1;
         let digests = [sha256(&event)];
         let source = Name::parse(own.name().as_bytes()).unwrap();
@@ -261,7 +261,7 @@ impl Log {
             key_id: seal.key_id.0.to_vec().into(),
             signature: seal.signature.to_vec().into(),
         };
-        (first_seq, self.append(&batch).unwrap())
+        self.append(&batch).unwrap()
     }
 
     fn receipt(&self, place: Appended) -> wire::Receipt {
@@ -395,9 +395,10 @@ impl RecorderService for FakeLedger {
         let event = wire::Event { event_id: vec![1; 16].into(), body, ..wire::Event::default() };
         let event = Bytes::from(event.encode_to_vec());
         let own = log.own.clone();
-        let (seq, receipt) = log.append_own(&own, event.clone());
+        let receipt = Some(log.append_own(&own, event.clone()));
         let index = log.link.size.0 - 1;
-        Ok(Response::new(wire::EnrollResponse { index, event, seq, receipt: Some(receipt) }))
+        let entry = log.entries.last().unwrap().clone().into();
+        Ok(Response::new(wire::EnrollResponse { index, event, entry, receipt }))
     }
 
     async fn get_source_state(
