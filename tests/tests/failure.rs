@@ -9,7 +9,7 @@ use access_ledger_tests::{
     node::{Clients, Node, Setup},
     source::{Refused, Sealed, Source},
 };
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tonic::Code;
 
 /// A ledger on a gated disk, with one source and one acknowledged batch.
@@ -73,9 +73,9 @@ async fn a_full_queue_says_when_to_come_back_and_the_batch_is_recorded_then() ->
     let batches: Vec<_> = (0..40).map(|_| bench.source.record(2)).collect::<Result<_, _>>()?;
     let first = bench.hold(&batches[0]).await?;
     let mut calls = tokio::task::JoinSet::new();
-    for sealed in batches[1..].iter().cloned() {
-        let clients = bench.clients.clone();
-        calls.spawn(async move { clients.append(&sealed).await });
+    for sealed in &batches[1..] {
+        let (mut recorder, request) = (bench.clients.recorder.clone(), sealed.request());
+        calls.spawn(async move { recorder.append(request).await });
     }
     // Whoever found room waits for the sync; only a refusal can come back before it.
     let full = calls.join_next().await.unwrap()?.unwrap_err();
@@ -167,7 +167,7 @@ async fn fails_for_good(mode: Mode) -> anyhow::Result<()> {
     }
     let late = Source::new("late", 7, &bench.node.vkey)?;
     let enrolled = bench.clients.recorder.clone().enroll(late.enrolment()).await;
-    let refused = Refused::of(&enrolled.unwrap_err());
+    let refused = Refused::of(&enrolled.err().context("enrolled all the same")?);
     assert_eq!(refused.kind(), (Code::Unavailable, "STORAGE_FAILED"));
 
     // Reads go on, and show what was acknowledged and nothing else.
