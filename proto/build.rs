@@ -97,7 +97,11 @@ fn write_message(
     let required = pool
         .get_extension_by_name("access_ledger.v1.required")
         .ok_or("the extension `required` is missing")?;
-    let oneof = message.oneofs().find(|oneof| !oneof.is_synthetic());
+    let mut oneofs = message.oneofs().filter(|oneof| !oneof.is_synthetic());
+    let oneof = oneofs.next();
+    if oneofs.next().is_some() {
+        return Err(format!("{} has a second oneof", message.full_name()).into());
+    }
     let oneof_required = oneof
         .as_ref()
         .is_some_and(|oneof| oneof.options().get_extension(&required).as_bool() == Some(true));
@@ -106,7 +110,10 @@ fn write_message(
         out,
         "    Message {{ oneof: {oneof_name:?}, oneof_required: {oneof_required}, fields: &["
     )?;
-    for field in message.fields() {
+    // The validator searches by number.
+    let mut fields: Vec<_> = message.fields().collect();
+    fields.sort_by_key(FieldDescriptor::number);
+    for field in fields {
         let rule = Rule::of(pool, &field)?;
         let in_oneof = field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic());
         let repeated = field.cardinality() == Cardinality::Repeated;
@@ -143,7 +150,8 @@ fn kind(
             let numbers: Vec<i32> = values.values().map(|value| value.number()).collect();
             format!("Kind::Enum {{ known: &{numbers:?} }}")
         }
-        Kind::Bool | Kind::Uint64 => "Kind::Number".to_owned(),
+        Kind::Bool => "Kind::Flag".to_owned(),
+        Kind::Uint64 => "Kind::Number".to_owned(),
         Kind::Message(inner) => match inner.full_name() {
             "google.protobuf.Timestamp" => "Kind::Timestamp".to_owned(),
             "google.protobuf.Duration" => "Kind::Duration".to_owned(),

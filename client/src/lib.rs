@@ -1,1 +1,26 @@
-//! Scaffold.
+//! The access ledger's client library: for services that record, and for auditors who believe nothing
+//! that they have not verified.
+//!
+//! ```no_run
+//! # use access_ledger_client::{connect, recorder::Recorder};
+//! # use access_ledger_proto::{note::{Signer, VerifierKey}, wire};
+//! # async fn example(key: Signer, ledger: VerifierKey, event: wire::Event) -> Result<(), Box<dyn std::error::Error>> {
+//! let recorder = Recorder::builder(connect::channel("http://127.0.0.1:7070")?, key, ledger).start().await?;
+//! let recorded = recorder.record(event).await?.receipt().await?;
+//! # println!("{}", recorded.index());
+//! # recorder.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod audit;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod connect;
+pub mod error;
+pub mod evidence;
+pub mod pull;
+pub mod recorder;
+mod spool;
+pub mod verify;
+pub mod view;

@@ -1,10 +1,13 @@
-//! Judges the bytes of an event by the rules that stand in `event.proto`, in one pass, without
-//! decoding and without allocating.
+//! Judges the bytes of an event by the rules that stand in `event.proto`, without decoding them and,
+//! for an event that keeps the rules, without allocating.
 //!
 //! The event's bytes are kept verbatim and read by many parsers for years, so they must have one
-//! reading only: a singular field stands at most once, at most one body is set, an enum fits 32 bits.
+//! reading only: a singular field stands at most once, at most one body is set, and nothing is written
+//! in a form that some parsers truncate and others refuse (enums beyond 32 bits, booleans other than 0
+//! and 1, field numbers beyond 2^29 - 1, tags and lengths of more than five bytes, groups).
 //! Fields and, where they are not required, enum values that this version does not know are let
-//! through: a newer client's event is kept whole.
+//! through: a newer client's event is kept whole. A body that it does not know is refused, because
+//! nothing could be judged by it.
 
 use crate::{entry::Entry, error::EventError, error::EventFault, source::Name};
 
@@ -55,6 +58,9 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
             (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) => {
                 body = Some(Body { number: field.number, bytes });
             }
+            (number @ BODY_FIRST..=BODY_NUMBER_MAX, _) => {
+                return Err(EventError::at("body", EventFault::UnknownBody { number }));
+            }
             _ => {}
         }
     }
@@ -70,24 +76,47 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
     check_message(GENESIS, bytes)
 }
 
-/// Finds the body of an event that was validated when it was recorded.
+/// Checks the message of a body on its own.
 ///
-/// `None` when the bytes are no event, or hold no body that this version knows.
+/// # Errors
+///
+/// As [`validate`], with paths that begin below the body; [`EventFault::UnknownBody`] for one that this
+/// version does not know.
+pub(crate) fn validate_body(body: Body<'_>) -> Result<(), EventError> {
+    let fields = MESSAGES.get(EVENT).map_or(&[][..], |event| event.fields);
+    match fields.iter().find(|field| field.in_oneof && field.number == body.number) {
+        Some(&Field { kind: Kind::Message { place }, .. }) => check_message(place, body.bytes),
+        _ => Err(EventFault::UnknownBody { number: body.number }.into()),
+    }
+}
+
+/// Finds the body of an event, which a verifier need not have validated.
+///
+/// `None` when the bytes are no protobuf message, hold no body that this version knows, or more than
+/// one: parsers would read different events. Two readers that use this function always agree.
 #[must_use]
 pub fn body(bytes: &[u8]) -> Option<Body<'_>> {
+    let mut body = None;
     let mut rest = bytes;
-    while let Ok(Some(field)) = next_field(&mut rest) {
-        if let (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) = (field.number, field.value) {
-            return Some(Body { number: field.number, bytes });
+    while let Some(field) = next_field(&mut rest).ok()? {
+        match (field.number, field.value) {
+            (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) if body.is_none() => {
+                body = Some(Body { number: field.number, bytes });
+            }
+            (BODY_FIRST..=BODY_NUMBER_MAX, _) => return None,
+            _ => {}
         }
     }
-    None
+    body
 }
 
 /// Field numbers of `Event`.
 const OCCURRED_AT: u32 = 2;
 const BODY_FIRST: u32 = 16;
 const BODY_LAST: u32 = 31;
+
+/// The last number that `event.proto` keeps for bodies of later versions.
+const BODY_NUMBER_MAX: u32 = 63;
 
 /// Most fields of one message; `build.rs` refuses more.
 const FIELDS_MAX: usize = 32;
@@ -111,6 +140,7 @@ struct Field {
 }
 
 enum Kind {
+    Flag,
     Number,
     Enum { known: &'static [i32] },
     Text { lines: bool, len_max: usize },
@@ -188,11 +218,14 @@ fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Result<(
         (Kind::Enum { known }, WireValue::Varint(value)) => {
             count(check_enum(value, known, field.required))
         }
-        (Kind::Number, WireValue::Varint(_)) => count(Ok(())),
-        (Kind::Number | Kind::Enum { .. }, _) | (_, WireValue::Varint(_) | WireValue::Fixed) => {
-            count(Err(EventFault::WireType.into()))
+        (Kind::Flag, WireValue::Varint(0 | 1)) | (Kind::Number, WireValue::Varint(_)) => {
+            count(Ok(()))
         }
-        (kind, WireValue::Bytes(bytes)) => count(check_bytes(kind, bytes, field.required)),
+        // Some parsers look at the low 32 bits, others at all.
+        (Kind::Flag, WireValue::Varint(_)) => count(Err(EventFault::Malformed.into())),
+        (Kind::Flag | Kind::Number | Kind::Enum { .. }, _)
+        | (_, WireValue::Varint(_) | WireValue::Fixed) => count(Err(EventFault::WireType.into())),
+        (kind, WireValue::Bytes(bytes)) => count(check_bytes(kind, bytes, field)),
     }
 }
 
@@ -205,12 +238,18 @@ fn check_enum(value: u64, known: &[i32], required: bool) -> Result<(), EventErro
     Ok(())
 }
 
-fn check_bytes(kind: &Kind, bytes: &[u8], required: bool) -> Result<(), EventError> {
+fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Result<(), EventError> {
+    let repeated = field.items_max > 0;
     let fault = match *kind {
+        // Of items, the fields say what is missing.
+        Kind::Message { .. } if bytes.is_empty() && field.required && !repeated => {
+            EventFault::Missing
+        }
         Kind::Message { place } => return check_message(place, bytes),
         Kind::Timestamp => return timestamp(bytes).map(drop).map_err(EventError::from),
         Kind::Duration => return duration(bytes).map_err(EventError::from),
-        _ if bytes.is_empty() => return empty(required),
+        _ if bytes.is_empty() && (field.required || repeated) => EventFault::Missing,
+        _ if bytes.is_empty() => return Ok(()),
         Kind::Text { len_max, .. } | Kind::Bytes { len_max } if bytes.len() > len_max => {
             EventFault::Len { len: bytes.len(), max: len_max }
         }
@@ -230,17 +269,14 @@ fn check_bytes(kind: &Kind, bytes: &[u8], required: bool) -> Result<(), EventErr
             EventFault::Exactly { len: bytes.len(), wanted: len }
         }
         Kind::Bytes { .. } | Kind::Exactly { .. } => return Ok(()),
-        Kind::Number | Kind::Enum { .. } => EventFault::WireType,
+        Kind::Flag | Kind::Number | Kind::Enum { .. } => EventFault::WireType,
     };
     Err(fault.into())
 }
 
-fn empty(required: bool) -> Result<(), EventError> {
-    if required { Err(EventFault::Missing.into()) } else { Ok(()) }
-}
-
 /// UTF-8 that a person reads as it is stored: no control characters (line feed and tab only in
-/// prose), no line or paragraph separators, nothing that reorders what is shown.
+/// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is not
+/// shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
 fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
     // Without an early end, so that the compiler looks at many bytes at once.
     if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
@@ -252,8 +288,9 @@ fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
     };
     let forbidden = |symbol: char| match symbol {
         '\n' | '\t' => !lines,
-        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        '\u{feff}' => true,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' => true,
+        '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
         other => other.is_control(),
     };
     text.char_indices()
@@ -326,8 +363,8 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, EventFau
     if rest.is_empty() {
         return Ok(None);
     }
-    let key = varint(rest)?;
-    let number = u32::try_from(key >> 3).map_err(|_| EventFault::Malformed)?;
+    let key = varint_u32(rest)?;
+    let number = key >> 3;
     if number == 0 {
         return Err(EventFault::Malformed);
     }
@@ -335,7 +372,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, EventFau
         0 => WireValue::Varint(varint(rest)?),
         1 => take(rest, 8).map(|_| WireValue::Fixed)?,
         2 => {
-            let len = usize::try_from(varint(rest)?).map_err(|_| EventFault::Malformed)?;
+            let len = usize::try_from(varint_u32(rest)?).map_err(|_| EventFault::Malformed)?;
             WireValue::Bytes(take(rest, len)?)
         }
         5 => take(rest, 4).map(|_| WireValue::Fixed)?,
@@ -348,6 +385,17 @@ fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], EventFault> {
     let (taken, after) = rest.split_at_checked(len).ok_or(EventFault::Malformed)?;
     *rest = after;
     Ok(taken)
+}
+
+/// A tag or a length: a base-128 number of at most 32 bits in at most five bytes. Of longer ones some
+/// parsers drop the upper bits, others refuse the message.
+fn varint_u32(rest: &mut &[u8]) -> Result<u32, EventFault> {
+    let before = rest.len();
+    let value = varint(rest)?;
+    match u32::try_from(value) {
+        Ok(value) if before - rest.len() <= 5 => Ok(value),
+        _ => Err(EventFault::Malformed),
+    }
 }
 
 /// A base-128 number of at most 64 bits; nearly all have one byte.

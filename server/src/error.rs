@@ -46,8 +46,8 @@ pub enum StorageError {
         /// What is wrong.
         fault: Fault,
     },
-    /// A file of the tree is not what follows from the entries. It can be rebuilt from them: remove
-    /// the folder `tree`.
+    /// A file of the tree is not what follows from the entries. At level 0 the entry may be what
+    /// changed; if the log holds without the tree, remove the folder `tree` and it is rebuilt.
     #[error("tree level {level}, hash {position} is {found}, computed {computed}")]
     TreeDamage {
         /// Level of tiles, the name of the file.

@@ -73,9 +73,11 @@ fn init(args: &InitArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let disk = real_disk();
-    let _lock = lock(&*disk, &args.data.data)?;
-    inspect::run(&disk, &args.data.data)
+    let (disk, folder) = (real_disk(), &args.data.data);
+    // The lock would make the folder.
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    inspect::run(&disk, folder)
 }
 
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
@@ -107,17 +109,19 @@ fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
     writeln!(out, "ledger key  {vkey}")?;
     writeln!(out, "metrics     http://{metrics_address}/metrics")?;
     writeln!(out, "\nNext, in another terminal:")?;
+    writeln!(out, "  export ACCESS_LEDGER_SERVER={server}")?;
+    writeln!(out, "  export LEDGER={vkey}")?;
+    writeln!(out, "  access-ledger keygen --name my-service --out my-service.key")?;
     if serving.ledger().allows_self_enrolment() {
-        writeln!(out, "  access-ledger keygen --name my-service --out my-service.key")?;
-        writeln!(out, "  access-ledger enroll --server {server} --key my-service.key")?;
+        writeln!(out, "  access-ledger enroll --key my-service.key --ledger $LEDGER")?;
     } else {
         writeln!(
             out,
-            "  access-ledger source register --server {server} --key governance.key ..."
+            "  access-ledger source register --key governance.key --ledger $LEDGER VKEY-THAT-KEYGEN-PRINTED"
         )?;
     }
-    writeln!(out, "  access-ledger record --server {server} --key my-service.key events.jsonl")?;
-    writeln!(out, "  access-ledger verify --server {server} --ledger {vkey}")?;
+    writeln!(out, "  access-ledger record --key my-service.key --ledger $LEDGER events.jsonl")?;
+    writeln!(out, "  access-ledger verify --ledger $LEDGER")?;
     out.flush()
 }
 

@@ -86,7 +86,7 @@ pub enum Access {
 
 /// A file system.
 pub trait Disk: Send + Sync {
-    /// Creates a folder and those above it; one that exists is left as it is.
+    /// Creates a folder and those above it, durably; one that exists is left as it is.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_at(bytes, 0)?;
     file.sync_data()?;
     disk.rename(&draft, path)?;
-    disk.sync_dir(path.parent().unwrap_or_else(|| Path::new(".")))
+    disk.sync_dir(folder_of(path))
 }
 
 /// Puts a file with this content in place in one step, without waiting for the disk: readers and a
@@ -224,7 +224,13 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, folder: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let parent = folder_of(folder);
+        self.create_dir(parent)?;
+        fs::DirBuilder::new().mode(0o700).create(folder)?;
+        self.sync_dir(parent)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
@@ -293,6 +299,12 @@ impl File for fs::File {
     fn sync_data(&self) -> io::Result<()> {
         Self::sync_data(self)
     }
+}
+
+/// The folder that a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new("."))
 }
 
 /// Opens for reading; files made are the owner's alone.

@@ -14,6 +14,7 @@ use access_ledger_proto::{
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+use tracing::error;
 
 /// Why a call was refused.
 #[derive(Clone, Debug, Error)]
@@ -82,6 +83,12 @@ pub enum Refusal {
         /// What the storage said.
         problem: String,
     },
+    /// The index, which finds events by their number, is being built again.
+    #[error("index is not there yet: {problem}")]
+    Indexing {
+        /// What the index said.
+        problem: String,
+    },
     /// Beyond the newest checkpoint.
     #[error("{what} {found} is beyond the tree of size {size}")]
     BeyondTree {
@@ -125,6 +132,7 @@ impl Refusal {
             Self::Stopping => "STOPPING",
             Self::StorageFailed => "STORAGE_FAILED",
             Self::Unreadable { .. } => "STORAGE_DAMAGED",
+            Self::Indexing { .. } => "INDEXING",
             Self::BeyondTree { .. } => "BEYOND_TREE",
             Self::NoSource { .. } => "SOURCE_UNKNOWN",
             Self::NoEvent { .. } => "EVENT_UNKNOWN",
@@ -143,7 +151,7 @@ impl Refusal {
             Self::Gap(_) | Self::Recut { .. } => Code::FailedPrecondition,
             Self::Reused { .. } => Code::Aborted,
             Self::QueueFull { .. } => Code::ResourceExhausted,
-            Self::Stopping | Self::StorageFailed => Code::Unavailable,
+            Self::Stopping | Self::StorageFailed | Self::Indexing { .. } => Code::Unavailable,
             Self::Unreadable { .. } => Code::DataLoss,
             Self::BeyondTree { .. } => Code::OutOfRange,
             Self::NoSource { .. } | Self::NoEvent { .. } => Code::NotFound,
@@ -182,7 +190,7 @@ impl Refusal {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { .. } => Some(QUEUE_RETRY),
-            Self::Stopping => Some(STOP_RETRY),
+            Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
             _ => None,
         }
     }
@@ -190,6 +198,9 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
+        if let Refusal::Unreadable { problem } = &refusal {
+            error!(problem, "could not read what is stored");
+        }
         let mut details = ErrorDetails::new();
         details.set_error_info(refusal.reason(), DOMAIN, refusal.metadata());
         if let Some(field) = refusal.field() {
@@ -209,7 +220,7 @@ const DOMAIN: &str = "access-ledger";
 /// A few groups' worth of time: the queue empties at the disk's speed.
 const QUEUE_RETRY: Duration = Duration::from_millis(50);
 
-/// About what a restart takes.
+/// About what a restart, or reading a block of the log again, takes.
 const STOP_RETRY: Duration = Duration::from_secs(1);
 
 const fn source_reason(error: &SourceError) -> (Code, &'static str) {

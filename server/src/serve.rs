@@ -11,17 +11,26 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
 };
-use tonic::transport::{
-    Server,
-    server::{Router, TcpIncoming},
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::http,
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 use tonic_health::server::HealthReporter;
+use tower::{
+    layer::util::{Identity, Stack},
+    util::MapResponseLayer,
+};
 use tracing::{info, warn};
 
 use crate::{
     audit::Auditor,
     error::ServeError,
-    ledger::{Ledger, Recorder},
+    ledger::{Ledger, Recorder, message_too_large},
 };
 
 /// The runtime that serves: `threads` threads for the network, by default half the processors, for the
@@ -91,6 +100,7 @@ impl Serving {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let router = transport()
+            .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -98,7 +108,8 @@ impl Serving {
                 RecorderServiceServer::new(recorder).max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(AuditServiceServer::new(auditor));
-        set_health(&health, true).await;
+        set_health(&health, &SERVICES, true).await;
+        tokio::spawn(report_failure(self.ledger.shared().failed(), health.clone()));
 
         info!(address = %self.address, origin = self.ledger.vkey().name(), "serving");
         serve_until(router, self.listener, stop, stopping, &health).await?;
@@ -131,7 +142,7 @@ pub fn incoming(listener: TcpListener) -> TcpIncoming {
 }
 
 async fn serve_until(
-    router: Router,
+    router: Router<Stack<MapResponseLayer<ExplainResponse>, Identity>>,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send,
     stopping: watch::Sender<bool>,
@@ -141,9 +152,11 @@ async fn serve_until(
     let shutdown = async {
         stop.await;
         info!("stopping");
-        set_health(health, false).await;
+        set_health(health, &SERVICES, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
+        // Whoever watches the health has heard it; its stream would keep the server otherwise.
+        forget_health(health).await;
         drop(drained);
     };
     let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
@@ -160,11 +173,40 @@ async fn serve_until(
     }
 }
 
-async fn set_health(health: &HealthReporter, is_serving: bool) {
+/// A ledger that takes no more appends still serves its auditors.
+async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporter) {
+    if failed.wait_for(|&failed| failed).await.is_ok() {
+        let [overall, recorder, _] = SERVICES;
+        set_health(&health, &[overall, recorder], false).await;
+    }
+}
+
+type ExplainResponse = fn(http::Response<Body>) -> http::Response<Body>;
+
+/// tonic refuses a message over the limit before any service sees it, and calls that OUT_OF_RANGE
+/// without details. Callers are told what is wrong with it, as with every other bad input.
+fn explain_large_message(response: http::Response<Body>) -> http::Response<Body> {
+    let from_tonic = Status::from_header_map(response.headers())
+        .is_some_and(|status| status.code() == Code::OutOfRange && status.details().is_empty());
+    if from_tonic { Status::from(message_too_large()).into_http() } else { response }
+}
+
+async fn set_health(health: &HealthReporter, services: &[&str], is_serving: bool) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     let status = if is_serving { Serving } else { NotServing };
-    for service in ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"] {
+    for service in services {
         health.set_service_status(service, status).await;
+    }
+}
+
+/// What gRPC health tells of: the server as a whole, and its services.
+const SERVICES: [&str; 3] =
+    ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"];
+
+async fn forget_health(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in SERVICES {
+        health.clear_service_status(service).await;
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! [`open`] brings the index up to the log and hands out two ends: [`Index`] answers, from any thread;
 //! [`Indexer`] reads the log, and is driven by the thread of [`Follower`]. Entries that do not yet fill a
-//! block are in memory ([`tail`]) and are read from the log again at the next start.
+//! block are in memory (tail.rs) and are read from the log again at the next start.
 //!
 //! An entry is found by (source, number) by rank: a source's numbers have no gaps, so the entry with
 //! number n is the (n - first)th of the source's postings in the block whose first number of the source
@@ -266,3 +266,6 @@ fn leaf_at(reader: &LogReader, index: Place) -> Result<Digest, IndexError> {
     let entry = reader.read_entries(index, 1, usize::MAX)?.pop().unwrap_or_default();
     Ok(leaf_hash(&entry))
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,7 +225,7 @@ impl<'a> BlockWriter<'a> {
         self.file.sync_data()?;
         let draft = os::draft_of(&self.path);
         self.disk.rename(&draft, &self.path).map_err(io_error("rename", &draft))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         self.disk.sync_dir(folder).map_err(io_error("sync", folder))
     }
 
@@ -464,7 +464,7 @@ fn encode_header(layout: &Layout, id: BlockId) -> Vec<u8> {
     header.extend_from_slice(layout.origin.as_ref());
     header.extend_from_slice(&id.first.0.to_be_bytes());
     header.extend_from_slice(&layout.block_entries.to_be_bytes());
-    header.extend_from_slice(&[id.level, FIELDS.len() as u8, 0, 0]);
+    header.extend_from_slice(&[id.level, FIELD_COUNT, 0, 0]);
     append_crc(&mut header);
     header
 }
@@ -497,7 +497,9 @@ fn length(length: u32) -> usize {
 }
 
 /// In the order in which they are written.
-pub(crate) const FIELDS: [Field; 1] = [Field::Source];
+const FIELDS: [Field; FIELD_COUNT as usize] = [Field::Source];
+
+const FIELD_COUNT: u8 = 1;
 
 const MAGIC: &[u8; 8] = b"ALPOSTNG";
 

@@ -16,13 +16,9 @@ use access_ledger_proto::{hash::sha256, position::Index, source::Name, wire};
 use prost::Message as _;
 use tracing::warn;
 
-use super::{
-    Shared,
-    append::Admitted,
-    queue::Answer,
-    receipt::{StoredBatch, unreadable},
-};
+use super::{Shared, append::Admitted, queue::Answer, receipt::StoredBatch};
 use crate::{
+    index::IndexError,
     os::{self, Disk},
     refusal::Refusal,
 };
@@ -59,7 +55,6 @@ impl Repeats {
     fn find(&self, batch: &Admitted) -> Result<wire::Receipt, Refusal> {
         let sealed = batch.sealed();
         let shared = &*self.shared;
-        let published = shared.published();
         let recorded = shared.durable_last(sealed.source);
         let index = shared.position(sealed.source, sealed.first_seq)?;
         let stored = StoredBatch::around(&shared.reader, index)?;
@@ -85,7 +80,7 @@ impl Repeats {
             let expected = recorded.saturating_add(1);
             return Err(Refusal::Recut { first_seq: sealed.first_seq, expected });
         }
-        stored.receipt(&shared.tree, &published)
+        stored.receipt(&shared.tree, &shared.published())
     }
 
     /// Keeps the sealed batch that contradicts the log: an encoded `SealedBatch`.
@@ -109,12 +104,13 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoEvent`], or [`Refusal::Unreadable`] when the index fails.
+    /// [`Refusal::NoEvent`]; [`Refusal::Indexing`] while the index is being built.
     pub(crate) fn position(&self, source: Name<'_>, seq: u64) -> Result<Index, Refusal> {
-        self.index.wait_for(self.published().size, INDEX_WAIT).map_err(unreadable)?;
+        let behind = |error: IndexError| Refusal::Indexing { problem: error.to_string() };
+        self.index.wait_for(self.published().size, INDEX_WAIT).map_err(behind)?;
         self.index
             .position(source, seq)
-            .map_err(unreadable)?
+            .map_err(behind)?
             .ok_or_else(|| Refusal::NoEvent { name: source.to_owned(), seq })
     }
 }

@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use super::{
     Options,
+    blame::Blame,
     fold::{Claim, Fold},
     recover::{check_root, link_before, list_segments, walk_last},
     scan::{Piece, compare},
@@ -91,12 +92,12 @@ pub fn check(
         report: CheckReport::default(),
     };
     let outcome = check.verify_log().and_then(|()| check.verify_tree(checkpoint));
-    let mut report = check.report;
-    report.size = check.fold.link.size;
+    let size = check.fold.link.size;
+    let mut report = CheckReport { size, ..std::mem::take(&mut check.report) };
     match outcome {
         Ok(()) => {}
         Err(error @ StorageError::Io { .. }) => return Err(error),
-        Err(problem) => report.problem = Some(problem),
+        Err(problem) => report.problem = Some(check.blame().judge(problem)),
     }
     Ok(report)
 }
@@ -122,6 +123,10 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn blame(&self) -> Blame<'_> {
+        Blame { disk: self.disk, folder: &self.folder, origin: self.origin, tree: &self.tree }
+    }
+
     fn verify_log(&mut self) -> Result<(), StorageError> {
         let firsts = list_segments(self.disk, &self.folder)?;
         for first in &firsts {

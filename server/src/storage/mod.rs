@@ -22,6 +22,7 @@
 
 use std::path::PathBuf;
 
+mod blame;
 mod check;
 pub(crate) mod file;
 mod fold;

@@ -8,7 +8,6 @@ use std::{ops::Range, sync::Arc};
 use access_ledger_proto::{
     chain::Link,
     entry::{Entry, Seal},
-    error::ChainError,
     event::{self, Body},
     hash::{Digest, sha256},
     position::{Index, memory_len},
@@ -88,7 +87,7 @@ impl Piece {
             if placed.offset != u64::from(offset) {
                 return Err(segment.damage(placed.offset, placed.index, Fault::Footer));
             }
-            leaves.push(scanned.take(&placed, tree)?);
+            leaves.push(scanned.take(&placed)?);
         }
         if walk.offset() != self.bytes.end {
             return Err(segment.damage(walk.offset(), walk.index(), Fault::Footer));
@@ -101,7 +100,7 @@ impl Piece {
 
 impl Scanned {
     /// Verifies a record behind the ones before, and returns its leaf hash.
-    fn take(&mut self, placed: &Placed<'_>, tree: &TreeFiles) -> Result<Digest, StorageError> {
+    fn take(&mut self, placed: &Placed<'_>) -> Result<Digest, StorageError> {
         if placed.index == self.first {
             let parsed = Entry::parse(placed.frame.entry);
             let entry = parsed.map_err(|error| {
@@ -111,10 +110,7 @@ impl Scanned {
             self.first_recorded_at = entry.recorded_at;
             self.end = Link::before(self.first, entry.prev);
         }
-        let before = self.end;
-        let (entry, leaf) = placed
-            .continues(&self.segment, &mut self.end)
-            .map_err(|error| self.blame(error, before, tree))?;
+        let (entry, leaf) = placed.continues(&self.segment, &mut self.end)?;
         let damage = |fault| self.segment.damage(placed.offset, placed.index, fault);
         match placed.frame.event() {
             Some(event) => {
@@ -130,36 +126,6 @@ impl Scanned {
         }
         extend_runs(&mut self.runs, &entry, placed).map_err(damage)?;
         Ok(leaf)
-    }
-
-    /// A broken link accuses the entry that carries it; but where the tree agrees with the link, it was
-    /// the entry before that changed.
-    fn blame(&self, error: StorageError, before: Link, tree: &TreeFiles) -> StorageError {
-        blame_link(error, before, &self.runs, &self.segment, tree)
-    }
-}
-
-/// See [`Scanned::blame`].
-fn blame_link(
-    error: StorageError,
-    before: Link,
-    runs: &[Run],
-    segment: &Segment,
-    tree: &TreeFiles,
-) -> StorageError {
-    let StorageError::Damage { fault: Fault::Chain(ChainError::Link { found, .. }), .. } = error
-    else {
-        return error;
-    };
-    let (Some(last), Some(run)) = (before.size.last_index(), runs.last()) else {
-        return error;
-    };
-    match tree.hashes(0, last.0, 1) {
-        Ok(stored) if stored.first() == Some(&found) && run.last.0 == last => {
-            let fault = Fault::Leaf { found: before.last_leaf, wanted: found };
-            segment.damage(run.last.1, last, fault)
-        }
-        _ => error,
     }
 }
 

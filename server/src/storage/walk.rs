@@ -12,13 +12,13 @@ use access_ledger_proto::{
 };
 
 use super::{
-    frame::{FRAME_LEN_MAX, Frame, Verify},
+    frame::{Frame, FrameHeader, Verify},
     segment::{HEADER_LEN, Segment},
 };
 use crate::error::{Fault, StorageError};
 
-/// Bytes read at once: large enough that the disk streams, small enough to stay in the cache.
-const CHUNK_LEN: usize = 512 << 10;
+/// Bytes read at once: several of the longest frames, and few enough to stay in a core's cache.
+const CHUNK_LEN: usize = 128 << 10;
 
 /// Reads frame after frame from the first of a segment.
 pub(crate) struct Walk<'a> {
@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
         if self.offset >= self.end {
             return Ok(None);
         }
-        if self.filled - self.position < FRAME_LEN_MAX {
+        if !self.holds_frame() {
             self.fill()?;
         }
         let rest = self.buffer.get(self.position..self.filled).unwrap_or_default();
@@ -105,6 +105,13 @@ impl<'a> Walk<'a> {
         self.position += length;
         self.index = index.next();
         Ok(Some(Placed { offset, end: self.offset, index, frame }))
+    }
+
+    /// Whether the next frame lies in the buffer as a whole.
+    fn holds_frame(&self) -> bool {
+        let rest = self.buffer.get(self.position..self.filled).unwrap_or_default();
+        let header = rest.first_chunk().map(FrameHeader::parse);
+        header.is_some_and(|header| header.is_ok_and(|header| header.frame_len() <= rest.len()))
     }
 
     /// Moves what is left to the front of the buffer and reads on behind it.

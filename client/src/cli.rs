@@ -1,0 +1,201 @@
+//! The command line `access-ledger`: one file a subcommand, each of which parses nothing and decides
+//! little; what they do is in the library.
+//!
+//! Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file or
+//! network.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use access_ledger_proto::note::VerifierKey;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    audit::AuditError,
+    error::{ConnectError, RecorderError},
+    evidence::Caught,
+};
+
+mod check_proof;
+mod enroll;
+mod json;
+mod keygen;
+mod keys;
+mod prove;
+mod read;
+mod record;
+mod source;
+mod verify;
+
+/// Records accesses to protected data in an access ledger, and audits one.
+#[derive(Debug, Parser)]
+#[command(name = "access-ledger", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Keygen(keygen::Keygen),
+    Enroll(enroll::Enroll),
+    Record(record::Record),
+    Verify(verify::Verify),
+    Prove(prove::Prove),
+    CheckProof(check_proof::CheckProof),
+    Read(read::Read),
+    #[command(subcommand)]
+    Source(source::Source),
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file or network.
+Start a ledger to try it on with `access-ledger-server serve`.";
+
+/// Where the ledger is.
+#[derive(Clone, Debug, Args)]
+struct Server {
+    /// Address of the ledger or custodian, as in http://127.0.0.1:7070
+    #[arg(long = "server", value_name = "URL", env = "ACCESS_LEDGER_SERVER")]
+    url: String,
+}
+
+/// Why a command did not end well.
+#[derive(Debug)]
+enum Failure {
+    /// The ledger is caught: the evidence is kept.
+    Caught(Box<Caught>, Box<VerifierKey>),
+    /// A proof does not hold; the file at hand is the evidence.
+    Refuted(String),
+    /// Usage, file or network.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl Failure {
+    fn of_audit(error: AuditError, ledger: &VerifierKey) -> Self {
+        match error {
+            AuditError::Caught(caught) => Self::Caught(caught, Box::new(ledger.clone())),
+            other => other.into(),
+        }
+    }
+
+    fn of_connect(error: ConnectError, ledger: &VerifierKey) -> Self {
+        match error {
+            ConnectError::Answer { fault, evidence } => {
+                let caught = Caught::Answer { problem: fault.to_string(), bytes: evidence };
+                Self::Caught(Box::new(caught), Box::new(ledger.clone()))
+            }
+            other => other.into(),
+        }
+    }
+
+    fn of_recorder(error: RecorderError, ledger: &VerifierKey) -> Self {
+        let problem = error.to_string();
+        match error {
+            RecorderError::Evidence { evidence: bytes, .. } => {
+                let caught = Caught::Answer { problem, bytes };
+                Self::Caught(Box::new(caught), Box::new(ledger.clone()))
+            }
+            RecorderError::Lost { .. } => Self::Refuted(problem),
+            other => other.into(),
+        }
+    }
+
+    /// Tells what happened and keeps the evidence; the exit code.
+    fn report(self) -> u8 {
+        match self {
+            Self::Caught(caught, ledger) => {
+                complain(format_args!("caught: {caught}"));
+                match caught.keep(Path::new("."), &ledger) {
+                    Ok(path) => complain(format_args!("evidence: {}", path.display())),
+                    Err(error) => {
+                        complain(format_args!("the evidence cannot be written: {error}"));
+                        complain(format_args!("{}", caught.evidence(&ledger)));
+                    }
+                }
+                1
+            }
+            Self::Refuted(problem) => {
+                complain(format_args!("does not hold: {problem}"));
+                1
+            }
+            // The reader of our output has seen enough.
+            Self::Other(error) if is_broken_pipe(&error) => 0,
+            Self::Other(error) => {
+                complain(format_args!("error: {error:#}"));
+                2
+            }
+        }
+    }
+}
+
+/// Runs the command line with these arguments, the program's name first.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::from(error.use_stderr()) * 2;
+            // Nobody is left to tell when the terminal is gone.
+            return error.print().map_or_else(|_| ExitCode::from(2), |()| ExitCode::from(code));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(cli.command.run()),
+        Err(error) => Err(error.into()),
+    };
+    done.map_or_else(|failure| ExitCode::from(failure.report()), |()| ExitCode::SUCCESS)
+}
+
+impl Command {
+    async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Keygen(command) => command.run(),
+            Self::Enroll(command) => command.run().await,
+            Self::Record(command) => command.run().await,
+            Self::Verify(command) => command.run().await,
+            Self::Prove(command) => command.run().await,
+            Self::CheckProof(command) => command.run(),
+            Self::Read(command) => command.run().await,
+            Self::Source(command) => command.run().await,
+        }
+    }
+}
+
+/// Prints one line of output.
+fn say(line: fmt::Arguments<'_>) -> Result<(), io::Error> {
+    writeln!(io::stdout().lock(), "{line}")
+}
+
+/// Prints one line for the human beside the output.
+fn complain(line: fmt::Arguments<'_>) {
+    if writeln!(io::stderr().lock(), "{line}").is_err() {
+        tracing::debug!("nobody reads the standard error");
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A time of the log for people: RFC 3339 in UTC.
+fn time(nanos: u64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanos))
+        .map_or_else(|_| format!("{nanos} ns"), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! `prove`: fetches the proof of one entry, verifies it, and keeps it.
+
+use std::path::PathBuf;
+
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint, hash::sha256, note::VerifierKey, position::Index,
+    receipt::TlogProof,
+};
+use anyhow::anyhow;
+use clap::Args;
+
+use super::{Failure, Server, record::write_synced, say};
+use crate::{
+    connect::{self, entry_proof},
+    evidence::Caught,
+    pull::Puller,
+    verify::Scope,
+};
+
+/// Fetches the proof that an entry is in the ledger; it verifies offline, for ever
+#[derive(Debug, Args)]
+pub(super) struct Prove {
+    #[command(flatten)]
+    server: Server,
+    /// Verifier key of the ledger
+    #[arg(long, value_name = "VKEY")]
+    ledger: VerifierKey,
+    /// The entry
+    #[arg(long, value_name = "N")]
+    index: u64,
+    /// The file to write; one that exists is replaced
+    #[arg(long, value_name = "FILE.tlog-proof")]
+    out: PathBuf,
+    /// Writes the event's bytes too
+    #[arg(long, value_name = "FILE")]
+    event: Option<PathBuf>,
+    /// Verifier key of a cosigner; repeat for more
+    #[arg(long = "witness", value_name = "VKEY")]
+    witnesses: Vec<VerifierKey>,
+}
+
+impl Prove {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let index = Index(self.index);
+        let (proof, checkpoint) = pull_proof(&puller, index, &self.ledger, &self.witnesses).await?;
+        if let Some(path) = &self.event {
+            let mut records = puller.records(index, index.size_through(), Scope::Events);
+            let run = records.next().await.ok_or_else(|| anyhow!("no answer"))??;
+            let event = run.1.into_iter().next().and_then(|record| record.event);
+            let event = event.ok_or_else(|| anyhow!("the event at index {index} was erased"))?;
+            let entry = access_ledger_proto::entry::Entry::parse(&proof.entry)?;
+            if sha256(&event) != entry.event_digest {
+                let problem = format!("the event at index {index} is not the one recorded there");
+                let caught = Caught::Answer { problem, bytes: event };
+                return Err(Failure::Caught(Box::new(caught), Box::new(self.ledger)));
+            }
+            write_synced(path, &event)?;
+        }
+        write_synced(&self.out, proof.encode().as_bytes())?;
+        let size = checkpoint.size();
+        say(format_args!("index {index} is under the checkpoint of size {size}"))?;
+        Ok(())
+    }
+}
+
+/// Fetches and verifies the proof of one entry.
+pub(super) async fn pull_proof(
+    puller: &Puller,
+    index: Index,
+    ledger: &VerifierKey,
+    witnesses: &[VerifierKey],
+) -> Result<(TlogProof, VerifiedCheckpoint), Failure> {
+    let found = puller.receipt(index).await?;
+    let (_, proof) = entry_proof(&found)?;
+    if proof.index != index {
+        return Err(
+            anyhow!("the answer is for index {}, asked for was {index}", proof.index).into()
+        );
+    }
+    match proof.verify(ledger, witnesses) {
+        Ok(checkpoint) => Ok((proof, checkpoint)),
+        Err(error) => {
+            let caught = Caught::Proof { index, error, file: proof.encode() };
+            Err(Failure::Caught(Box::new(caught), Box::new(ledger.clone())))
+        }
+    }
+}

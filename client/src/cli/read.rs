@@ -1,0 +1,191 @@
+//! `read`: prints entries.
+
+use std::io::{self, Write};
+
+use access_ledger_proto::{
+    checkpoint::Checkpoint,
+    entry::Entry,
+    note::Note,
+    position::{Index, Size},
+    wire::{self, event::Body},
+};
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use clap::Args;
+use prost::Message as _;
+use serde_json::json;
+
+use super::{Failure, Server, complain, json::event_json, time};
+use crate::{
+    connect,
+    pull::{PullError, Puller, records_of},
+    verify::{Record, Scope, digest},
+};
+
+/// Prints entries with their events, as the server tells them
+///
+/// That each event is the one its entry commits to, and that the entries form a chain, is checked on
+/// the way; who sealed them, and what the ledger signed, is for `verify`.
+#[derive(Debug, Args)]
+pub(super) struct Read {
+    #[command(flatten)]
+    server: Server,
+    /// The first index
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: u64,
+    /// The last index, included; default and at most: the newest entry
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    to: Option<u64>,
+    /// Go on with every new entry
+    #[arg(long)]
+    follow: bool,
+    /// One JSON object a line: index, recordedAt, source, seq, eventDigest, event (null: erased)
+    #[arg(long)]
+    json: bool,
+}
+
+impl Read {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        if self.follow {
+            return self.follow(&puller).await;
+        }
+        let newest = newest_size(&puller.checkpoint().await?)?;
+        let end = self.to.map_or(newest, |to| Index(to).size_through().min(newest));
+        let mut records = puller.records(Index(self.from), end, Scope::Events);
+        while let Some(run) = records.next().await {
+            let (first, records) = run?;
+            self.print(first, records)?;
+        }
+        Ok(())
+    }
+
+    /// Prints until the stream cannot be resumed.
+    async fn follow(&self, puller: &Puller) -> Result<(), Failure> {
+        let mut next = Index(self.from);
+        loop {
+            let mut stream = puller.watch(next).await?;
+            let broken = loop {
+                match stream.message().await {
+                    Ok(Some(message)) => {
+                        let run = message.run.unwrap_or_default();
+                        let (first, records) = (Index(run.first_index), records_of(run));
+                        next = first.plus(access_ledger_proto::position::count_of(records.len()));
+                        self.print(first, records)?;
+                    }
+                    Ok(None) => break "the stream ended".to_owned(),
+                    Err(status) => break PullError::Refused(Box::new(status)).to_string(),
+                }
+            };
+            complain(format_args!("{broken}; going on from index {next}"));
+            // Asking for the checkpoint waits until the server is back, for a while.
+            puller.checkpoint().await?;
+        }
+    }
+
+    fn print(&self, first: Index, records: Vec<Record>) -> Result<(), Failure> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        for record in &records {
+            let entry = Entry::parse(&record.entry)
+                .with_context(|| format!("an entry behind index {first} is malformed"))?;
+            if self.json {
+                write_json(&mut out, &entry, record.event.as_ref())?;
+            } else {
+                let event = record.event.as_ref().map_or_else(|| "(erased)".to_owned(), summary);
+                let (index, at) = (entry.index, time(entry.recorded_at));
+                let (source, seq) = (entry.source, entry.source_seq);
+                writeln!(out, "{index:>8}  {at:<30}  {source} #{seq}  {event}")?;
+            }
+        }
+        out.flush()?;
+        match digest(first, records, Scope::Events).into_violation() {
+            Some(violation) => Err(Failure::Refuted(violation.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_json(
+    out: &mut impl Write,
+    entry: &Entry<'_>,
+    event: Option<&Bytes>,
+) -> anyhow::Result<()> {
+    let event = event.map(event_json).transpose();
+    let event = event.with_context(|| format!("the event at index {}", entry.index))?;
+    let line = json!({
+        "index": entry.index.0,
+        "recordedAt": time(entry.recorded_at),
+        "source": entry.source.as_str(),
+        "seq": entry.source_seq,
+        "eventDigest": entry.event_digest.to_string(),
+        "event": event,
+    });
+    writeln!(out, "{line}")?;
+    Ok(())
+}
+
+/// Size of a checkpoint that is only used to know where to stop reading.
+fn newest_size(note: &Bytes) -> anyhow::Result<Size> {
+    let note = Note::parse(note).map_err(|error| anyhow!("checkpoint: {error}"))?;
+    Ok(Checkpoint::parse(note.text())?.size())
+}
+
+/// What happened, in a few words.
+fn summary(event: &Bytes) -> String {
+    let Ok(event) = wire::Event::decode(event.clone()) else {
+        return "(malformed event)".to_owned();
+    };
+    let actor = event.actor.as_ref().map(|actor| format!(" by {}", actor.id)).unwrap_or_default();
+    let Some(body) = event.body else {
+        return format!("(unknown event){actor}");
+    };
+    let what = match &body {
+        Body::Access(access) => {
+            let datasets: Vec<_> = access.data.iter().map(|data| data.dataset.as_str()).collect();
+            let action = short(access.action().as_str_name(), "ACTION_");
+            let outcome = short(access.outcome().as_str_name(), "OUTCOME_");
+            format!("{action} {} {outcome}", datasets.join(","))
+        }
+        Body::SourceStatus(status) => {
+            let phase = short(status.phase().as_str_name(), "SOURCE_PHASE_");
+            format!("source {} {phase}", status.source)
+        }
+        Body::ControlChange(change) => {
+            let kind = short(change.kind().as_str_name(), "CONTROL_KIND_");
+            format!("control {kind} {}", change.target)
+        }
+        Body::Redaction(redaction) => {
+            format!("redaction of {} to {}", redaction.first_index, redaction.last_index)
+        }
+        Body::AccessRequest(request) => format!("access request {}", request.request_id),
+        Body::Decision(decision) => format!("decision on {}", decision.request_id),
+        other => kind(other).to_owned(),
+    };
+    format!("{what}{actor}")
+}
+
+/// Bodies that are told by their kind alone.
+const fn kind(body: &Body) -> &'static str {
+    match body {
+        Body::Access(_) => "access",
+        Body::Authorization(_) => "authorization",
+        Body::AccessRequest(_) => "access request",
+        Body::Decision(_) => "decision",
+        Body::GrantChange(_) => "grant change",
+        Body::BreakGlass(_) => "break glass",
+        Body::LegalRequest(_) => "legal request",
+        Body::Transfer(_) => "transfer",
+        Body::Erasure(_) => "erasure",
+        Body::Holding(_) => "holding",
+        Body::Attestation(_) => "attestation",
+        Body::SourceStatus(_) => "source status",
+        Body::ControlChange(_) => "control change",
+        Body::Redaction(_) => "redaction",
+        Body::LedgerRead(_) => "ledger read",
+        Body::Finding(_) => "finding",
+    }
+}
+
+fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
+    name.strip_prefix(prefix).unwrap_or(name)
+}

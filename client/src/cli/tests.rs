@@ -1,0 +1,48 @@
+//! The command line parses as it is documented.
+
+use super::*;
+
+fn parses(line: &str) -> bool {
+    Cli::try_parse_from(line.split(' ')).is_ok()
+}
+
+const VKEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+
+#[test]
+fn documented_lines_parse() {
+    for line in [
+        "access-ledger keygen --name a --out a.key",
+        "access-ledger enroll --server http://h:1 --key a.key --parent p.key --role record",
+        "access-ledger record --server http://h:1 --key a.key --receipts d file.jsonl",
+        "access-ledger record --server http://h:1 --key a.key -",
+        "access-ledger verify --server http://h:1 --ledger VKEY --view v.json --full",
+        "access-ledger prove --server http://h:1 --ledger VKEY --index 7 --out x.tlog-proof",
+        "access-ledger check-proof x.tlog-proof --ledger VKEY --event x.event",
+        "access-ledger read --server http://h:1 --from 1 --to 2 --json",
+        "access-ledger read --server http://h:1 --follow",
+        "access-ledger source register --server http://h:1 --key g.key VKEY --role enrol",
+        "access-ledger source list --server http://h:1",
+    ] {
+        assert!(parses(&line.replace("VKEY", VKEY)), "{line}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_or_is_malformed_is_usage() {
+    for line in [
+        "access-ledger read --server http://h:1 --follow --to 7",
+        "access-ledger verify --server http://h:1 --ledger PeterNeumann+00000000+AQ==",
+        "access-ledger verify --server http://h:1",
+    ] {
+        assert!(!parses(line), "{line}");
+        let args = line.split(' ').map(OsString::from);
+        assert_eq!(format!("{:?}", run(args)), format!("{:?}", ExitCode::from(2)));
+    }
+}
+
+#[test]
+fn missing_files_are_named_and_exit_with_2() {
+    let line = format!("access-ledger check-proof /nowhere/x.tlog-proof --ledger {VKEY}");
+    let code = run(line.split(' ').map(OsString::from));
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(2)));
+}

@@ -1,0 +1,108 @@
+//! `verify`: audits a ledger.
+
+use std::{path::PathBuf, sync::Arc};
+
+use access_ledger_proto::{note::VerifierKey, position::Size};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Server, say, time};
+use crate::{
+    audit::{AuditOptions, Audited, audit},
+    connect,
+    pull::Puller,
+    verify::Scope,
+    view::View,
+};
+
+/// Verifies the whole log: chain, events, seals, numbers, time, tree, checkpoint, and that nothing of
+/// what was verified before has changed
+///
+/// Goes on from the pinned view. When the ledger is caught, the finding is one sentence, the evidence
+/// is written into the current directory, and the exit code is 1.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    server: Server,
+    /// Verifier key of the ledger, from somebody you trust
+    #[arg(long, value_name = "VKEY")]
+    ledger: VerifierKey,
+    /// The view file; default: the ledger's name, `/` replaced by `_`, + `.view.json`, in the current
+    /// directory
+    #[arg(long, value_name = "FILE")]
+    view: Option<PathBuf>,
+    /// Begin at entry 0 and compare with the pinned view
+    #[arg(long)]
+    full: bool,
+    /// Leave the events aside: seals and who may record cannot be checked
+    #[arg(long)]
+    entries_only: bool,
+    /// Verifier key of a cosigner; repeat for more
+    #[arg(long = "witness", value_name = "VKEY")]
+    witnesses: Vec<VerifierKey>,
+}
+
+impl Verify {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let path = self.view.unwrap_or_else(|| default_view(&self.ledger));
+        let mut view = View::open(&path, &self.ledger)?;
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let scope = if self.entries_only { Scope::EntriesOnly } else { Scope::Events };
+        let options = AuditOptions { scope, full: self.full, witnesses: self.witnesses };
+        let bar = progress_bar()?;
+        let shown = bar.clone();
+        let progress = Arc::new(move |done: Size, total: Size| {
+            shown.set_length(total.0);
+            shown.set_position(done.0);
+        });
+        let audited = audit(&puller, &mut view, &options, progress).await;
+        bar.finish_and_clear();
+        let audited = audited.map_err(|error| Failure::of_audit(error, &self.ledger))?;
+        tell(&audited)?;
+        say(format_args!("view      {}", view.path().display()))?;
+        Ok(())
+    }
+}
+
+fn tell(audited: &Audited) -> std::io::Result<()> {
+    let (checkpoint, verifier) = (&audited.checkpoint, &audited.verifier);
+    let totals = verifier.totals();
+    let (origin, size, known) = (checkpoint.origin(), checkpoint.size(), audited.known);
+    say(format_args!("verified  {origin}, {size} entries, {known} of them before"))?;
+    say(format_args!("root      {}", checkpoint.root()))?;
+    let (from, to) = (time(totals.first_recorded_at), time(verifier.recorded_at()));
+    say(format_args!("time      {from} to {to}"))?;
+    let recording = verifier.sequences().iter().count();
+    match verifier.sources() {
+        Some(sources) => {
+            let registered = sources.iter().count();
+            let unvetted = sources.iter().filter(|source| source.self_enrolled).count();
+            say(format_args!(
+                "sources   {registered} registered, {recording} recorded, {unvetted} enrolled themselves"
+            ))?;
+            let (batches, seals) = (totals.batches, totals.seals_checked);
+            say(format_args!("batches   {batches}, {seals} seals verified"))?;
+        }
+        None => {
+            say(format_args!("sources   {recording} recorded"))?;
+            say(format_args!("batches   {}, seals NOT verified (entries only)", totals.batches))?;
+        }
+    }
+    say(format_args!("erased    {} events, each with its record", totals.events_erased))?;
+    for cosignature in checkpoint.cosignatures() {
+        let at = time(cosignature.timestamp_s.saturating_mul(1_000_000_000));
+        say(format_args!("cosigned  by {} at {at}", cosignature.key.name()))?;
+    }
+    Ok(())
+}
+
+/// In the current directory, named like the ledger.
+fn default_view(ledger: &VerifierKey) -> PathBuf {
+    PathBuf::from(format!("{}.view.json", ledger.name().replace('/', "_")))
+}
+
+/// Shows on a terminal only.
+fn progress_bar() -> anyhow::Result<ProgressBar> {
+    let style = "{bar:40} {pos}/{len} entries, {per_sec}, {eta} left";
+    Ok(ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?))
+}

@@ -1,0 +1,290 @@
+//! Options of a recorder, and how it starts: from what its spool and the ledger know.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use access_ledger_proto::{
+    entry::Seal,
+    error::SealError,
+    note::{KeyType, Signer, VerifierKey},
+    source::SourceName,
+    wire,
+};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+
+use super::{
+    Recorder,
+    batch::Notary,
+    driver::{Backoff, Driver, Interrupt, Ledger, Pace},
+    keeper,
+    shared::{BatchLimits, Shared, Start},
+};
+use crate::{
+    connect,
+    error::{RecorderError, SpoolError},
+    spool::{Owner, Spool, files::Folder},
+};
+
+/// Options of a recorder; [`Builder::start`] makes it.
+#[derive(Debug)]
+#[must_use = "a recorder runs once it is started"]
+pub struct Builder {
+    channel: Channel,
+    key: Signer,
+    ledger: VerifierKey,
+    limits: BatchLimits,
+    pace: Pace,
+    memory_bytes_max: usize,
+    spool: Option<(PathBuf, u64)>,
+}
+
+impl Builder {
+    pub(super) const fn new(channel: Channel, key: Signer, ledger: VerifierKey) -> Self {
+        let limits = BatchLimits { events_max: 256, bytes_max: 1 << 20 };
+        let pace = Pace {
+            batch_delay: Duration::from_millis(5),
+            in_flight_max: 16,
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(10),
+            deadline: Duration::from_secs(30),
+        };
+        Self { channel, key, ledger, limits, pace, memory_bytes_max: 32 << 20, spool: None }
+    }
+
+    /// Most events of a batch: 1 to 4,096, default 256.
+    pub fn batch_events_max(mut self, events: usize) -> Self {
+        self.limits.events_max = events.clamp(1, usize::from(Seal::COUNT_MAX));
+        self
+    }
+
+    /// Most bytes of the events of a batch: at most 4 MiB, default 1 MiB. A longer event is a batch of
+    /// its own.
+    pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
+        self.limits.bytes_max = bytes.clamp(1, BATCH_BYTES_MAX);
+        self
+    }
+
+    /// How long events gather into a batch while others are in flight; default 5 ms. While none is,
+    /// what waits is sent at once.
+    pub const fn batch_delay(mut self, delay: Duration) -> Self {
+        self.pace.batch_delay = delay;
+        self
+    }
+
+    /// Most batches that are sent and not answered: 1 to 1,024, default 16.
+    pub fn in_flight_max(mut self, batches: usize) -> Self {
+        self.pace.in_flight_max = batches.clamp(1, IN_FLIGHT_MAX);
+        self
+    }
+
+    /// Most bytes of events in memory that are neither synced nor recorded: at least 1 MiB, default
+    /// 32 MiB. With a spool, about as much again is kept in memory to be sent.
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.memory_bytes_max = bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_LIMIT);
+        self
+    }
+
+    /// Shortest and longest delay between attempts after failures; default 50 ms and 10 s. A ledger
+    /// that asks for a longer one gets it.
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.pace.backoff_min = min;
+        self.pace.backoff_max = max.max(min);
+        self
+    }
+
+    /// How long the ledger may leave a call or the oldest batch in flight without an answer before the
+    /// connection counts as broken, and how long starting and closing may take; default 30 s.
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.pace.deadline = deadline;
+        self
+    }
+
+    /// Keeps events in this folder, made if need be, until their receipt is verified; at most `bytes_max`
+    /// bytes of files, at least 1 MiB. One recorder uses it at a time.
+    pub fn spool(mut self, folder: impl AsRef<Path>, bytes_max: u64) -> Self {
+        let bytes_max = bytes_max.max(SPOOL_BYTES_MIN);
+        self.spool = Some((folder.as_ref().to_owned(), bytes_max));
+        self
+    }
+
+    /// Starts the recorder, inside a tokio runtime with time enabled.
+    ///
+    /// Asks the ledger where the source stands: numbers go on from there. With a spool that has been
+    /// used before, it starts without an answer, and sends what the spool holds once the ledger is back.
+    /// When the ledger knows more than the spool, the spool was lost, and a `SourceStatus` of the phase
+    /// `GAP_DECLARED` is recorded first.
+    ///
+    /// # Errors
+    ///
+    /// [`RecorderError::Name`], [`RecorderError::Seal`] for a key that no source can have;
+    /// [`RecorderError::Spool`]; [`RecorderError::Deadline`] without an answer in time;
+    /// [`RecorderError::Refused`] for an unknown source; [`RecorderError::Origin`],
+    /// [`RecorderError::Key`] for another ledger or key; [`RecorderError::Lost`] when the ledger lost
+    /// what the spool knows to be recorded.
+    pub async fn start(self) -> Result<Recorder, RecorderError> {
+        let source = SourceName::parse(self.key.name())?;
+        if self.key.verifier().key_type() != KeyType::Ed25519 {
+            return Err(SealError::Key.into());
+        }
+        let ledger = Ledger {
+            recorder: connect::recorder_client(self.channel.clone()),
+            audit: connect::audit_client(self.channel.clone()),
+            deadline: self.pace.deadline,
+        };
+        let owner = Owner::new(&self.key, &self.ledger);
+        let notary =
+            Notary { source: source.clone(), key: self.key, ledger: self.ledger, newest: None };
+        let mut spool = match self.spool {
+            Some((folder, bytes_max)) => Some(open_spool(folder, bytes_max, owner).await?),
+            None => None,
+        };
+        let known = spool.as_ref().map_or(0, |(spool, _)| spool.last());
+        let last = ask(&ledger, &notary, &self.pace, known > 0).await?;
+        let begin = begin(spool.as_mut(), last)?;
+        let shared = Arc::new(Shared::new(begin, self.limits, self.memory_bytes_max));
+        let keeper = spool.map(|(spool, _)| keeper::spawn(spool, Arc::clone(&shared)));
+        let driver = Driver {
+            shared: Arc::clone(&shared),
+            ledger,
+            notary,
+            pace: self.pace,
+            resync: last.is_none() || begin.unsettled > 0,
+            backoff: Backoff::new(&self.pace),
+            in_flight: VecDeque::new(),
+        };
+        let recorder = Recorder {
+            shared,
+            source,
+            driver: tokio::spawn(driver.run()).abort_handle(),
+            keeper: Mutex::new(keeper),
+            deadline: self.pace.deadline,
+        };
+        if let Some(last) = last
+            && recorder.shared.has_spool()
+            && last > known
+        {
+            tracing::warn!(known, last, "spool was lost, its gap is declared");
+            let _ticket = recorder.record(gap(&recorder.source, known, last)).await?;
+        }
+        Ok(recorder)
+    }
+}
+
+/// An opened spool, and the disk space of each event that waits in it.
+type Opened = (Spool<Folder>, SpoolRoom);
+
+#[derive(Clone, Copy, Debug)]
+struct SpoolRoom {
+    waiting: u64,
+    free: usize,
+}
+
+/// Opens the spool on a thread of its own: it reads all files.
+async fn open_spool(
+    folder: PathBuf,
+    bytes_max: u64,
+    owner: Owner,
+) -> Result<Opened, RecorderError> {
+    let (opened, open) = oneshot::channel();
+    std::thread::spawn(move || {
+        // A file lives until all of it is acknowledged, so one more than what waits is on disk.
+        let file_bytes_max = bytes_max / SPOOL_FILES;
+        let free = usize::try_from(bytes_max - 2 * file_bytes_max).unwrap_or(usize::MAX);
+        let spool =
+            Folder::open(&folder).and_then(|files| Spool::open(files, owner, file_bytes_max));
+        let spool = spool.map(|(spool, costs)| {
+            let free = free.min(SPOOL_ROOM_MAX).saturating_sub(costs.iter().sum());
+            (spool, SpoolRoom { waiting: costs.len() as u64, free })
+        });
+        // Whoever asked may be gone; then the spool is closed again.
+        drop(opened.send(spool));
+    });
+    match open.await {
+        Ok(spool) => Ok(spool?),
+        Err(_) => Err(SpoolError::from(std::io::Error::other("spool thread ended")).into()),
+    }
+}
+
+/// The last number that the ledger knows. `None` when it cannot be reached, and need not be.
+async fn ask(
+    ledger: &Ledger,
+    notary: &Notary,
+    pace: &Pace,
+    can_wait: bool,
+) -> Result<Option<u64>, RecorderError> {
+    let mut backoff = Backoff::new(pace);
+    let attempts = async {
+        loop {
+            match ledger.source_state(notary).await {
+                Ok(state) => return Ok(Some(state.last_seq)),
+                Err(Interrupt::Fatal(error)) => return Err(error),
+                Err(_) if can_wait => {
+                    tracing::warn!("ledger is out of reach, events wait in the spool");
+                    return Ok(None);
+                }
+                Err(Interrupt::Retry(asked)) => sleep(backoff.next(asked)).await,
+                Err(Interrupt::Resync) => sleep(backoff.next(None)).await,
+            }
+        }
+    };
+    let answer = timeout(pace.deadline, attempts).await;
+    answer.unwrap_or(Err(RecorderError::Deadline { waited: pace.deadline }))
+}
+
+/// Where the recorder begins, from what the spool and the ledger know.
+fn begin(spool: Option<&mut Opened>, last: Option<u64>) -> Result<Start, RecorderError> {
+    let Some((spool, room)) = spool else {
+        let last = last.unwrap_or_default();
+        return Ok(Start { last, settled: last, unsettled: 0, spool_room: None });
+    };
+    let settled = spool.acknowledged();
+    if let Some(found) = last.filter(|&last| last < settled) {
+        return Err(RecorderError::Lost { found, wanted: settled });
+    }
+    let last = last.unwrap_or_default().max(spool.last());
+    if last > spool.last() {
+        spool.skip_numbers(last);
+    }
+    let unsettled = room.waiting;
+    let settled = if unsettled == 0 { last } else { settled };
+    Ok(Start { last, settled, unsettled, spool_room: Some(room.free) })
+}
+
+/// Tells the ledger that a spool was lost.
+fn gap(source: &SourceName, known: u64, last: u64) -> wire::Event {
+    let status = wire::SourceStatus {
+        phase: wire::SourcePhase::GapDeclared.into(),
+        source: source.as_str().to_owned(),
+        reason: format!(
+            "spool lost: it knows numbers up to {known}, the ledger holds {last}; how many events it \
+             held beyond is unknown"
+        ),
+        ..wire::SourceStatus::default()
+    };
+    wire::Event { body: Some(wire::event::Body::SourceStatus(status)), ..wire::Event::default() }
+}
+
+/// What the ledger takes in one batch.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Far more than any round trip needs.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+/// Room for many of the longest events.
+const MEMORY_BYTES_MIN: usize = 1 << 20;
+const SPOOL_BYTES_MIN: u64 = 1 << 20;
+
+/// Permits of a tokio semaphore are bounded by the address space; nobody means more.
+const MEMORY_BYTES_LIMIT: usize = 1 << 34;
+const SPOOL_ROOM_MAX: usize = 1 << 44;
+
+/// Files that a full spool has.
+const SPOOL_FILES: u64 = 16;

@@ -1,0 +1,120 @@
+//! Batches, put together again from the stretches that runs cut them into.
+
+use access_ledger_proto::{
+    entry::Seal,
+    error::SequenceGap,
+    hash::{Digest, sha256_of_digests},
+    position::{Index, count_of},
+    source::SourceName,
+};
+use bytes::Bytes;
+
+use super::{
+    digest::{DigestedRun, Stretch},
+    error::Fault,
+};
+
+/// A batch whose seal has not come yet.
+#[derive(Clone, Debug)]
+pub(super) struct OpenBatch {
+    pub(super) source: SourceName,
+    pub(super) first_index: Index,
+    pub(super) first_seq: u64,
+    /// At most [`Seal::COUNT_MAX`].
+    pub(super) digests: Vec<Digest>,
+    notable: Vec<(Index, Bytes)>,
+    ordinary: Option<u32>,
+}
+
+/// A batch with its seal.
+#[derive(Debug)]
+pub(super) struct SealedBatch {
+    pub(super) source: SourceName,
+    pub(super) first_index: Index,
+    pub(super) first_seq: u64,
+    /// How many entries it has, which its seal may contradict.
+    pub(super) count: u64,
+    pub(super) seal: Seal,
+    /// SHA-256 of the joined event digests.
+    pub(super) joined: Digest,
+    /// Events that may change the rules, with their places.
+    pub(super) notable: Vec<(Index, Bytes)>,
+    /// Body of one of the other events.
+    pub(super) ordinary: Option<u32>,
+}
+
+impl OpenBatch {
+    /// Opens a batch that `stretch` begins and does not seal.
+    pub(super) fn begin(run: &DigestedRun, stretch: &Stretch) -> Self {
+        let mut open = Self {
+            source: stretch.source.clone(),
+            first_index: run.index(stretch.range.start),
+            first_seq: stretch.first_seq,
+            digests: Vec::new(),
+            notable: Vec::new(),
+            ordinary: None,
+        };
+        open.extend(run, stretch);
+        open
+    }
+
+    /// Checks that `stretch`, at the start of a run, goes on with this batch.
+    pub(super) fn admits(&self, stretch: &Stretch) -> Result<(), Fault> {
+        if stretch.source != self.source {
+            let (found, open) = (stretch.source.clone(), self.source.clone());
+            return Err(Fault::Interrupted { found, open });
+        }
+        let expected = self.first_seq.saturating_add(count_of(self.digests.len()));
+        if stretch.first_seq != expected {
+            let (name, found) = (self.source.clone(), stretch.first_seq);
+            return Err(Fault::Sequence(SequenceGap { name, found, expected }));
+        }
+        Ok(())
+    }
+
+    /// Takes up a stretch that was admitted.
+    pub(super) fn extend(&mut self, run: &DigestedRun, stretch: &Stretch) {
+        let digests = run.event_digests.get(stretch.range.clone()).unwrap_or_default();
+        self.digests.extend_from_slice(digests);
+        self.notable.extend(notable_events(run, stretch));
+        self.ordinary = self.ordinary.or(stretch.ordinary);
+    }
+
+    /// Closes the batch.
+    pub(super) fn sealed(self, seal: Seal) -> SealedBatch {
+        SealedBatch {
+            source: self.source,
+            first_index: self.first_index,
+            first_seq: self.first_seq,
+            count: count_of(self.digests.len()),
+            seal,
+            joined: sha256_of_digests(&self.digests),
+            notable: self.notable,
+            ordinary: self.ordinary,
+        }
+    }
+}
+
+impl SealedBatch {
+    /// A batch that lies in one run as a whole.
+    pub(super) fn whole(run: &DigestedRun, stretch: &Stretch, seal: Seal) -> Self {
+        Self {
+            source: stretch.source.clone(),
+            first_index: run.index(stretch.range.start),
+            first_seq: stretch.first_seq,
+            count: count_of(stretch.range.len()),
+            seal,
+            joined: stretch.joined,
+            notable: notable_events(run, stretch).collect(),
+            ordinary: stretch.ordinary,
+        }
+    }
+}
+
+fn notable_events<'a>(
+    run: &'a DigestedRun,
+    stretch: &'a Stretch,
+) -> impl Iterator<Item = (Index, Bytes)> + 'a {
+    let offsets = stretch.notable.iter();
+    offsets.filter_map(|&offset| Some((run.index(offset), run.event(offset)?.clone())))
+}

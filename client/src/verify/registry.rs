@@ -1,0 +1,91 @@
+//! Who may seal what, as the log itself says.
+
+use access_ledger_proto::{
+    error::SourceError,
+    event::{self, Body},
+    facts::sources::{Source, Sources},
+    note::VerifierKey,
+    source::SourceName,
+    wire::{self, SourceRole},
+};
+use bytes::Bytes;
+use ed25519_dalek::VerifyingKey;
+use prost::Message as _;
+
+use super::{batch::SealedBatch, digest::REDACTION, erasures::Erasures, error::Fault};
+
+/// The registered sources, and the genesis event that they grew from.
+#[derive(Clone, Debug)]
+pub(super) struct Registry {
+    pub(super) genesis: Bytes,
+    pub(super) sources: Sources,
+}
+
+impl Registry {
+    /// Reads the event of entry 0, which says whose ledger this is: it must be the pinned one, and its
+    /// own source seals the entry.
+    pub(super) fn from_genesis(
+        event: Option<&Bytes>,
+        sealer: &SourceName,
+        ledger: &VerifierKey,
+    ) -> Result<Self, Fault> {
+        let event = event.ok_or(Fault::Genesis(SourceError::Genesis))?;
+        let sources = Sources::from_genesis(event).map_err(Fault::Genesis)?;
+        let (origin, vkey) = (&sources.genesis().origin, &sources.genesis().ledger_vkey);
+        let pinned = ledger.to_string();
+        if origin != ledger.name() || *vkey != pinned {
+            let found = format!("{origin} with the key {vkey}");
+            return Err(Fault::ForeignGenesis { found, pinned });
+        }
+        if sealer.as_str() != sources.ledger_source() {
+            return Err(Fault::Genesis(SourceError::Foreign { name: sealer.clone() }));
+        }
+        // Copied, for it outlives the message that it came in.
+        Ok(Self { genesis: Bytes::copy_from_slice(event), sources })
+    }
+
+    /// Judges a batch by the rules in force at its place and carries out what it changes; the key
+    /// that its seal must verify with.
+    pub(super) fn judge(
+        &mut self,
+        batch: &SealedBatch,
+        erasures: &mut Erasures,
+    ) -> Result<VerifyingKey, SourceError> {
+        let sealer = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
+        let key = sealer.public_key;
+        if let Some(number) = batch.ordinary {
+            // Only the roles of the sealer decide on what changes no rule.
+            let body = Body { number, bytes: &[] };
+            let _nothing_changes = self.sources.judge(sealer, batch.first_index, body, false)?;
+        }
+        let alone = batch.count == 1;
+        let mut changes = Vec::new();
+        for (index, event) in &batch.notable {
+            let Some(body) = event::body(event) else {
+                continue;
+            };
+            changes.push(self.sources.judge(sealer, *index, body, alone)?);
+            if body.number == REDACTION {
+                account(sealer, index.0, body, erasures)?;
+            }
+        }
+        changes.into_iter().for_each(|change| self.sources.apply(change));
+        Ok(key)
+    }
+}
+
+/// Takes a redaction into account: governance alone may erase, and only what was there before.
+fn account(
+    sealer: &Source,
+    index: u64,
+    body: Body<'_>,
+    erasures: &mut Erasures,
+) -> Result<(), SourceError> {
+    let redaction = wire::Redaction::decode(body.bytes).map_err(|_| SourceError::Undecodable)?;
+    if sealer.roles.contains(SourceRole::Govern)
+        && let Some(newest) = index.checked_sub(1)
+    {
+        erasures.account(redaction.first_index, redaction.last_index.min(newest));
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! What a verifier knows, in a form that a view file keeps.
+
+use std::collections::BTreeMap;
+
+use access_ledger_proto::{
+    chain::Link,
+    checkpoint::VerifiedCheckpoint,
+    facts::sources::{Roles, Source, Sources},
+    hash::Digest,
+    note::{VerifierKey, parse_public_key},
+    position::{Index, Size},
+    source::SourceName,
+    tree::Frontier,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{LogVerifier, Scope, Totals, error::StateError, registry::Registry};
+
+/// A verifier that concluded at a checkpoint: all it takes to go on from there. Digests, keys and the
+/// genesis are in lower-case hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedState {
+    size: u64,
+    last_leaf: String,
+    recorded_at: u64,
+    /// Roots of the complete subtrees, largest first.
+    roots: Vec<String>,
+    /// The last number of every source.
+    sequences: BTreeMap<String, u64>,
+    /// Absent when entries alone were verified.
+    registry: Option<SavedRegistry>,
+    totals: Totals,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedRegistry {
+    genesis: String,
+    sources: Vec<SavedSource>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedSource {
+    name: String,
+    public_key: String,
+    roles: Vec<i32>,
+    heartbeat_nanos: u64,
+    registered_at: u64,
+    self_enrolled: bool,
+    decommissioned_at: Option<u64>,
+}
+
+impl SavedState {
+    /// How many entries the state stands behind.
+    #[must_use]
+    pub const fn size(&self) -> Size {
+        Size(self.size)
+    }
+
+    /// What was verified.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
+        if self.registry.is_some() { Scope::Events } else { Scope::EntriesOnly }
+    }
+}
+
+impl LogVerifier {
+    /// The state to save, right after [`LogVerifier::finish`].
+    #[must_use]
+    pub fn save(&self) -> SavedState {
+        SavedState {
+            size: self.link.size.0,
+            last_leaf: self.link.last_leaf.to_string(),
+            recorded_at: self.link.recorded_at,
+            roots: self.frontier.roots().iter().map(ToString::to_string).collect(),
+            sequences: self
+                .sequences
+                .iter()
+                .map(|(name, last)| (name.as_str().to_owned(), last))
+                .collect(),
+            registry: self.registry.as_ref().map(|registry| SavedRegistry {
+                genesis: hex(&registry.genesis),
+                sources: registry.sources.iter().map(SavedSource::of).collect(),
+            }),
+            totals: self.totals,
+        }
+    }
+
+    /// The verifier as it was saved, behind the checkpoint that it concluded at.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Field`] for what cannot be read; [`StateError::Root`] unless the state's tree is
+    /// the one of the checkpoint.
+    pub fn restore(
+        ledger: &VerifierKey,
+        checkpoint: &VerifiedCheckpoint,
+        saved: &SavedState,
+    ) -> Result<Self, StateError> {
+        let mut verifier = Self::new(ledger, saved.scope());
+        let size = Size(saved.size);
+        let last_leaf = digest(&saved.last_leaf, "last_leaf")?;
+        verifier.link = Link { size, last_leaf, recorded_at: saved.recorded_at };
+        let roots = saved.roots.iter().map(|root| digest(root, "roots"));
+        let roots = roots.collect::<Result<Vec<_>, _>>()?;
+        verifier.frontier = Frontier::from_roots(size, &roots).ok_or(field("roots"))?;
+        for (name, &last) in &saved.sequences {
+            let name = SourceName::parse(name).map_err(|_| field("sequences"))?;
+            verifier.sequences.restore(name.as_name(), last);
+        }
+        if let Some(registry) = &saved.registry {
+            verifier.registry = Some(registry.restore(ledger)?);
+        }
+        verifier.totals = saved.totals;
+        let found = verifier.root();
+        if (size, found) != (checkpoint.size(), checkpoint.root()) {
+            let (wanted, wanted_size) = (checkpoint.root(), checkpoint.size());
+            return Err(StateError::Root { size, found, wanted, wanted_size });
+        }
+        Ok(verifier)
+    }
+}
+
+impl SavedRegistry {
+    fn restore(&self, ledger: &VerifierKey) -> Result<Registry, StateError> {
+        let genesis = Bytes::from(unhex(&self.genesis).ok_or(field("genesis"))?);
+        let mut sources = Sources::from_genesis(&genesis).map_err(|_| field("genesis"))?;
+        if sources.genesis().ledger_vkey != ledger.to_string() {
+            return Err(field("genesis"));
+        }
+        let saved = self.sources.iter().map(SavedSource::restore);
+        sources.restore(saved.collect::<Result<Vec<_>, _>>()?);
+        Ok(Registry { genesis, sources })
+    }
+}
+
+impl SavedSource {
+    fn of(source: &Source) -> Self {
+        Self {
+            name: source.name.as_str().to_owned(),
+            public_key: hex(source.public_key.as_bytes()),
+            roles: source.roles.values(),
+            heartbeat_nanos: source.heartbeat_nanos,
+            registered_at: source.registered_at.0,
+            self_enrolled: source.self_enrolled,
+            decommissioned_at: source.decommissioned_at.map(|index| index.0),
+        }
+    }
+
+    fn restore(&self) -> Result<Source, StateError> {
+        let public_key = unhex(&self.public_key).ok_or(field("public_key"))?;
+        Ok(Source {
+            name: SourceName::parse(&self.name).map_err(|_| field("name"))?,
+            public_key: parse_public_key(&public_key).map_err(|_| field("public_key"))?,
+            roles: Roles::parse(&self.roles).map_err(|_| field("roles"))?,
+            heartbeat_nanos: self.heartbeat_nanos,
+            registered_at: Index(self.registered_at),
+            self_enrolled: self.self_enrolled,
+            decommissioned_at: self.decommissioned_at.map(Index),
+        })
+    }
+}
+
+const fn field(field: &'static str) -> StateError {
+    StateError::Field { field }
+}
+
+fn digest(text: &str, name: &'static str) -> Result<Digest, StateError> {
+    unhex(text).and_then(|bytes| Digest::from_slice(&bytes)).ok_or_else(|| field(name))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
+}

@@ -1,0 +1,109 @@
+//! What a source may not do.
+
+use thiserror::Error;
+
+use super::NameError;
+use crate::{position::Index, source::SourceName, wire::SourceRole};
+
+/// A source used another number than its next one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("source {name} goes on with number {found}, expected {expected}")]
+pub struct SequenceGap {
+    /// Whose numbers.
+    pub name: SourceName,
+    /// The number found.
+    pub found: u64,
+    /// The number that was next.
+    pub expected: u64,
+}
+
+/// A source may not do what it did.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// No source of this name is registered.
+    #[error("source {name} is not registered")]
+    Unknown {
+        /// The name.
+        name: SourceName,
+    },
+    /// The seal names another key than the registered one.
+    #[error("key is not the one that source {name} registered")]
+    Key {
+        /// The source.
+        name: SourceName,
+    },
+    /// The source was taken out of service.
+    #[error("source {name} was decommissioned at index {since}")]
+    Inactive {
+        /// The source.
+        name: SourceName,
+        /// The entry that did it.
+        since: Index,
+    },
+    /// The source lacks a role.
+    #[error("source {name} lacks the role {}", .role.as_str_name())]
+    Role {
+        /// The source.
+        name: SourceName,
+        /// The role wanted.
+        role: SourceRole,
+    },
+    /// The name is taken.
+    #[error("source {name} is registered already")]
+    Exists {
+        /// The name.
+        name: SourceName,
+    },
+    /// A status about another source.
+    #[error("status of source {name}, a source reports its own")]
+    Foreign {
+        /// The source that the status is about.
+        name: SourceName,
+    },
+    /// The name is malformed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No usable Ed25519 key.
+    #[error("public key is not a usable Ed25519 key of 32 bytes")]
+    PublicKey,
+    /// A role that this version does not know.
+    #[error("role {value} is unspecified or unknown")]
+    UnknownRole {
+        /// The enum value.
+        value: i32,
+    },
+    /// A source without any role.
+    #[error("no role, wanted is at least one")]
+    NoRole,
+    /// A signature of the enrolment is missing or fails.
+    #[error("signature of the enrolment does not verify")]
+    Enrolment,
+    /// The new source does not lie below its parent.
+    #[error("name does not lie below its parent {parent}")]
+    NotBelow {
+        /// The parent.
+        parent: SourceName,
+    },
+    /// A source enrolled itself below another source's name.
+    #[error("name lies below {ancestor}, whose signature is missing")]
+    Ancestor {
+        /// The source above.
+        ancestor: SourceName,
+    },
+    /// The ledger does not allow it.
+    #[error("self-enrolment is not allowed in this ledger")]
+    SelfEnrolment,
+    /// More than recording.
+    #[error("a source that enrols itself may only have the role SOURCE_ROLE_RECORD")]
+    SelfEnrolmentRoles,
+    /// A change of the rules beside other events.
+    #[error("an event that changes the rules stands alone in its batch")]
+    Alone,
+    /// A second genesis, or none where one belongs.
+    #[error("genesis is malformed, missing or repeated")]
+    Genesis,
+    /// The body cannot be decoded.
+    #[error("body of the event cannot be decoded")]
+    Undecodable,
+}

@@ -1,0 +1,196 @@
+//! A model of a ledger: the records that it should hold, as one list, made from a seed.
+//!
+//! Entry 0 is a genesis, entry 1 registers a source, the rest are sealed batches of that source
+//! with events of many sizes. Whatever is stored, in whatever groups, must be a prefix of this
+//! list.
+
+use access_ledger_proto::{
+    chain::Link,
+    entry::{Entry, Seal},
+    hash::{Digest, sha256},
+    note::{KeyType, Signer},
+    position::{Size, count_of, memory_len},
+    seal::Batch,
+    source::Name,
+    tree::root_of,
+    wire::{
+        ControlChange, ControlKind, Event, Genesis, InitialSource, SourcePhase, SourceRole,
+        SourceStatus, event::Body,
+    },
+};
+use anyhow::{Context as _, Result};
+use prost::Message as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+/// The ledger's origin.
+pub const ORIGIN: &str = "ledger.example/history";
+
+/// What should be stored, in order.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Entry and event of each record.
+    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Their leaf hashes.
+    pub leaves: Vec<Digest>,
+    /// The chain behind each batch, ascending by size; the first is before entry 0.
+    pub links: Vec<Link>,
+}
+
+impl History {
+    /// `batches` batches behind the genesis and a registration; events of up to `event_bytes_max`.
+    ///
+    /// # Errors
+    ///
+    /// None for a sane size.
+    pub fn new(seed: u64, batches: usize, event_bytes_max: usize) -> Result<Self> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let ledger = signer("ledger", 1)?;
+        let governance = signer("governance", 2)?;
+        let service = signer("payments/eu-1", 3)?;
+        let mut history = Self { links: vec![Link::GENESIS], ..Self::default() };
+        history.append(&ledger, 1, &[genesis(&ledger, &governance)?])?;
+        history.append(&governance, 1, &[registration(&service)])?;
+        let mut seq = 1;
+        for _ in 0..batches {
+            let count = random.random_range(1..8);
+            let events: Vec<_> = (0..count)
+                .map(|_| {
+                    let length = match random.random_range(0..20) {
+                        0 => event_bytes_max,
+                        _ => random.random_range(0..=event_bytes_max / 10),
+                    };
+                    event(random.random(), "x".repeat(length))
+                })
+                .collect();
+            history.append(&service, seq, &events)?;
+            seq += count;
+        }
+        Ok(history)
+    }
+
+    /// Batches of one size and shape, for measuring: `count` events of exactly `event_bytes` each.
+    ///
+    /// # Errors
+    ///
+    /// None for a sane size.
+    pub fn uniform(batches: usize, count: usize, event_bytes: usize) -> Result<Self> {
+        let service = signer("payments/eu-1", 3)?;
+        let (ledger, governance) = (signer("ledger", 1)?, signer("governance", 2)?);
+        let mut history = Self { links: vec![Link::GENESIS], ..Self::default() };
+        history.append(&ledger, 1, &[genesis(&ledger, &governance)?])?;
+        history.append(&governance, 1, &[registration(&service)])?;
+        let bare_len = event([0; 16], "x".repeat(event_bytes.saturating_sub(64))).len();
+        let padding = event_bytes.saturating_sub(64) + event_bytes.saturating_sub(bare_len);
+        for batch in 0..batches {
+            let first = count_of(batch * count);
+            let ids = (first..).take(count).map(u128::from);
+            let events: Vec<_> =
+                ids.map(|id| event(id.to_be_bytes(), "x".repeat(padding))).collect();
+            history.append(&service, first + 1, &events)?;
+        }
+        Ok(history)
+    }
+
+    /// How many records.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        Size(self.records.len() as u64)
+    }
+
+    /// The records from one size to another.
+    #[must_use]
+    pub fn records_between(&self, from: Size, to: Size) -> &[(Vec<u8>, Vec<u8>)] {
+        self.records.get(place(from)..place(to)).unwrap_or_default()
+    }
+
+    /// The leaf hashes from one size to another.
+    #[must_use]
+    pub fn leaves_between(&self, from: Size, to: Size) -> &[Digest] {
+        self.leaves.get(place(from)..place(to)).unwrap_or_default()
+    }
+
+    /// The root of the tree over the first `size` records.
+    #[must_use]
+    pub fn root(&self, size: Size) -> Digest {
+        root_of(self.leaves_between(Size::ZERO, size))
+    }
+
+    /// Where the batch ends that is the `batches`th from `from` on, or the last one.
+    #[must_use]
+    pub fn end_of(&self, from: Size, batches: usize) -> Size {
+        let ends = self.links.iter().map(|link| link.size).filter(|size| *size > from);
+        ends.take(batches).last().unwrap_or(from)
+    }
+
+    /// The chain at `size`; `None` in the middle of a batch.
+    #[must_use]
+    pub fn link(&self, size: Size) -> Option<Link> {
+        self.links.iter().find(|link| link.size == size).copied()
+    }
+
+    fn append(&mut self, key: &Signer, first_seq: u64, events: &[Vec<u8>]) -> Result<()> {
+        let digests: Vec<_> = events.iter().map(|event| sha256(event)).collect();
+        let source = Name::parse(key.name().as_bytes())?;
+        let batch = Batch { source, first_seq, digests: &digests };
+        let seal: Seal = batch.seal(ORIGIN, key)?;
+        let mut link = *self.links.last().context("starts with the genesis link")?;
+        let mut events = events.iter();
+        let recorded_at = link.recorded_at + 1_000;
+        link.extend(&batch, recorded_at, seal, |entry, leaf| {
+            debug_assert!(Entry::parse(entry).is_ok());
+            self.records.push((entry.to_vec(), events.next().cloned().unwrap_or_default()));
+            self.leaves.push(leaf);
+        })?;
+        self.links.push(link);
+        Ok(())
+    }
+}
+
+fn place(size: Size) -> usize {
+    memory_len(size.0).unwrap_or(usize::MAX)
+}
+
+fn signer(name: &str, seed: u8) -> Result<Signer> {
+    Ok(Signer::new(name, KeyType::Ed25519, [seed; 32])?)
+}
+
+fn event(id: [u8; 16], text: String) -> Vec<u8> {
+    let event = Event { event_id: id.to_vec().into(), correlation_id: text, ..Event::default() };
+    event.encode_to_vec()
+}
+
+fn genesis(ledger: &Signer, governance: &Signer) -> Result<Vec<u8>> {
+    let initial = |signer: &Signer| InitialSource {
+        name: signer.name().to_owned(),
+        public_key: signer.verifier().public_key().as_bytes().to_vec().into(),
+    };
+    let genesis = Genesis {
+        origin: ORIGIN.to_owned(),
+        ledger_vkey: Signer::new(ORIGIN, KeyType::Ed25519, [4; 32])?.verifier().to_string(),
+        ledger_source: Some(initial(ledger)),
+        governance: vec![initial(governance)],
+        ..Genesis::default()
+    };
+    let change = ControlChange {
+        kind: ControlKind::Genesis.into(),
+        content: genesis.encode_to_vec().into(),
+        ..ControlChange::default()
+    };
+    Ok(event_of(Body::ControlChange(change)))
+}
+
+fn registration(service: &Signer) -> Vec<u8> {
+    event_of(Body::SourceStatus(SourceStatus {
+        phase: SourcePhase::Registered.into(),
+        source: service.name().to_owned(),
+        public_key: service.verifier().public_key().as_bytes().to_vec().into(),
+        roles: vec![SourceRole::Record.into()],
+        ..SourceStatus::default()
+    }))
+}
+
+fn event_of(body: Body) -> Vec<u8> {
+    let event = Event { event_id: vec![7; 16].into(), body: Some(body), ..Event::default() };
+    event.encode_to_vec()
+}
