@@ -44,10 +44,8 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
     if bytes.is_empty() || bytes.len() > Entry::EVENT_LEN_MAX {
         return Err(EventFault::EventLen { len: bytes.len() }.into());
     }
-    check_message(EVENT, bytes)?;
     let mut body = None;
-    let mut rest = bytes;
-    while let Some(field) = next_field(&mut rest)? {
+    check_message(EVENT, bytes, |field| {
         match (field.number, field.value) {
             (OCCURRED_AT, WireValue::Bytes(time)) => {
                 let time = instant(time).map_err(|fault| EventError::at("occurred_at", fault))?;
@@ -63,7 +61,8 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     body.ok_or_else(|| EventError::at("body", EventFault::Missing))
 }
 
@@ -73,7 +72,7 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
 ///
 /// As [`validate`], for the rules of `Genesis`.
 pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
-    check_message(GENESIS, bytes)
+    check_message(GENESIS, bytes, |_| Ok(()))
 }
 
 /// Checks the message of a body on its own.
@@ -83,9 +82,10 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
 /// As [`validate`], with paths that begin below the body; [`EventFault::UnknownBody`] for one that this
 /// version does not know.
 pub(crate) fn validate_body(body: Body<'_>) -> Result<(), EventError> {
-    let fields = MESSAGES.get(EVENT).map_or(&[][..], |event| event.fields);
-    match fields.iter().find(|field| field.in_oneof && field.number == body.number) {
-        Some(&Field { kind: Kind::Message { place }, .. }) => check_message(place, body.bytes),
+    match MESSAGES.get(EVENT).and_then(|event| event.find(body.number)) {
+        Some((_, &Field { kind: Kind::Message { place }, in_oneof: true, .. })) => {
+            check_message(place, body.bytes, |_| Ok(()))
+        }
         _ => Err(EventFault::UnknownBody { number: body.number }.into()),
     }
 }
@@ -125,12 +125,23 @@ struct Message {
     /// Name of the message's oneof, if it has one.
     oneof: &'static str,
     oneof_required: bool,
-    /// In the order of their numbers.
+    /// Bit n stands for `fields[n]`.
+    required: u32,
+    /// By field number: one more than the place in `fields`; 0 for a number that is not known.
+    places: &'static [u8],
+    /// At most [`FIELDS_MAX`].
     fields: &'static [Field],
 }
 
+impl Message {
+    fn find(&self, number: u32) -> Option<(usize, &Field)> {
+        let place = *self.places.get(usize::try_from(number).ok()?)?;
+        let place = usize::from(place).checked_sub(1)?;
+        Some((place, self.fields.get(place)?))
+    }
+}
+
 struct Field {
-    number: u32,
     name: &'static str,
     in_oneof: bool,
     required: bool,
@@ -155,78 +166,91 @@ enum Kind {
 
 include!(concat!(env!("OUT_DIR"), "/schema.rs"));
 
-fn check_message(place: usize, bytes: &[u8]) -> Result<(), EventError> {
+/// Checks a message; `each` sees every field after it was checked, unknown ones too.
+fn check_message<'a>(
+    place: usize,
+    bytes: &'a [u8],
+    mut each: impl FnMut(WireField<'a>) -> Result<(), EventError>,
+) -> Result<(), EventError> {
     let Some(message) = MESSAGES.get(place) else {
         return Err(EventFault::Malformed.into());
     };
     let mut items = [0_u32; FIELDS_MAX];
+    let mut present = 0_u32;
     let mut oneof_set = false;
     let mut rest = bytes;
     while let Some(found) = next_field(&mut rest)? {
-        let Ok(slot) = message.fields.binary_search_by_key(&found.number, |field| field.number)
-        else {
-            continue;
-        };
-        let (Some(field), Some(items)) = (message.fields.get(slot), items.get_mut(slot)) else {
-            continue;
-        };
-        check_field(field, found.value, items)?;
-        if field.in_oneof && std::mem::replace(&mut oneof_set, true) {
-            return Err(EventError::at(message.oneof, EventFault::Twice));
+        if let Some((place, field)) = message.find(found.number)
+            && let Some(items) = items.get_mut(place)
+        {
+            check_field(field, found.value, items)?;
+            present |= u32::from(*items > 0) << place;
+            if field.in_oneof && std::mem::replace(&mut oneof_set, true) {
+                return Err(EventError::at(message.oneof, EventFault::Twice));
+            }
         }
+        each(found)?;
     }
     if message.oneof_required && !oneof_set {
         return Err(EventError::at(message.oneof, EventFault::Missing));
     }
-    for (field, items) in message.fields.iter().zip(items) {
-        if field.required && items == 0 {
-            return Err(EventError::at(field.name, EventFault::Missing));
-        }
+    let missing = (message.required & !present).trailing_zeros();
+    match usize::try_from(missing).ok().and_then(|place| message.fields.get(place)) {
+        Some(field) => Err(EventError::at(field.name, EventFault::Missing)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Checks one occurrence of a field; `items` counts what came before.
 fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Result<(), EventError> {
-    let at = |items: u32, error: EventError| {
-        if field.items_max > 0 {
-            error.within_item(field.name, items)
-        } else {
-            error.within(field.name)
-        }
-    };
-    let mut count = |fault: Result<(), EventError>| {
-        fault.map_err(|error| at(*items, error))?;
-        *items += 1;
-        if field.items_max == 0 && *items > 1 {
+    if field.items_max == 0 {
+        if *items > 0 {
             return Err(EventError::at(field.name, EventFault::Twice));
         }
-        if field.items_max > 0 && *items > field.items_max {
-            return Err(EventError::at(field.name, EventFault::Items { max: field.items_max }));
-        }
-        Ok(())
+        *items = 1;
+        return check_value(field, value).map_err(|error| error.within(field.name));
+    }
+    let (Kind::Enum { .. }, WireValue::Bytes(mut packed)) = (&field.kind, value) else {
+        return check_item(field, Ok(value), items);
     };
-    match (&field.kind, value) {
-        // Parsers take repeated enums packed and unpacked.
-        (Kind::Enum { known }, WireValue::Bytes(mut packed)) if field.items_max > 0 => {
-            while !packed.is_empty() {
-                let item = varint(&mut packed).map_err(EventError::from);
-                count(item.and_then(|value| check_enum(value, known, field.required)))?;
-            }
-            Ok(())
-        }
+    // Parsers take repeated enums packed and unpacked.
+    while !packed.is_empty() {
+        check_item(field, varint(&mut packed).map(WireValue::Varint), items)?;
+    }
+    Ok(())
+}
+
+fn check_item(
+    field: &Field,
+    value: Result<WireValue<'_>, EventFault>,
+    items: &mut u32,
+) -> Result<(), EventError> {
+    value
+        .map_err(EventError::from)
+        .and_then(|value| check_value(field, value))
+        .map_err(|error| error.within_item(field.name, *items))?;
+    *items += 1;
+    if *items > field.items_max {
+        return Err(EventError::at(field.name, EventFault::Items { max: field.items_max }));
+    }
+    Ok(())
+}
+
+fn check_value(field: &Field, value: WireValue<'_>) -> Result<(), EventError> {
+    let fault = match (&field.kind, value) {
         (Kind::Enum { known }, WireValue::Varint(value)) => {
-            count(check_enum(value, known, field.required))
+            return check_enum(value, known, field.required);
         }
         (Kind::Flag, WireValue::Varint(0 | 1)) | (Kind::Number, WireValue::Varint(_)) => {
-            count(Ok(()))
+            return Ok(());
         }
         // Some parsers look at the low 32 bits, others at all.
-        (Kind::Flag, WireValue::Varint(_)) => count(Err(EventFault::Malformed.into())),
+        (Kind::Flag, WireValue::Varint(_)) => EventFault::Malformed,
         (Kind::Flag | Kind::Number | Kind::Enum { .. }, _)
-        | (_, WireValue::Varint(_) | WireValue::Fixed) => count(Err(EventFault::WireType.into())),
-        (kind, WireValue::Bytes(bytes)) => count(check_bytes(kind, bytes, field)),
-    }
+        | (_, WireValue::Varint(_) | WireValue::Fixed) => EventFault::WireType,
+        (kind, WireValue::Bytes(bytes)) => return check_bytes(kind, bytes, field),
+    };
+    Err(fault.into())
 }
 
 fn check_enum(value: u64, known: &[i32], required: bool) -> Result<(), EventError> {
@@ -245,7 +269,7 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Result<(), EventErro
         Kind::Message { .. } if bytes.is_empty() && field.required && !repeated => {
             EventFault::Missing
         }
-        Kind::Message { place } => return check_message(place, bytes),
+        Kind::Message { place } => return check_message(place, bytes, |_| Ok(())),
         Kind::Timestamp => return timestamp(bytes).map(drop).map_err(EventError::from),
         Kind::Duration => return duration(bytes).map_err(EventError::from),
         _ if bytes.is_empty() && (field.required || repeated) => EventFault::Missing,
@@ -278,7 +302,7 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Result<(), EventErro
 /// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is not
 /// shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
 fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
-    // Without an early end, so that the compiler looks at many bytes at once.
+    // Without a way out of the loop, so that many bytes are looked at at once.
     if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
         return None;
     }
@@ -398,19 +422,13 @@ fn varint_u32(rest: &mut &[u8]) -> Result<u32, EventFault> {
     }
 }
 
-/// A base-128 number of at most 64 bits; nearly all have one byte.
+/// A base-128 number of at most 64 bits.
 #[inline]
 fn varint(rest: &mut &[u8]) -> Result<u64, EventFault> {
-    match rest.split_first() {
-        Some((&byte, after)) if byte < 0x80 => {
-            *rest = after;
-            Ok(byte.into())
-        }
-        _ => long_varint(rest),
+    if let Some((&byte @ 0..=0x7f, after)) = rest.split_first() {
+        *rest = after;
+        return Ok(u64::from(byte));
     }
-}
-
-fn long_varint(rest: &mut &[u8]) -> Result<u64, EventFault> {
     let mut value = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {
         let (&byte, after) = rest.split_first().ok_or(EventFault::Malformed)?;

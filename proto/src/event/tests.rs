@@ -262,7 +262,7 @@ fn other_wire_types_and_repeated_messages_are_refused_by_name() {
     let cases: [(&[u8], &str, EventFault); 6] = [
         (&[0x18, 1], "correlation_id", EventFault::WireType),
         (&[0x1d, 0, 0, 0, 0], "correlation_id", EventFault::WireType),
-        (&[0x80, 0x01, 1], "access", EventFault::WireType),
+        (&[0x80, 0x01, 1], "access", EventFault::Twice),
         (&[0x12, 2, 0x08, 5], "occurred_at", EventFault::Twice),
         (&[0x3a, 5, 0x0a, 1, b'x', 0x4a, 0], "actor.privileged", EventFault::WireType),
         (&[0x3a, 6, 0x0a, 1, b'x', 0x0a, 1, b'x'], "actor.id", EventFault::Twice),
