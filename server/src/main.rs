@@ -17,7 +17,7 @@ use access_ledger_server::{
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
-    serve::{Serving, stop_signal},
+    serve::{self, Serving, stop_signal},
 };
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -31,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = start_log(&cli).and_then(|()| match cli.command {
-        Command::Serve(args) => serve(&args),
+        Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),
         Command::Check(args) => check(&args),
         Command::Demo(args) => demo::run(&args),
@@ -80,7 +80,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     inspect::run(&disk, folder)
 }
 
-fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
     let options = args.ledger();
     let (disk, clock) = (real_disk(), system_clock());
@@ -90,11 +90,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let genesis = Genesis { origin, governance: Vec::new(), self_enrolment: true };
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(args.threads())
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    serve::runtime(args.threads)?.block_on(async {
         let metrics_address = metrics::expose(args.metrics_listen).await?;
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;

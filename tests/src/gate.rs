@@ -1,7 +1,7 @@
 //! A real disk whose log can be held up or made to fail, at a moment that the test chooses.
 //!
-//! Only segments of the log pass the gate: what is derived goes to the disk as always. So a test can
-//! fill the queue behind one sync, or fail exactly one write, without waiting for a clock.
+//! Only segments of the log pass the gate: what is derived goes to the disk as always. So a test
+//! can fill the queue behind one sync, or fail exactly one write, without waiting for a clock.
 
 use std::{
     ffi::OsString,

@@ -38,8 +38,8 @@ impl Bench {
         Ok(self.source.seal_at(self.source.next_seq, events)?.batch)
     }
 
-    /// Sends a batch that must be refused; nothing of it may be recorded, and the next good batch must
-    /// be.
+    /// Sends a batch that must be refused; nothing of it may be recorded, and the next good batch
+    /// must be.
     async fn refused(&mut self, batch: wire::SealedBatch) -> anyhow::Result<Refused> {
         let before = self.clients.size(&self.node.vkey).await?;
         let refused = self.clients.refused(batch).await?;

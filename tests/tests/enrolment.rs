@@ -207,7 +207,8 @@ async fn only_governance_opens_a_ledger_that_lets_nobody_in_by_itself() -> anyho
     assert!(!listed.self_enrolled);
     assert_eq!(listed.roles, ENROL.map(i32::from));
 
-    // A child below its parent; not beside it, not with more roles, not upon a stranger's signature.
+    // A child below its parent; not beside it, not with more roles, not upon a stranger's
+    // signature.
     let mut child = Source::new("gateway/pod-1", 2, &node.vkey)?;
     let beside = Source::new("gateway-2", 3, &node.vkey)?;
     let stranger = Source::new("gateway", 4, &node.vkey)?;

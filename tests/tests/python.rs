@@ -1,5 +1,5 @@
-//! A client in another language, written from formats.md and the `.proto` files alone, agrees with the
-//! ledger.
+//! A client in another language, written from formats.md and the `.proto` files alone, agrees with
+//! the ledger.
 //!
 //! Runs `tests/python`. Needs `python3` with `venv`; the packages of its `requirements.txt` are
 //! installed once into cargo's target directory.
@@ -45,7 +45,7 @@ struct Server {
 impl Server {
     fn start(data: &Path) -> anyhow::Result<Self> {
         let mut process = Command::new(server_binary()?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .spawn()?;
