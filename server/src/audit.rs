@@ -117,11 +117,16 @@ impl AuditService for Auditor {
         request: Request<wire::ReadEntriesRequest>,
     ) -> Result<Response<Self::ReadEntriesStream>, Status> {
         let request = request.into_inner();
-        let end = size_or_newest(request.end_index, self.shared.published().size)?;
+        let newest = self.shared.published().size;
+        let end = size_or_newest(request.end_index, newest)?;
         let next = Index(request.first_index);
+        if next.0 > newest.0 {
+            let (what, found) = ("index", next.0);
+            return Err(Refusal::BeyondTree { what, found, size: newest }.into());
+        }
         if next.0 > end.0 {
-            let refusal = Refusal::BeyondTree { what: "index", found: next.0, size: end };
-            return Err(refusal.into());
+            let problem = format!("{}, below the first index {}", end.0, next.0);
+            return Err(Refusal::Request { field: "end_index", problem }.into());
         }
         let shared = self.shared.clone();
         let cursor = Cursor { shared, next, with_events: request.with_events };
@@ -162,7 +167,13 @@ impl AuditService for Auditor {
         let request = request.into_inner();
         self.blocking(move |shared, published| {
             let new = size_or_newest(request.new_size, published.size)?;
-            let path = consistency_path(&shared.tree, Size(request.old_size), new)?;
+            // A view that is ahead of the tree is the sign of a rollback, not of a malformed request.
+            let old = request.old_size;
+            if old > published.size.0 {
+                let (what, size) = ("size", published.size);
+                return Err(Refusal::BeyondTree { what, found: old, size });
+            }
+            let path = consistency_path(&shared.tree, Size(old), new)?;
             Ok(wire::GetConsistencyProofResponse { path, new_size: new.0 })
         })
         .await

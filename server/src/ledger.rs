@@ -49,7 +49,7 @@ use self::{
 };
 pub(crate) use self::{
     receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
-    service::Recorder,
+    service::{Recorder, message_too_large},
 };
 use crate::{
     error::LedgerError,
@@ -253,7 +253,7 @@ impl Start<'_> {
             own: OwnSource::new(self.keys.source),
             _lock: self.lock,
         });
-        shared.checkpoint_file.put(shared.published().note.clone());
+        shared.publish(shared.published());
         let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
         let writer = Writer {
             shared: shared.clone(),
@@ -322,6 +322,7 @@ impl Shared {
 
     /// Makes a checkpoint the newest. For the writer.
     fn publish(&self, published: Arc<Published>) {
+        metrics::gauge!("access_ledger_size_entries").set(published.size.0 as f64);
         self.checkpoint_file.put(published.note.clone());
         self.index.notify(published.size);
         self.published.send_replace(published);

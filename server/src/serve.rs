@@ -7,15 +7,26 @@ use access_ledger_proto::wire::{
     recorder_service_server::RecorderServiceServer,
 };
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Server, server::Router};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::http,
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
+};
 use tonic_health::server::HealthReporter;
+use tower::{
+    layer::util::{Identity, Stack},
+    util::MapResponseLayer,
+};
 use tracing::{info, warn};
 
 use crate::{
     audit::Auditor,
     error::ServeError,
-    ledger::{Ledger, Recorder},
+    ledger::{Ledger, Recorder, message_too_large},
 };
 
 /// A ledger with its listener bound, ready to run.
@@ -68,6 +79,7 @@ impl Serving {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let router = builder()
+            .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -91,15 +103,21 @@ impl Serving {
 
 fn builder() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(60)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
 }
 
+/// Connections as they come. Set here, because the builder's own settings are for listeners of its
+/// own: without `nodelay` an answer of several parts waits 40 ms for the caller's acknowledgement.
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(Duration::from_secs(60)))
+}
+
 async fn serve_until(
-    router: Router,
+    router: Router<Stack<MapResponseLayer<ExplainResponse>, Identity>>,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send,
     stopping: watch::Sender<bool>,
@@ -114,7 +132,7 @@ async fn serve_until(
         stopping.send_replace(true);
         drop(drained);
     };
-    let served = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
@@ -126,6 +144,16 @@ async fn serve_until(
             Ok(())
         }
     }
+}
+
+type ExplainResponse = fn(http::Response<Body>) -> http::Response<Body>;
+
+/// tonic refuses a message over the limit before any service sees it, and calls that OUT_OF_RANGE
+/// without details. Callers are told what is wrong with it, as with every other bad input.
+fn explain_large_message(response: http::Response<Body>) -> http::Response<Body> {
+    let from_tonic = Status::from_header_map(response.headers())
+        .is_some_and(|status| status.code() == Code::OutOfRange && status.details().is_empty());
+    if from_tonic { Status::from(message_too_large()).into_http() } else { response }
 }
 
 async fn set_health(health: &HealthReporter, is_serving: bool) {
