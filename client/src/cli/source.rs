@@ -64,8 +64,6 @@ pub(super) enum Role {
     Enrol,
     /// Answer access requests
     Approve,
-    /// Register sources and change rules
-    Govern,
 }
 
 impl Role {
@@ -74,7 +72,6 @@ impl Role {
             Self::Record => SourceRole::Record,
             Self::Enrol => SourceRole::Enrol,
             Self::Approve => SourceRole::Approve,
-            Self::Govern => SourceRole::Govern,
         }
     }
 }
