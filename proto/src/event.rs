@@ -131,6 +131,8 @@ struct Message {
     oneof_required: bool,
     /// Bit n stands for `fields[n]`.
     required: u32,
+    /// Places in `fields`: the first field only together with the second.
+    together: &'static [(usize, usize)],
     /// By field number: one more than the place in `fields`; 0 for a number that is not known.
     places: &'static [u8],
     /// At most [`FIELDS_MAX`].
@@ -198,7 +200,11 @@ fn check_message<'a>(
     if message.oneof_required && !oneof_set {
         return Err(at(message.oneof, EventFault::Missing));
     }
-    let missing = (message.required & !present).trailing_zeros();
+    let together = message
+        .together
+        .iter()
+        .fold(0, |wanted, &(place, with)| wanted | (present >> place & 1) << with);
+    let missing = ((message.required | together) & !present).trailing_zeros();
     match usize::try_from(missing).ok().and_then(|place| message.fields.get(place)) {
         Some(field) => Err(at(field.name, EventFault::Missing)),
         None => Ok(()),
