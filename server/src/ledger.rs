@@ -49,7 +49,7 @@ use self::{
 };
 pub(crate) use self::{
     receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
-    service::Recorder,
+    service::{Recorder, message_too_large},
 };
 use crate::{
     error::LedgerError,
@@ -99,6 +99,7 @@ pub(crate) struct Shared {
     durable: RwLock<Sequences>,
     pub(crate) queue: Queue,
     published: watch::Sender<Arc<Published>>,
+    failed: watch::Sender<bool>,
     checkpoint_file: CheckpointFile,
     pub(crate) reader: LogReader,
     pub(crate) tree: TreeFiles,
@@ -245,6 +246,7 @@ impl Start<'_> {
             durable: RwLock::new(sequences.clone()),
             queue: Queue::new(self.queue_bytes_max),
             published: watch::Sender::new(published),
+            failed: watch::Sender::new(false),
             checkpoint_file: CheckpointFile::start(disk.clone(), self.folder.checkpoint())?,
             reader,
             tree: tree.clone(),
@@ -253,7 +255,7 @@ impl Start<'_> {
             own: OwnSource::new(self.keys.source),
             _lock: self.lock,
         });
-        shared.checkpoint_file.put(shared.published().note.clone());
+        shared.publish(shared.published());
         let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
         let writer = Writer {
             shared: shared.clone(),
@@ -320,8 +322,22 @@ impl Shared {
         sources.for_each(|(source, last_seq)| durable.restore(source.as_name(), last_seq));
     }
 
+    /// Ends all appending until the ledger is opened again. For the writer.
+    fn fail(&self) {
+        metrics::gauge!("access_ledger_writer_poisoned").set(1.0);
+        self.queue.fail();
+        self.failed.send_replace(true);
+    }
+
+    /// Turns true when appending has ended because the storage failed.
+    pub(crate) fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.subscribe()
+    }
+
     /// Makes a checkpoint the newest. For the writer.
     fn publish(&self, published: Arc<Published>) {
+        metrics::gauge!("access_ledger_size_entries").set(published.size.0 as f64);
+        metrics::gauge!("access_ledger_indexed_entries").set(self.index.indexed_size().0 as f64);
         self.checkpoint_file.put(published.note.clone());
         self.index.notify(published.size);
         self.published.send_replace(published);

@@ -13,8 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Failure, Server,
-    keys::{beside, ledger_key, read_key},
-    record::SPOOL_BYTES_MAX,
+    keys::{ledger_key, read_key},
     say,
 };
 use crate::{connect, pull::Puller, recorder::Recorder};
@@ -93,9 +92,9 @@ impl Register {
         let puller = Puller::new(channel.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let told = |error| Failure::of_recorder(error, &ledger);
-        // What changes the rules stands alone in its batch.
+        // What changes the rules stands alone in its batch. No spool: a registration that the ledger
+        // refuses would stay there and be refused for ever.
         let recorder = Recorder::builder(channel, key, ledger.clone())
-            .spool(beside(&self.key, ".spool"), SPOOL_BYTES_MAX)
             .batch_events_max(1)
             .start()
             .await

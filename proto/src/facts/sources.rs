@@ -166,7 +166,19 @@ impl Sources {
     /// [`SourceError::Unknown`]; [`SourceError::Key`] for another key than the registered one;
     /// [`SourceError::Inactive`] after its decommissioning.
     pub fn sealer(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
-        let source = self.active(name)?;
+        self.active(name)?;
+        self.holder(name, key_id)
+    }
+
+    /// The source of this name, whose key this is, in service or not: who sealed what it recorded
+    /// while it was.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Unknown`], [`SourceError::Key`] for another key than the registered one.
+    pub fn holder(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
+        let source =
+            self.get(name).ok_or_else(|| SourceError::Unknown { name: name.to_owned() })?;
         if source.key_id() != key_id {
             return Err(SourceError::Key { name: name.to_owned() });
         }

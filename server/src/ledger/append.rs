@@ -69,7 +69,9 @@ impl Admitted {
             return Err(Refusal::Request { field: "batch.events", problem });
         }
 
-        let sealer = sources.sealer(name, KeyId(key_id))?;
+        // Whether it is still in service is judged in order, by the writer: what it recorded while it was
+        // keeps its place, however late it is sent again.
+        let sealer = sources.holder(name, KeyId(key_id))?;
         // Counting comes before hashing: an oversized batch costs nothing.
         let count = u16::try_from(batch.events.len()).unwrap_or(u16::MAX).min(Seal::COUNT_MAX);
         let is_control = judge_events(&batch.events, sources, sealer, now)?;

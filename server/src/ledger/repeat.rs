@@ -55,7 +55,6 @@ impl Repeats {
     fn find(&self, batch: &Admitted) -> Result<wire::Receipt, Refusal> {
         let sealed = batch.sealed();
         let shared = &*self.shared;
-        let published = shared.published();
         let recorded = shared.durable_last(sealed.source);
         let index = shared.position(sealed.source, sealed.first_seq)?;
         let stored = StoredBatch::around(&shared.reader, index)?;
@@ -81,7 +80,7 @@ impl Repeats {
             let expected = recorded.saturating_add(1);
             return Err(Refusal::Recut { first_seq: sealed.first_seq, expected });
         }
-        stored.receipt(&shared.tree, &published)
+        stored.receipt(&shared.tree, &shared.published())
     }
 
     /// Keeps the sealed batch that contradicts the log: an encoded `SealedBatch`.

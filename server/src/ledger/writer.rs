@@ -11,6 +11,7 @@
 use std::{
     ops::Range,
     sync::{Arc, mpsc},
+    thread,
 };
 
 use access_ledger_proto::{
@@ -86,6 +87,8 @@ enum Decision {
 impl Writer {
     /// Writes until the queue is closed and empty, or a write fails.
     pub(crate) fn run(mut self) {
+        let _watch = PanicWatch(self.shared.clone());
+        metrics::gauge!("access_ledger_writer_poisoned").set(0.0);
         loop {
             if let Err(failure) = self.prepare() {
                 return self.fail(&failure);
@@ -205,9 +208,8 @@ impl Writer {
     }
 
     fn hand_over(&self, repeated: Repeated) {
-        if let Err(full) = self.repeats.try_send(repeated) {
-            let (mpsc::TrySendError::Full(refused) | mpsc::TrySendError::Disconnected(refused)) =
-                full;
+        // A disconnected channel drops the answer, which tells the caller that the ledger failed.
+        if let Err(mpsc::TrySendError::Full(refused)) = self.repeats.try_send(repeated) {
             let waiting_bytes = refused.batch.bytes();
             refused.answer.send(Err(Refusal::QueueFull { waiting_bytes }));
         }
@@ -216,8 +218,18 @@ impl Writer {
     /// Ends all appending; whoever waits is told.
     fn fail(self, failure: &LedgerError) {
         error!(%failure, size = self.link.size.0, "poisoned the writer");
-        metrics::gauge!("access_ledger_writer_poisoned").set(1.0);
-        self.shared.queue.fail();
+        self.shared.fail();
+    }
+}
+
+/// Ends all appending when the writer panics: nobody may wait for an answer that never comes.
+struct PanicWatch(Arc<Shared>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
     }
 }
 
