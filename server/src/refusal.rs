@@ -228,11 +228,12 @@ const fn source_reason(error: &SourceError) -> (Code, &'static str) {
         SourceError::Unknown { .. } => (Code::PermissionDenied, "SOURCE_UNKNOWN"),
         SourceError::Key { .. } => (Code::PermissionDenied, "KEY_UNKNOWN"),
         SourceError::Inactive { .. } => (Code::PermissionDenied, "SOURCE_INACTIVE"),
-        SourceError::Role { .. } | SourceError::Foreign { .. } => {
+        SourceError::Role { .. } | SourceError::Foreign { .. } | SourceError::Founding { .. } => {
             (Code::PermissionDenied, "ROLE_MISSING")
         }
         SourceError::Exists { .. } => (Code::AlreadyExists, "SOURCE_EXISTS"),
         SourceError::Enrolment
+        | SourceError::Governance
         | SourceError::NotBelow { .. }
         | SourceError::Ancestor { .. }
         | SourceError::SelfEnrolment

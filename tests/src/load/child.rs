@@ -1,7 +1,7 @@
 //! Processes of this tool: the servers, each on its own so that it competes like a real one.
 
 use std::{
-    env,
+    env, fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -84,6 +84,11 @@ impl Child {
         Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?)
     }
 
+    /// Seconds of processor time that the process and this one have taken.
+    pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        Ok(cpu_seconds(&self.process.id().to_string())? + cpu_seconds("self")?)
+    }
+
     /// The ledger's key.
     pub(super) fn vkey(&self) -> anyhow::Result<VerifierKey> {
         Ok(self.said(1)?.parse()?)
@@ -124,6 +129,19 @@ pub(super) fn serve_echo(threads: Option<usize>) -> anyhow::Result<()> {
         echo::serve(listener, stdin_end()).await
     })
 }
+
+fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name of the program stands in parentheses and may hold anything.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    // proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks; the name is field 2.
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    let ticks: u32 = ticks.sum::<Result<_, _>>()?;
+    Ok(f64::from(ticks) / TICKS_PER_SECOND)
+}
+
+/// What Linux tells to programs, whatever its kernel counts in.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Tells the process that started this one.
 pub(super) fn say(line: &str) -> io::Result<()> {

@@ -41,7 +41,7 @@ impl Filler {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let source = runtime.block_on(async {
             let mut client = RecorderServiceClient::new(child.connect().await?);
-            Source::enroll(&mut client, "filler", child.vkey()?).await
+            Source::enroll(&mut client, "filler", &child.vkey()?).await
         })?;
         drop(child);
         let (folder, events) = (folder.to_owned(), source::events(EVENTS)?);

@@ -56,6 +56,9 @@ pub(super) struct Sample {
     /// Milliseconds from call to answer.
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
+    /// Microseconds of processor time that an event takes, of client and server together: a rate that
+    /// neighbours on the machine disturb less. 0: not measured.
+    pub(super) cpu_us: f64,
 }
 
 impl Sample {
@@ -63,7 +66,12 @@ impl Sample {
     pub(super) fn of(events: f64, seconds: f64, mut latencies: Vec<f64>) -> Self {
         latencies.sort_by(f64::total_cmp);
         let ms = |permille| 1_000.0 * quantile(&latencies, permille);
-        Self { per_second: events / seconds, p50_ms: ms(500), p99_ms: ms(990) }
+        Self { per_second: events / seconds, p50_ms: ms(500), p99_ms: ms(990), cpu_us: 0.0 }
+    }
+
+    /// With the processor time that all its events took.
+    pub(super) fn with_cpu(self, events: f64, seconds: f64) -> Self {
+        Self { cpu_us: 1e6 * seconds / events, ..self }
     }
 
     /// The median of each number over the rounds.
@@ -73,16 +81,20 @@ impl Sample {
             per_second: of(|sample| sample.per_second),
             p50_ms: of(|sample| sample.p50_ms),
             p99_ms: of(|sample| sample.p99_ms),
+            cpu_us: of(|sample| sample.cpu_us),
         }
     }
 
     /// The columns of [`Sample::row`].
     pub(super) fn columns() -> Vec<&'static str> {
-        vec!["events/s", "p50 ms", "p99 ms"]
+        vec!["events/s", "p50 ms", "p99 ms", "cpu us/event"]
     }
 
     pub(super) fn row(&self, name: impl Into<String>) -> Row {
-        Row { name: name.into(), values: vec![self.per_second, self.p50_ms, self.p99_ms] }
+        Row {
+            name: name.into(),
+            values: vec![self.per_second, self.p50_ms, self.p99_ms, self.cpu_us],
+        }
     }
 }
 
@@ -101,6 +113,23 @@ fn quantile(sorted: &[f64], permille: usize) -> f64 {
 impl Ratio {
     pub(super) fn new(name: impl Into<String>, found: f64, wanted: Wanted) -> Self {
         Self { name: name.into(), found, wanted }
+    }
+
+    /// The rate of the ledger against that of the echo, and the same as their processor time has it.
+    pub(super) fn rates(
+        name: &str,
+        recorded: &Sample,
+        echoed: &Sample,
+        wanted: Wanted,
+    ) -> [Self; 2] {
+        [
+            Self::new(name, recorded.per_second / echoed.per_second, wanted),
+            Self::new(
+                format!("{name}, by processor time"),
+                echoed.cpu_us / recorded.cpu_us,
+                Wanted::Nothing,
+            ),
+        ]
     }
 
     fn verdict(&self) -> String {

@@ -7,7 +7,7 @@ use access_ledger_proto::{
     hash::{Digest, sha256},
     note::{KeyType, Signer, VerifierKey},
     position::count_of,
-    receipt::{VerifiedReceipt, verify_receipt},
+    receipt::{ReceiptVerifier, VerifiedReceipt},
     seal::Batch,
     source::{Name, SourceName},
     wire::{self, SourceRole, recorder_service_client::RecorderServiceClient},
@@ -38,8 +38,7 @@ pub(super) fn events(count: usize) -> anyhow::Result<Vec<Bytes>> {
 pub(super) struct Source {
     name: SourceName,
     key: Signer,
-    /// The ledger's key, by which receipts are verified.
-    ledger: VerifierKey,
+    origin: String,
     next_seq: u64,
 }
 
@@ -63,9 +62,9 @@ impl Source {
     pub(super) async fn enroll(
         client: &mut RecorderServiceClient<Channel>,
         name: &str,
-        ledger: VerifierKey,
+        ledger: &VerifierKey,
     ) -> anyhow::Result<Self> {
-        let source = Self::new(name, ledger)?;
+        let source = Self::new(name, ledger.name())?;
         let public_key = source.key.verifier().public_key();
         let claim = EnrolmentClaim {
             source: source.name.as_name(),
@@ -73,7 +72,7 @@ impl Source {
             roles: Roles::from_iter([SourceRole::Record]),
             heartbeat_nanos: 0,
         };
-        let possession = source.key.sign(claim.message(source.ledger.name()).as_bytes());
+        let possession = source.key.sign(claim.message(&source.origin).as_bytes());
         let enrolment =
             wire::Enrolment { possession: possession.to_vec().into(), ..Default::default() };
         client
@@ -87,10 +86,9 @@ impl Source {
         Ok(source)
     }
 
-    /// A source that the ledger does not know.
-    pub(super) fn new(name: &str, ledger: VerifierKey) -> anyhow::Result<Self> {
+    fn new(name: &str, origin: &str) -> anyhow::Result<Self> {
         let key = Signer::new(name, KeyType::Ed25519, *sha256(name.as_bytes()).as_bytes())?;
-        Ok(Self { name: SourceName::parse(name)?, key, ledger, next_seq: 1 })
+        Ok(Self { name: SourceName::parse(name)?, key, origin: origin.to_owned(), next_seq: 1 })
     }
 
     /// Seals the next batch.
@@ -98,7 +96,7 @@ impl Source {
         let digests: Vec<_> = events.iter().map(|event| sha256(event)).collect();
         let first_seq = self.next_seq;
         let batch = Batch { source: self.name.as_name(), first_seq, digests: &digests };
-        let seal = batch.seal(self.ledger.name(), &self.key)?;
+        let seal = batch.seal(&self.origin, &self.key)?;
         self.next_seq += count_of(events.len());
         let batch = wire::SealedBatch {
             source: self.name.as_str().to_owned(),
@@ -113,11 +111,12 @@ impl Source {
     /// Verifies the receipt for a batch.
     pub(super) fn verify(
         &self,
+        verifier: &mut ReceiptVerifier,
         claim: &Claim,
         receipt: Option<&wire::Receipt>,
     ) -> anyhow::Result<VerifiedReceipt> {
         let receipt = receipt.context("no receipt")?;
-        Ok(verify_receipt(&self.ledger, &[], &claim.batch(self.name()), &claim.seal, receipt)?)
+        Ok(verifier.verify(&claim.batch(self.name()), &claim.seal, receipt)?)
     }
 
     /// The name.

@@ -1,8 +1,11 @@
 //! Streamed appends: batches of 256 events, 16 of them under way, sealed and verified by the client.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, time::Duration};
 
-use access_ledger_proto::wire::{self, recorder_service_client::RecorderServiceClient};
+use access_ledger_proto::{
+    receipt::ReceiptVerifier,
+    wire::{self, recorder_service_client::RecorderServiceClient},
+};
 use access_ledger_server::demo::day::ACCESS_LEN;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -31,25 +34,8 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let folder = tempfile::tempdir_in(&plan.dir)?;
     let (ledger, echo) = (Child::ledger(plan, folder.path())?, Child::echo(plan)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut echoed, mut recorded) = (Vec::new(), Vec::new());
-    runtime.block_on(async {
-        let mut echo = RecorderServiceClient::new(echo.connect().await?);
-        let mut client = RecorderServiceClient::new(ledger.connect().await?);
-        let mut source = Source::enroll(&mut client, "stream", ledger.vkey()?).await?;
-        for round in 0..plan.rounds {
-            if round % 2 == 0 {
-                echoed.push(echo_round(&mut echo, &events, plan.stream_time).await?);
-            }
-            let sample = ledger_round(&mut client, &mut source, &events, plan.stream_time).await?;
-            recorded.push(sample);
-            if round % 2 == 1 {
-                echoed.push(echo_round(&mut echo, &events, plan.stream_time).await?);
-            }
-        }
-        anyhow::Ok(())
-    })?;
-    let (echoed, recorded) = (Sample::median(&echoed), Sample::median(&recorded));
-    let found = recorded.per_second / echoed.per_second;
+    let (echoed, recorded) = runtime.block_on(rounds(plan, &events, &ledger, &echo))?;
+    let ratios = Ratio::rates("ledger : echo", &recorded, &echoed, Wanted::AtLeast(0.30));
     Ok(vec![Section {
         id: "stream",
         title: format!(
@@ -60,15 +46,45 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
             echoed.row("echo, events decoded"),
             recorded.row("ledger, sealed, receipts verified"),
         ],
-        ratios: vec![Ratio::new("ledger : echo", found, Wanted::AtLeast(0.30))],
+        ratios: ratios.into(),
     }])
+}
+
+async fn rounds(
+    plan: &Plan,
+    events: &[Bytes],
+    ledger: &Child,
+    echo: &Child,
+) -> anyhow::Result<(Sample, Sample)> {
+    let mut echo_client = RecorderServiceClient::new(echo.connect().await?);
+    let mut client = RecorderServiceClient::new(ledger.connect().await?);
+    let vkey = ledger.vkey()?;
+    let mut recorder = Recorder {
+        source: Source::enroll(&mut client, "stream", &vkey).await?,
+        verifier: ReceiptVerifier::new(vkey, Vec::new()),
+    };
+    let (mut echoed, mut recorded) = (Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        for is_echo in [round % 2 == 0, round % 2 == 1] {
+            let (child, samples) =
+                if is_echo { (echo, &mut echoed) } else { (ledger, &mut recorded) };
+            let cpu = child.cpu_seconds()?;
+            let (sample, events) = if is_echo {
+                echo_round(&mut echo_client, events, plan.stream_time).await?
+            } else {
+                recorder.round(&mut client, events, plan.stream_time).await?
+            };
+            samples.push(sample.with_cpu(events, child.cpu_seconds()? - cpu));
+        }
+    }
+    Ok((Sample::median(&echoed), Sample::median(&recorded)))
 }
 
 async fn echo_round(
     client: &mut Client,
     events: &[Bytes],
     time: Duration,
-) -> anyhow::Result<Sample> {
+) -> anyhow::Result<(Sample, f64)> {
     let mut batches = events.chunks(BATCH_EVENTS).cycle();
     let next = || {
         let events = batches.next().context("no events")?.to_vec();
@@ -77,31 +93,40 @@ async fn echo_round(
     pump(client, time, next, |(), _| Ok(())).await
 }
 
-async fn ledger_round(
-    client: &mut Client,
-    source: &mut Source,
-    events: &[Bytes],
-    time: Duration,
-) -> anyhow::Result<Sample> {
-    let mut batches = events.chunks(BATCH_EVENTS).cycle();
-    let source = std::cell::RefCell::new(source);
-    let next = || {
-        let sealed = source.borrow_mut().seal(batches.next().context("no events")?)?;
-        Ok((sealed.batch, sealed.claim))
-    };
-    let check =
-        |claim, receipt: Option<&wire::Receipt>| source.borrow().verify(&claim, receipt).map(drop);
-    pump(client, time, next, check).await
+/// Seals, and verifies what comes back.
+struct Recorder {
+    source: Source,
+    verifier: ReceiptVerifier,
+}
+
+impl Recorder {
+    async fn round(
+        &mut self,
+        client: &mut Client,
+        events: &[Bytes],
+        time: Duration,
+    ) -> anyhow::Result<(Sample, f64)> {
+        let mut batches = events.chunks(BATCH_EVENTS).cycle();
+        let (source, verifier) = (RefCell::new(&mut self.source), &mut self.verifier);
+        let next = || {
+            let sealed = source.borrow_mut().seal(batches.next().context("no events")?)?;
+            Ok((sealed.batch, sealed.claim))
+        };
+        let check = |claim, receipt: Option<&wire::Receipt>| {
+            source.borrow().verify(verifier, &claim, receipt).map(drop)
+        };
+        pump(client, time, next, check).await
+    }
 }
 
 /// Keeps [`WINDOW`] batches under way for `time`; `check` gets what `next` kept of a batch, and its
-/// receipt.
+/// receipt. Counts the events, too.
 async fn pump<C>(
     client: &mut Client,
     time: Duration,
     mut next: impl FnMut() -> anyhow::Result<(wire::SealedBatch, C)>,
-    check: impl Fn(C, Option<&wire::Receipt>) -> anyhow::Result<()>,
-) -> anyhow::Result<Sample> {
+    mut check: impl FnMut(C, Option<&wire::Receipt>) -> anyhow::Result<()>,
+) -> anyhow::Result<(Sample, f64)> {
     let (sender, requests) = mpsc::channel(WINDOW);
     let mut answers = client.append_stream(ReceiverStream::new(requests)).await?.into_inner();
     let mut sender = Some(sender);
@@ -126,5 +151,6 @@ async fn pump<C>(
         latencies.push(sent.elapsed().as_secs_f64());
     }
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(Sample::of((latencies.len() * BATCH_EVENTS) as f64, seconds, latencies))
+    let events = (latencies.len() * BATCH_EVENTS) as f64;
+    Ok((Sample::of(events, seconds, latencies), events))
 }

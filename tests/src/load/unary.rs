@@ -1,8 +1,14 @@
 //! Appends of one event a call, by few and by many callers at once.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use access_ledger_proto::wire::{self, recorder_service_client::RecorderServiceClient};
+use access_ledger_proto::{
+    receipt::ReceiptVerifier,
+    wire::{self, recorder_service_client::RecorderServiceClient},
+};
 use access_ledger_server::demo::day::ACCESS_LEN;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -19,6 +25,8 @@ use super::{
 };
 
 type Client = RecorderServiceClient<Channel>;
+
+type Verifier = Arc<Mutex<ReceiptVerifier>>;
 
 /// Different events that are sent over and over.
 const EVENTS: usize = 1_024;
@@ -44,7 +52,7 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
         rows.push(recorded.row(format!("ledger, {callers} callers")));
         let wanted = if callers >= MANY_CALLERS { Wanted::AtLeast(0.25) } else { Wanted::Nothing };
         let name = format!("ledger : echo, {callers} callers");
-        ratios.push(Ratio::new(name, recorded.per_second / echoed.per_second, wanted));
+        ratios.extend(Ratio::rates(&name, &recorded, &echoed, wanted));
         if callers == 1 {
             alone = Some((echoed, recorded));
         }
@@ -82,27 +90,32 @@ impl Bench<'_> {
         let events = source::events(EVENTS)?;
         let echo = RecorderServiceClient::new(self.echo.connect().await?);
         let mut client = RecorderServiceClient::new(self.ledger.connect().await?);
+        let ledger = self.ledger.vkey()?;
+        // One process, so the callers share what was verified last.
+        let verifier = Arc::new(Mutex::new(ReceiptVerifier::new(ledger.clone(), Vec::new())));
         let mut sources = Vec::new();
         for caller in 0..callers {
             let name = format!("caller-{callers}/{caller}");
-            sources.push(Source::enroll(&mut client, &name, self.ledger.vkey()?).await?);
+            sources.push(Source::enroll(&mut client, &name, &ledger).await?);
         }
         let (mut echoed, mut recorded) = (Vec::new(), Vec::new());
         for round in 0..self.plan.rounds {
             // Sealed before the clock runs: the echo's callers do not seal either.
             let seal = |source: Source| seal(source, &events, calls / callers);
             let ready = sources.drain(..).map(seal).collect::<anyhow::Result<Vec<_>>>()?;
-            let unsealed = ready.iter().map(Caller::without_source).collect();
-            let (sample, back);
-            if round % 2 == 0 {
-                echoed.push(run(&echo, unsealed).await?.0);
-                (sample, back) = run(&client, ready).await?;
-            } else {
-                (sample, back) = run(&client, ready).await?;
-                echoed.push(run(&echo, unsealed).await?.0);
+            let mut unsealed = Some(ready.iter().map(Caller::without_source).collect());
+            let mut ready = Some(ready);
+            for is_echo in [round % 2 == 0, round % 2 == 1] {
+                let (child, client, callers, samples) = if is_echo {
+                    (&self.echo, &echo, unsealed.take(), &mut echoed)
+                } else {
+                    (&self.ledger, &client, ready.take(), &mut recorded)
+                };
+                let cpu = child.cpu_seconds()?;
+                let (sample, back) = run(client, &verifier, callers.unwrap_or_default()).await?;
+                samples.push(sample.with_cpu(calls as f64, child.cpu_seconds()? - cpu));
+                sources.extend(back);
             }
-            recorded.push(sample);
-            sources = back;
             self.sync()?;
         }
         Ok((Sample::median(&echoed), Sample::median(&recorded)))
@@ -138,11 +151,15 @@ fn seal(mut source: Source, events: &[Bytes], calls: usize) -> anyhow::Result<Ca
 }
 
 /// Lets all callers make their calls, each one after the other.
-async fn run(client: &Client, callers: Vec<Caller>) -> anyhow::Result<(Sample, Vec<Source>)> {
+async fn run(
+    client: &Client,
+    verifier: &Verifier,
+    callers: Vec<Caller>,
+) -> anyhow::Result<(Sample, Vec<Source>)> {
     let mut tasks = JoinSet::new();
     let begun = Instant::now();
     for caller in callers {
-        tasks.spawn(call(client.clone(), caller));
+        tasks.spawn(call(client.clone(), verifier.clone(), caller));
     }
     let (mut latencies, mut sources) = (Vec::new(), Vec::new());
     while let Some(done) = tasks.join_next().await {
@@ -154,14 +171,19 @@ async fn run(client: &Client, callers: Vec<Caller>) -> anyhow::Result<(Sample, V
     Ok((Sample::of(latencies.len() as f64, seconds, latencies), sources))
 }
 
-async fn call(mut client: Client, caller: Caller) -> anyhow::Result<(Option<Source>, Vec<f64>)> {
+async fn call(
+    mut client: Client,
+    verifier: Verifier,
+    caller: Caller,
+) -> anyhow::Result<(Option<Source>, Vec<f64>)> {
     let mut latencies = Vec::with_capacity(caller.batches.len());
     for Sealed { batch, claim } in caller.batches {
         let started = Instant::now();
         let answer = client.append(wire::AppendRequest { batch: Some(batch) }).await;
         let answer = answer.context("append")?.into_inner();
         if let Some(source) = &caller.source {
-            source.verify(&claim, answer.receipt.as_ref())?;
+            let mut verifier = verifier.lock().unwrap_or_else(PoisonError::into_inner);
+            source.verify(&mut verifier, &claim, answer.receipt.as_ref())?;
         }
         latencies.push(started.elapsed().as_secs_f64());
     }
