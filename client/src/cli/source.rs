@@ -88,7 +88,7 @@ impl Register {
     async fn run(self) -> Result<(), Failure> {
         let registration = self.registration()?;
         let key = read_key(&self.key)?;
-        let channel = connect::channel(&self.server.url)?;
+        let channel = connect::reach(&self.server.url).await?;
         let puller = Puller::new(channel.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let told = |error| Failure::of_recorder(error, &ledger);
@@ -131,7 +131,7 @@ impl Register {
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::channel(&self.server.url)?);
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
         let mut token = String::new();
         loop {
             let page = puller.sources(&token).await?;
