@@ -6,5 +6,6 @@ pub mod gate;
 pub mod history;
 pub mod model;
 pub mod node;
+pub mod operator;
 pub mod process;
 pub mod source;
