@@ -161,12 +161,13 @@ fn check_message(place: usize, bytes: &[u8]) -> Result<(), EventError> {
     };
     let mut items = [0_u32; FIELDS_MAX];
     let mut oneof_set = false;
+    let mut last = 0;
     let mut rest = bytes;
     while let Some(found) = next_field(&mut rest)? {
-        let Ok(slot) = message.fields.binary_search_by_key(&found.number, |field| field.number)
-        else {
+        let Some(slot) = slot_of(message.fields, found.number, last) else {
             continue;
         };
+        last = slot;
         let (Some(field), Some(items)) = (message.fields.get(slot), items.get_mut(slot)) else {
             continue;
         };
@@ -184,6 +185,16 @@ fn check_message(place: usize, bytes: &[u8]) -> Result<(), EventError> {
         }
     }
     Ok(())
+}
+
+/// The place of the field of this number. Writers put fields in the order of their numbers, so the
+/// search starts where the last one, `last`, was found: cheaper than halving the table for each.
+fn slot_of(fields: &[Field], number: u32, last: usize) -> Option<usize> {
+    let is_before = fields.get(last).is_some_and(|field| number < field.number);
+    let start = if is_before { 0 } else { last };
+    let mut from_start = (start..).zip(fields.get(start..)?);
+    let (slot, field) = from_start.find(|(_, field)| field.number >= number)?;
+    (field.number == number).then_some(slot)
 }
 
 /// Checks one occurrence of a field; `items` counts what came before.
