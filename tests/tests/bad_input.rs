@@ -66,6 +66,7 @@ fn spoiled(source: &mut Source, spoil: impl FnOnce(&mut wire::Event)) -> anyhow:
     Ok(event.encode_to_vec().into())
 }
 
+#[expect(clippy::panic, reason = "all events of these tests are accesses")]
 fn access_of(event: &mut wire::Event) -> &mut wire::Access {
     match event.body.get_or_insert_with(|| Body::Access(wire::Access::default())) {
         Body::Access(access) => access,

@@ -109,6 +109,7 @@ async fn many_that_enrol_at_once_all_succeed() -> anyhow::Result<()> {
 async fn a_caller_that_leaves_while_it_enrols_harms_nobody() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let disk = GatedDisk::default();
+    let _opener = disk.opener();
     let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
     let node = setup.start().await?;
     let clients = node.clients();

@@ -2,18 +2,20 @@
 
 use std::{path::Path, sync::Arc};
 
+use access_ledger_proto::wire;
 use access_ledger_tests::{
-    gate::{GatedDisk, Mode},
+    gate::{GatedDisk, Mode, Opener},
     model::{Acknowledged, Audit},
     node::{Clients, Node, Setup},
     source::{Refused, Sealed, Source},
 };
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tonic::Code;
 
 /// A ledger on a gated disk, with one source and one acknowledged batch.
 struct Bench {
     disk: GatedDisk,
+    _opener: Opener,
     node: Node,
     clients: Clients,
     source: Source,
@@ -31,7 +33,8 @@ impl Bench {
         let mut acknowledged = Acknowledged::default();
         let sealed = source.record(3)?;
         acknowledged.note(&sealed, clients.record(&sealed).await?)?;
-        Ok(Self { disk, node, clients, source, acknowledged })
+        let _opener = disk.opener();
+        Ok(Self { disk, _opener, node, clients, source, acknowledged })
     }
 
     /// Sends a batch whose answer is awaited later.
@@ -51,9 +54,7 @@ impl Bench {
 }
 
 /// A call under way.
-struct Call(
-    tokio::task::JoinHandle<Result<access_ledger_proto::wire::AppendResponse, tonic::Status>>,
-);
+struct Call(tokio::task::JoinHandle<Result<wire::AppendResponse, tonic::Status>>);
 
 impl Call {
     async fn refused(self) -> anyhow::Result<Refused> {
@@ -72,9 +73,9 @@ async fn a_full_queue_says_when_to_come_back_and_the_batch_is_recorded_then() ->
     let batches: Vec<_> = (0..40).map(|_| bench.source.record(2)).collect::<Result<_, _>>()?;
     let first = bench.hold(&batches[0]).await?;
     let mut calls = tokio::task::JoinSet::new();
-    for sealed in batches[1..].iter().cloned() {
-        let clients = bench.clients.clone();
-        calls.spawn(async move { clients.append(&sealed).await });
+    for sealed in &batches[1..] {
+        let (mut recorder, request) = (bench.clients.recorder.clone(), sealed.request());
+        calls.spawn(async move { recorder.append(request).await });
     }
     // Whoever found room waits for the sync; only a refusal can come back before it.
     let full = calls.join_next().await.unwrap()?.unwrap_err();
@@ -117,7 +118,7 @@ async fn one_sync_makes_all_durable_that_waited_for_it() -> anyhow::Result<()> {
     for sealed in &batches {
         let mut marker = sealed.batch.clone();
         marker.signature = vec![0; 64].into();
-        let marker = access_ledger_proto::wire::AppendRequest { batch: Some(marker) };
+        let marker = wire::AppendRequest { batch: Some(marker) };
         let requests = tokio_stream::iter([sealed.request(), marker]);
         let answers = bench.clients.recorder.clone().append_stream(requests).await?;
         waiting.push((sealed, answers.into_inner()));
@@ -166,7 +167,7 @@ async fn fails_for_good(mode: Mode) -> anyhow::Result<()> {
     }
     let late = Source::new("late", 7, &bench.node.vkey)?;
     let enrolled = bench.clients.recorder.clone().enroll(late.enrolment()).await;
-    let refused = Refused::of(&enrolled.unwrap_err());
+    let refused = Refused::of(&enrolled.err().context("enrolled all the same")?);
     assert_eq!(refused.kind(), (Code::Unavailable, "STORAGE_FAILED"));
 
     // Reads go on, and show what was acknowledged and nothing else.
@@ -188,6 +189,35 @@ async fn fails_for_good(mode: Mode) -> anyhow::Result<()> {
     audit.pull(&clients).await?;
     bench.acknowledged.check(&audit)?;
     assert_eq!(audit.last_seq("payments"), 7);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_shown_when_its_registration_is_durable_and_not_before() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let bench = Bench::new(folder.path(), 64 << 20).await?;
+    bench.disk.set(Mode::HeldSyncs);
+    let late = Source::new("late", 7, &bench.node.vkey)?;
+    let call = tokio::spawn({
+        let (mut recorder, request) = (bench.clients.recorder.clone(), late.enrolment());
+        async move { recorder.enroll(request).await }
+    });
+    let disk = bench.disk.clone();
+    tokio::task::spawn_blocking(move || disk.wait_until_held()).await?;
+    let shown = async || {
+        let mut auditor = bench.clients.auditor.clone();
+        let listed = auditor.list_sources(wire::ListSourcesRequest::default()).await;
+        let listed = listed.unwrap().into_inner().sources;
+        let request = wire::GetSourceRequest { source: "late".to_owned() };
+        let is_found = auditor.get_source(request).await.is_ok();
+        assert_eq!(listed.iter().any(|source| source.name == "late"), is_found);
+        is_found
+    };
+    assert!(!shown().await);
+    bench.disk.set(Mode::FailedSyncs);
+    let refused = Refused::of(&call.await?.unwrap_err());
+    assert_eq!(refused.kind(), (Code::Unavailable, "STORAGE_FAILED"));
+    assert!(!shown().await, "an auditor is shown what the log does not hold");
     Ok(())
 }
 

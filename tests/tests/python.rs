@@ -12,6 +12,7 @@ use std::{
     sync::Mutex,
 };
 
+use access_ledger_tests::process::server_binary;
 use anyhow::{Context as _, ensure};
 
 #[test]
@@ -75,17 +76,6 @@ impl Drop for Server {
         drop(self.process.kill());
         drop(self.process.wait());
     }
-}
-
-/// Builds the server, so that no older binary is tested, in the profile of this test.
-fn server_binary() -> anyhow::Result<PathBuf> {
-    let (options, folder): (&[&str], _) =
-        if cfg!(debug_assertions) { (&[], "debug") } else { (&["--release"], "release") };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--package", "access-ledger-server"]);
-    run(cargo.args(options).current_dir(PACKAGE))?;
-    let target = Path::new(SCRATCH).parent().context("cargo's scratch folder has no parent")?;
-    Ok(target.join(folder).join("access-ledger-server"))
 }
 
 /// `client.py`, ready for its arguments.

@@ -89,6 +89,7 @@ async fn a_stopping_server_is_not_serving_and_still_answers_the_calls_under_way(
 -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let disk = GatedDisk::default();
+    let _opener = disk.opener();
     let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
     let node = setup.start().await?;
     let clients = node.clients();
