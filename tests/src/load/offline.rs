@@ -8,6 +8,12 @@ use std::{
     thread,
 };
 
+use access_ledger_client::{
+    audit::{AuditOptions, audit},
+    pull::Puller,
+    verify::Scope,
+    view::View,
+};
 use access_ledger_server::{
     folder::real_disk,
     os::Disk,
@@ -18,7 +24,7 @@ use tokio::time::Instant;
 
 use super::{
     args::Plan,
-    child::ORIGIN,
+    child::{Child, ORIGIN},
     fill::Filler,
     report::{Ratio, Row, Section, Wanted, median},
 };
@@ -31,12 +37,13 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let log = Log::of(folder.path())?;
     let entries = filler.size().0 as f64;
 
-    let (mut hashed, mut checked) = (Vec::new(), Vec::new());
+    let (mut hashed, mut checked, mut audited) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         hashed.push(log.hash()?);
         checked.push(check(folder.path())?);
+        audited.push(audit_all(plan, folder.path())?);
     }
-    let (hashed, checked) = (median(hashed), median(checked));
+    let (hashed, checked, audited) = (median(hashed), median(checked), median(audited));
     let row = |name: &str, seconds: f64| Row {
         name: name.to_owned(),
         values: vec![entries / seconds, log.bytes / seconds / 1e6],
@@ -47,12 +54,23 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
         id: "check",
         title: format!("(c) verifying {entries} entries, {:.0} MB of log", log.bytes / 1e6),
         columns: vec!["entries/s", "MB/s"],
-        rows: vec![row("openssl dgst -sha256, one thread", hashed), row("check", checked)],
-        ratios: vec![Ratio::new(
-            format!("check : {cores} x openssl"),
-            hash_all / checked,
-            Wanted::AtLeast(0.35),
-        )],
+        rows: vec![
+            row("openssl dgst -sha256, one thread", hashed),
+            row("check", checked),
+            row("verify --full, over the network", audited),
+        ],
+        ratios: vec![
+            Ratio::new(
+                format!("check : {cores} x openssl"),
+                hash_all / checked,
+                Wanted::AtLeast(0.35),
+            ),
+            Ratio::new(
+                format!("verify --full : {cores} x openssl"),
+                hash_all / audited,
+                Wanted::AtLeast(0.175),
+            ),
+        ],
     }])
 }
 
@@ -92,4 +110,18 @@ fn check(folder: &Path) -> anyhow::Result<f64> {
     let report = storage::check(&disk, &Options::new(folder, ORIGIN), None, &|_| {})?;
     ensure!(report.problem.is_none(), "{:?}", report.problem);
     Ok(begun.elapsed().as_secs_f64())
+}
+
+/// Seconds that an audit of everything takes, with a server of its own: what `verify --full` runs.
+fn audit_all(plan: &Plan, folder: &Path) -> anyhow::Result<f64> {
+    let (server, pinned) = (Child::ledger(plan, folder)?, tempfile::tempdir_in(&plan.dir)?);
+    let mut view = View::open(&pinned.path().join("view"), &server.vkey()?)?;
+    let options = AuditOptions { scope: Scope::Events, full: true, witnesses: Vec::new() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let puller = Puller::new(server.connect().await?);
+        let begun = Instant::now();
+        let _audited = audit(&puller, &mut view, &options, Arc::new(|_, _| {})).await?;
+        Ok(begun.elapsed().as_secs_f64())
+    })
 }
