@@ -135,8 +135,8 @@ fn a_bad_line_is_named_and_what_came_before_it_is_recorded_once() -> anyhow::Res
     for (line, problem) in [
         (r#"{"actor": {"id": "#, "EOF while parsing"),
         (r#"{"actor": {"nickname": "x"}}"#, "column 21: unrecognized field name 'nickname'"),
-        (r#"{"access": {"action": "READ"}}"#, "column 27: unrecognized enum value 'READ'"),
-        (r#"{"access": {"action": "ACTION_READ"}}"#, "access.outcome: missing"),
+        (r#"{"access": {"action": "READ"}}"#, "column 28: unrecognized enum value 'READ'"),
+        (r#"{"access": {"action": "ACTION_READ"}}"#, "access.data: missing"),
         (
             &READ.replace("{\"actor\"", r#"{"eventId": "AAEC", "actor""#),
             "event_id: 3 bytes, wanted are 16",
