@@ -116,7 +116,8 @@ fn write_message(
         rules.iter().rev().fold(0_u32, |mask, rule| (mask << 1) | u32::from(rule.required));
     writeln!(
         out,
-        "    Message {{ oneof: {oneof_name:?}, oneof_required: {oneof_required}, required: {required}, places: &{:?}, fields: &[",
+        "    Message {{ oneof: {oneof_name:?}, oneof_required: {oneof_required}, required: {required}, together: &{:?}, places: &{:?}, fields: &[",
+        together(&fields, &rules)?,
         places_by_number(&fields)?,
     )?;
     for (field, rule) in fields.iter().zip(&rules) {
@@ -133,6 +134,20 @@ fn write_message(
     }
     out.push_str("    ] },\n");
     Ok(())
+}
+
+/// Pairs of places in `fields`: the first field only together with the second.
+fn together(
+    fields: &[FieldDescriptor],
+    rules: &[Rule],
+) -> Result<Vec<(usize, usize)>, Box<dyn Error>> {
+    let bound = rules.iter().enumerate().filter(|(_, rule)| !rule.with.is_empty());
+    bound
+        .map(|(place, rule)| {
+            let with = fields.iter().position(|field| field.name() == rule.with);
+            Ok((place, with.ok_or_else(|| format!("no field `{}` beside it", rule.with))?))
+        })
+        .collect()
 }
 
 /// By field number: one more than the place in `fields`, 0 where there is none.
@@ -188,6 +203,7 @@ struct Rule {
     len_max: u32,
     items_max: u32,
     format: i32,
+    with: String,
 }
 
 impl Rule {
@@ -205,6 +221,7 @@ impl Rule {
             len_max: or(get(rule, "max_len")?.as_u32().unwrap_or_default(), LEN_MAX),
             items_max: or(get(rule, "max_items")?.as_u32().unwrap_or_default(), ITEMS_MAX),
             format: get(rule, "format")?.as_enum_number().unwrap_or_default(),
+            with: get(rule, "with")?.as_str().unwrap_or_default().to_owned(),
         })
     }
 }

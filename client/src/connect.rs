@@ -87,9 +87,7 @@ pub fn recorder_client(channel: Channel) -> RecorderServiceClient<Channel> {
 /// A client of `AuditService` with the message limits of the ledger.
 #[must_use]
 pub fn audit_client(channel: Channel) -> AuditServiceClient<Channel> {
-    AuditServiceClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    AuditServiceClient::new(channel).max_decoding_message_size(AUDIT_MESSAGE_BYTES_MAX)
 }
 
 /// A registration that the ledger has proven to hold.
@@ -243,6 +241,9 @@ async fn answer<T>(
 /// Twice the largest batch: events of 4 MiB, and what surrounds them.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
+/// Twice what `audit.proto` allows. Auditors hold some messages in memory, so this is their bound.
+pub(crate) const AUDIT_MESSAGE_BYTES_MAX: usize = 2 << 20;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Shorter than the idle timeouts of common load balancers and address translators.
@@ -250,4 +251,5 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A ledger that is silent for so long is taken for dead.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -48,21 +48,22 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
     check_message(EVENT, bytes, |field| {
         match (field.number, field.value) {
             (OCCURRED_AT, WireValue::Bytes(time)) => {
-                let time = instant(time).map_err(|fault| EventError::at("occurred_at", fault))?;
+                let time = instant(time).map_err(|fault| at("occurred_at", fault))?;
                 if time > now.saturating_add(AHEAD_NANOS_MAX) {
-                    return Err(EventError::at("occurred_at", EventFault::Future));
+                    return Err(at("occurred_at", EventFault::Future));
                 }
             }
             (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) => {
                 body = Some(Body { number: field.number, bytes });
             }
             (number @ BODY_FIRST..=BODY_NUMBER_MAX, _) => {
-                return Err(EventError::at("body", EventFault::UnknownBody { number }));
+                return Err(at("body", EventFault::UnknownBody { number }));
             }
             _ => {}
         }
         Ok(())
-    })?;
+    })
+    .map_err(|error| *error)?;
     body.ok_or_else(|| EventError::at("body", EventFault::Missing))
 }
 
@@ -72,7 +73,7 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
 ///
 /// As [`validate`], for the rules of `Genesis`.
 pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
-    check_message(GENESIS, bytes, |_| Ok(()))
+    check_message(GENESIS, bytes, |_| Ok(())).map_err(|error| *error)
 }
 
 /// Checks the message of a body on its own.
@@ -84,7 +85,7 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
 pub(crate) fn validate_body(body: Body<'_>) -> Result<(), EventError> {
     match MESSAGES.get(EVENT).and_then(|event| event.find(body.number)) {
         Some((_, &Field { kind: Kind::Message { place }, in_oneof: true, .. })) => {
-            check_message(place, body.bytes, |_| Ok(()))
+            check_message(place, body.bytes, |_| Ok(())).map_err(|error| *error)
         }
         _ => Err(EventFault::UnknownBody { number: body.number }.into()),
     }
@@ -121,12 +122,17 @@ const BODY_NUMBER_MAX: u32 = 63;
 /// Most fields of one message; `build.rs` refuses more.
 const FIELDS_MAX: usize = 32;
 
+/// What a check says. Boxed, so that the answer of nearly every check fits a register.
+type Checked = Result<(), Box<EventError>>;
+
 struct Message {
     /// Name of the message's oneof, if it has one.
     oneof: &'static str,
     oneof_required: bool,
     /// Bit n stands for `fields[n]`.
     required: u32,
+    /// Places in `fields`: the first field only together with the second.
+    together: &'static [(usize, usize)],
     /// By field number: one more than the place in `fields`; 0 for a number that is not known.
     places: &'static [u8],
     /// At most [`FIELDS_MAX`].
@@ -170,8 +176,8 @@ include!(concat!(env!("OUT_DIR"), "/schema.rs"));
 fn check_message<'a>(
     place: usize,
     bytes: &'a [u8],
-    mut each: impl FnMut(WireField<'a>) -> Result<(), EventError>,
-) -> Result<(), EventError> {
+    mut each: impl FnMut(WireField<'a>) -> Checked,
+) -> Checked {
     let Some(message) = MESSAGES.get(place) else {
         return Err(EventFault::Malformed.into());
     };
@@ -186,29 +192,33 @@ fn check_message<'a>(
             check_field(field, found.value, items)?;
             present |= u32::from(*items > 0) << place;
             if field.in_oneof && std::mem::replace(&mut oneof_set, true) {
-                return Err(EventError::at(message.oneof, EventFault::Twice));
+                return Err(at(message.oneof, EventFault::Twice));
             }
         }
         each(found)?;
     }
     if message.oneof_required && !oneof_set {
-        return Err(EventError::at(message.oneof, EventFault::Missing));
+        return Err(at(message.oneof, EventFault::Missing));
     }
-    let missing = (message.required & !present).trailing_zeros();
+    let together = message
+        .together
+        .iter()
+        .fold(0, |wanted, &(place, with)| wanted | (present >> place & 1) << with);
+    let missing = ((message.required | together) & !present).trailing_zeros();
     match usize::try_from(missing).ok().and_then(|place| message.fields.get(place)) {
-        Some(field) => Err(EventError::at(field.name, EventFault::Missing)),
+        Some(field) => Err(at(field.name, EventFault::Missing)),
         None => Ok(()),
     }
 }
 
 /// Checks one occurrence of a field; `items` counts what came before.
-fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Result<(), EventError> {
+fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Checked {
     if field.items_max == 0 {
         if *items > 0 {
-            return Err(EventError::at(field.name, EventFault::Twice));
+            return Err(at(field.name, EventFault::Twice));
         }
         *items = 1;
-        return check_value(field, value).map_err(|error| error.within(field.name));
+        return check_value(field, value).map_err(|error| Box::new(error.within(field.name)));
     }
     let (Kind::Enum { .. }, WireValue::Bytes(mut packed)) = (&field.kind, value) else {
         return check_item(field, Ok(value), items);
@@ -220,23 +230,23 @@ fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Result<(
     Ok(())
 }
 
-fn check_item(
-    field: &Field,
-    value: Result<WireValue<'_>, EventFault>,
-    items: &mut u32,
-) -> Result<(), EventError> {
+fn at(field: &str, fault: EventFault) -> Box<EventError> {
+    Box::new(EventError::at(field, fault))
+}
+
+fn check_item(field: &Field, value: Result<WireValue<'_>, Malformed>, items: &mut u32) -> Checked {
     value
-        .map_err(EventError::from)
+        .map_err(Box::from)
         .and_then(|value| check_value(field, value))
-        .map_err(|error| error.within_item(field.name, *items))?;
+        .map_err(|error| Box::new(error.within_item(field.name, *items)))?;
     *items += 1;
     if *items > field.items_max {
-        return Err(EventError::at(field.name, EventFault::Items { max: field.items_max }));
+        return Err(at(field.name, EventFault::Items { max: field.items_max }));
     }
     Ok(())
 }
 
-fn check_value(field: &Field, value: WireValue<'_>) -> Result<(), EventError> {
+fn check_value(field: &Field, value: WireValue<'_>) -> Checked {
     let fault = match (&field.kind, value) {
         (Kind::Enum { known }, WireValue::Varint(value)) => {
             return check_enum(value, known, field.required);
@@ -253,16 +263,16 @@ fn check_value(field: &Field, value: WireValue<'_>) -> Result<(), EventError> {
     Err(fault.into())
 }
 
-fn check_enum(value: u64, known: &[i32], required: bool) -> Result<(), EventError> {
+fn check_enum(value: u64, known: &[i32], required: bool) -> Checked {
     // What a 32-bit reader would truncate has two readings.
-    let value = i32::try_from(value.cast_signed()).map_err(|_| EventFault::Malformed)?;
+    let value = i32::try_from(value.cast_signed()).map_err(|_| Malformed)?;
     if required && (value == 0 || !known.contains(&value)) {
         return Err(EventFault::EnumValue { value }.into());
     }
     Ok(())
 }
 
-fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Result<(), EventError> {
+fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
     let repeated = field.items_max > 0;
     let fault = match *kind {
         // Of items, the fields say what is missing.
@@ -270,8 +280,8 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Result<(), EventErro
             EventFault::Missing
         }
         Kind::Message { place } => return check_message(place, bytes, |_| Ok(())),
-        Kind::Timestamp => return timestamp(bytes).map(drop).map_err(EventError::from),
-        Kind::Duration => return duration(bytes).map_err(EventError::from),
+        Kind::Timestamp => return timestamp(bytes).map(drop).map_err(Box::from),
+        Kind::Duration => return duration(bytes).map_err(Box::from),
         _ if bytes.is_empty() && (field.required || repeated) => EventFault::Missing,
         _ if bytes.is_empty() => return Ok(()),
         Kind::Text { len_max, .. } | Kind::Bytes { len_max } if bytes.len() > len_max => {
@@ -368,6 +378,27 @@ fn seconds_and_nanos(mut bytes: &[u8]) -> Result<(i64, i64), EventFault> {
     Ok((seconds.unwrap_or_default(), nanos.unwrap_or_default()))
 }
 
+/// The bytes are no protobuf message, or not one that all parsers read alike.
+struct Malformed;
+
+impl From<Malformed> for EventFault {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Malformed> for Box<EventError> {
+    fn from(_: Malformed) -> Self {
+        Self::from(EventFault::Malformed)
+    }
+}
+
+impl From<EventFault> for Box<EventError> {
+    fn from(fault: EventFault) -> Self {
+        Self::new(fault.into())
+    }
+}
+
 /// One field of the protobuf wire format.
 struct WireField<'a> {
     number: u32,
@@ -383,66 +414,66 @@ enum WireValue<'a> {
 
 /// Takes the next field from the front of `rest`; `None` at the end.
 #[inline]
-fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, EventFault> {
+fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, Malformed> {
     if rest.is_empty() {
         return Ok(None);
     }
     let key = varint_u32(rest)?;
     let number = key >> 3;
     if number == 0 {
-        return Err(EventFault::Malformed);
+        return Err(Malformed);
     }
     let value = match key & 7 {
         0 => WireValue::Varint(varint(rest)?),
         1 => take(rest, 8).map(|_| WireValue::Fixed)?,
         2 => {
-            let len = usize::try_from(varint_u32(rest)?).map_err(|_| EventFault::Malformed)?;
+            let len = usize::try_from(varint_u32(rest)?).map_err(|_| Malformed)?;
             WireValue::Bytes(take(rest, len)?)
         }
         5 => take(rest, 4).map(|_| WireValue::Fixed)?,
-        _ => return Err(EventFault::Malformed),
+        _ => return Err(Malformed),
     };
     Ok(Some(WireField { number, value }))
 }
 
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], EventFault> {
-    let (taken, after) = rest.split_at_checked(len).ok_or(EventFault::Malformed)?;
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
+    let (taken, after) = rest.split_at_checked(len).ok_or(Malformed)?;
     *rest = after;
     Ok(taken)
 }
 
 /// A tag or a length: a base-128 number of at most 32 bits in at most five bytes. Of longer ones some
 /// parsers drop the upper bits, others refuse the message.
-fn varint_u32(rest: &mut &[u8]) -> Result<u32, EventFault> {
+fn varint_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
     let before = rest.len();
     let value = varint(rest)?;
     match u32::try_from(value) {
         Ok(value) if before - rest.len() <= 5 => Ok(value),
-        _ => Err(EventFault::Malformed),
+        _ => Err(Malformed),
     }
 }
 
 /// A base-128 number of at most 64 bits.
 #[inline]
-fn varint(rest: &mut &[u8]) -> Result<u64, EventFault> {
+fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
     if let Some((&byte @ 0..=0x7f, after)) = rest.split_first() {
         *rest = after;
         return Ok(u64::from(byte));
     }
     let mut value = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {
-        let (&byte, after) = rest.split_first().ok_or(EventFault::Malformed)?;
+        let (&byte, after) = rest.split_first().ok_or(Malformed)?;
         *rest = after;
         let bits = u64::from(byte & 0x7f);
         if shift == 63 && bits > 1 {
-            return Err(EventFault::Malformed);
+            return Err(Malformed);
         }
         value |= bits << shift;
         if byte & 0x80 == 0 {
             return Ok(value);
         }
     }
-    Err(EventFault::Malformed)
+    Err(Malformed)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, mpsc},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     thread::{self, JoinHandle},
 };
 
@@ -44,7 +44,7 @@ use self::{
     enroll::OwnSource,
     publish::{CheckpointFile, Publisher},
     queue::Queue,
-    repeat::{REPEATS_MAX, Repeats},
+    repeat::{REPEAT_BYTES_MAX, Repeats},
     writer::Writer,
 };
 pub(crate) use self::{
@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     /// Where each source stands in what is durable.
     durable: RwLock<Sequences>,
     pub(crate) queue: Queue,
+    /// Batches whose numbers were used before.
+    repeats: Queue,
     published: watch::Sender<Arc<Published>>,
     failed: watch::Sender<bool>,
     checkpoint_file: CheckpointFile,
@@ -244,7 +246,8 @@ impl Start<'_> {
             vkey,
             sources: RwLock::new(sources),
             durable: RwLock::new(sequences.clone()),
-            queue: Queue::new(self.queue_bytes_max),
+            queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
+            repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
             published: watch::Sender::new(published),
             failed: watch::Sender::new(false),
             checkpoint_file: CheckpointFile::start(disk.clone(), self.folder.checkpoint())?,
@@ -256,23 +259,12 @@ impl Start<'_> {
             _lock: self.lock,
         });
         shared.publish(shared.published());
-        let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
-        let writer = Writer {
-            shared: shared.clone(),
-            log,
-            tree,
-            frontier,
-            link,
-            sequences,
-            publisher,
-            repeats,
-        };
+        let writer =
+            Writer { shared: shared.clone(), log, tree, frontier, link, sequences, publisher };
         let evidence = self.folder.evidence();
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
-        let threads = vec![
-            spawn("writer", move || writer.run())?,
-            spawn("repeat", move || repeats.run(&repeated))?,
-        ];
+        let threads =
+            vec![spawn("writer", move || writer.run())?, spawn("repeat", move || repeats.run())?];
         Ok(Ledger { shared, threads, _follower: follower })
     }
 }
@@ -326,6 +318,8 @@ impl Shared {
     fn fail(&self) {
         metrics::gauge!("access_ledger_writer_poisoned").set(1.0);
         self.queue.fail();
+        // What was recorded before still gets its place.
+        self.repeats.close(Refusal::StorageFailed);
         self.failed.send_replace(true);
     }
 

@@ -118,10 +118,11 @@ pub enum Refusal {
 impl Refusal {
     /// `ErrorInfo.reason`, also the label of the metric.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::Event { .. } => "EVENT_INVALID",
-            Self::Request { .. } => "BATCH_INVALID",
+            Self::Request { field, .. } if field.starts_with("batch") => "BATCH_INVALID",
+            Self::Request { .. } => "REQUEST_INVALID",
             Self::Source(error) => source_reason(error).1,
             Self::Seal(SealError::Count { .. } | SealError::Sequence { .. }) => "BATCH_INVALID",
             Self::Seal(_) => "SEAL_INVALID",

@@ -7,5 +7,6 @@ pub mod history;
 pub mod load;
 pub mod model;
 pub mod node;
+pub mod operator;
 pub mod process;
 pub mod source;

@@ -63,8 +63,6 @@ pub(super) enum Role {
     Enrol,
     /// Answer access requests
     Approve,
-    /// Register sources and change rules
-    Govern,
 }
 
 impl Role {
@@ -73,7 +71,6 @@ impl Role {
             Self::Record => SourceRole::Record,
             Self::Enrol => SourceRole::Enrol,
             Self::Approve => SourceRole::Approve,
-            Self::Govern => SourceRole::Govern,
         }
     }
 }

@@ -21,6 +21,7 @@ fn event() -> wire::Event {
     wire::Event {
         event_id: vec![7; 16].into(),
         occurred_at: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
+        actor: Some(wire::Principal { id: "p".into(), ..Default::default() }),
         body: Some(wire::event::Body::Access(access())),
         ..Default::default()
     }
@@ -80,6 +81,7 @@ fn missing_and_misshapen_fields_are_named() {
             EventFault::Missing,
         ),
         (wire::Event { body: None, ..event() }.encode_to_vec(), "body", EventFault::Missing),
+        (wire::Event { actor: None, ..event() }.encode_to_vec(), "actor", EventFault::Missing),
         (with_access(|access| access.action = 0), "access.action", EventFault::Missing),
         (
             with_access(|access| access.action = 999),
@@ -225,7 +227,8 @@ fn booleans_are_0_or_1() {
     let actor = |privileged: &[u8]| {
         let principal = [&[0x0a, 1, b'x', 0x48][..], privileged].concat();
         let len = u8::try_from(principal.len()).unwrap();
-        [event().encode_to_vec(), vec![0x3a, len], principal].concat()
+        let nobody = wire::Event { actor: None, ..event() }.encode_to_vec();
+        [nobody, vec![0x3a, len], principal].concat()
     };
     assert!(validate(&actor(&[0]), NOW).is_ok());
     assert!(validate(&actor(&[1]), NOW).is_ok());
@@ -264,8 +267,8 @@ fn other_wire_types_and_repeated_messages_are_refused_by_name() {
         (&[0x1d, 0, 0, 0, 0], "correlation_id", EventFault::WireType),
         (&[0x80, 0x01, 1], "access", EventFault::Twice),
         (&[0x12, 2, 0x08, 5], "occurred_at", EventFault::Twice),
-        (&[0x3a, 5, 0x0a, 1, b'x', 0x4a, 0], "actor.privileged", EventFault::WireType),
-        (&[0x3a, 6, 0x0a, 1, b'x', 0x0a, 1, b'x'], "actor.id", EventFault::Twice),
+        (&[0x42, 5, 0x0a, 1, b'x', 0x4a, 0], "on_behalf_of.privileged", EventFault::WireType),
+        (&[0x42, 6, 0x0a, 1, b'x', 0x0a, 1, b'x'], "on_behalf_of.id", EventFault::Twice),
     ];
     for (more, path, fault) in cases {
         assert_eq!(refused(&[&good, more].concat()), (path.to_owned(), fault));
@@ -315,6 +318,13 @@ fn what_is_required_is_not_empty() {
     assert_eq!(refused(&nameless), missing("access.intent.event_id"));
     let blank = with_access(|access| access.data[0].fields = vec!["a".into(), String::new()]);
     assert_eq!(refused(&blank), missing("access.data[0].fields[1]"));
+}
+
+#[test]
+fn only_who_touches_data_must_be_named() {
+    let finding = wire::Finding { finding_id: "F-1".into(), state: 1, ..Default::default() };
+    let body = Some(wire::event::Body::Finding(finding));
+    assert!(validate(&wire::Event { actor: None, body, ..event() }.encode_to_vec(), NOW).is_ok());
 }
 
 #[test]

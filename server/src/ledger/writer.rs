@@ -8,11 +8,7 @@
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.
 
-use std::{
-    ops::Range,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{ops::Range, sync::Arc, thread};
 
 use access_ledger_proto::{
     chain::Link,
@@ -33,7 +29,6 @@ use super::{
     publish::{Published, Publisher},
     queue::{Answer, Waiting},
     receipt,
-    repeat::Repeated,
 };
 use crate::{
     error::LedgerError,
@@ -53,8 +48,6 @@ pub(crate) struct Writer {
     pub(crate) link: Link,
     pub(crate) sequences: Sequences,
     pub(crate) publisher: Publisher,
-    /// Batches that were recorded before go here.
-    pub(crate) repeats: mpsc::SyncSender<Repeated>,
 }
 
 /// The group that is being made.
@@ -62,7 +55,7 @@ struct Group {
     frames: GroupFrames,
     leaves: Vec<Digest>,
     placed: Vec<(Placed, Answer)>,
-    repeated: Vec<Repeated>,
+    repeated: Vec<Waiting>,
 }
 
 /// Where a batch stands in the log.
@@ -94,6 +87,7 @@ impl Writer {
                 return self.fail(&failure);
             }
             let Some(waiting) = self.shared.queue.take(GROUP_BYTES_MAX) else {
+                self.shared.repeats.close(Refusal::Stopping);
                 return info!(size = self.link.size.0, "stopped writing");
             };
             if let Err(failure) = self.commit(waiting) {
@@ -113,7 +107,7 @@ impl Writer {
         for Waiting { batch, answer } in waiting {
             match self.place(&batch, &mut group) {
                 Decision::Placed(placed) => group.placed.push((placed, answer)),
-                Decision::Repeated => group.repeated.push(Repeated { batch, answer }),
+                Decision::Repeated => group.repeated.push(Waiting { batch, answer }),
                 Decision::Refused(refusal) => answer.send(Err(refusal)),
             }
         }
@@ -175,9 +169,7 @@ impl Writer {
             debug!(entries = leaves.len(), batches = placed.len(), bytes, "committed group");
             self.publish(&durable, leaves, placed)?;
         }
-        for repeated in repeated {
-            self.hand_over(repeated);
-        }
+        repeated.into_iter().for_each(|waiting| self.shared.repeats.hand_over(waiting));
         Ok(())
     }
 
@@ -205,14 +197,6 @@ impl Writer {
         }
         self.frontier.forget();
         Ok(())
-    }
-
-    fn hand_over(&self, repeated: Repeated) {
-        // A disconnected channel drops the answer, which tells the caller that the ledger failed.
-        if let Err(mpsc::TrySendError::Full(refused)) = self.repeats.try_send(repeated) {
-            let waiting_bytes = refused.batch.bytes();
-            refused.answer.send(Err(Refusal::QueueFull { waiting_bytes }));
-        }
     }
 
     /// Ends all appending; whoever waits is told.

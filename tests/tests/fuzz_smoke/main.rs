@@ -4,270 +4,38 @@
 //! `FUZZ_SEED=<number>` replays a run; a failure prints the seed and the input. The bodies are ordinary
 //! functions over bytes, so that a fuzzer can run them for longer.
 
-use std::{
-    fmt::Write as _,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::LazyLock,
-};
+// Marked, so that the lints take their panics as a test's.
+#[cfg(test)]
+mod mutate;
+#[cfg(test)]
+mod samples;
 
 use access_ledger_proto::{
     chain::Link,
     checkpoint::{Checkpoint, VerifiedCheckpoint},
-    enrolment::EnrolmentClaim,
     entry::{Entry, Seal},
     event::{self, Body},
-    facts::sources::{Roles, Sources},
-    hash::{Digest, leaf_hash, sha256},
-    note::{KeyId, KeyType, Note, Signer, VerifierKey, parse_public_key},
+    facts::sources::Sources,
+    hash::{Digest, leaf_hash},
+    note::{KeyId, Note, Signer, VerifierKey, parse_public_key},
     position::{Index, Size},
     proof::{NodeSource, consistency_path, inclusion_path, verify_consistency, verify_inclusion},
     receipt::{TlogProof, verify_receipt},
-    seal::Batch,
     source::Name,
-    tree::{Frontier, Node, root_of},
-    wire::{self, SourceRole, event::Body as EventBody},
+    tree::{Node, root_of},
+    wire::{self, event::Body as EventBody},
 };
 use prost::Message as _;
-use rand::{Rng, RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 
-const INPUTS: usize = 10_000;
+use self::{
+    mutate::fuzz,
+    samples::{SAMPLE, batch, event_of, events, genesis, registration, signer, sources, witness},
+};
 
 /// Nanoseconds since the Unix epoch.
 const NOW: u64 = 1_790_000_000_000_000_000;
 
 const ORIGIN: &str = "ledger.example/fuzz";
-
-/// Runs `target` over mutations of its samples. It tells whether it took an input, and takes every
-/// sample as it is.
-fn fuzz(name: &str, samples: &[Vec<u8>], target: impl Fn(&[u8]) -> bool) {
-    let seed = std::env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    for round in 0..INPUTS {
-        let mut input = samples[round % samples.len()].clone();
-        // The samples themselves come first.
-        for _ in 0..(round / samples.len()).min(1) * rng.random_range(1..5) {
-            mutate(&mut input, samples, &mut rng);
-        }
-        let taken = catch_unwind(AssertUnwindSafe(|| target(&input)));
-        if taken.map_or(true, |taken| !taken && round < samples.len()) {
-            let hex = input.iter().fold(String::new(), |mut hex, byte| {
-                let _infallible = write!(hex, "{byte:02x}");
-                hex
-            });
-            panic!("{name}: FUZZ_SEED={seed}, round {round}, input {hex}");
-        }
-    }
-}
-
-/// One step away from valid bytes: a bit, a byte, a piece cut out, doubled, moved in from elsewhere.
-fn mutate(input: &mut Vec<u8>, samples: &[Vec<u8>], rng: &mut impl Rng) {
-    let at = rng.random_range(0..=input.len());
-    let end = (at + rng.random_range(0..40)).min(input.len());
-    match rng.random_range(0..8) {
-        0 | 1 if at < input.len() => input[at] ^= 1 << rng.random_range(0..8),
-        2 if at < input.len() => input[at] = EDGES[rng.random_range(0..EDGES.len())],
-        3 => drop(input.drain(at..end)),
-        4 => input.truncate(at),
-        5 => {
-            let piece = input[at..end].to_vec();
-            let to = rng.random_range(0..=input.len());
-            drop(input.splice(to..to, piece));
-        }
-        6 => {
-            let other = &samples[rng.random_range(0..samples.len())];
-            let from = rng.random_range(0..=other.len());
-            let to = (from + rng.random_range(0..80)).min(other.len());
-            drop(input.splice(at..end, other[from..to].iter().copied()));
-        }
-        _ => {
-            let bytes: Vec<u8> = (0..rng.random_range(1..12)).map(|_| rng.random()).collect();
-            drop(input.splice(at..at, bytes));
-        }
-    }
-}
-
-/// Bytes at which decoders decide.
-const EDGES: [u8; 14] = *b"\x00\x01\x7f\x80\xff\n +=A0x\x0a\xe2";
-
-// ---- samples ----
-
-fn signer(name: &str, seed: u8) -> Signer {
-    Signer::new(name, KeyType::Ed25519, [seed; 32]).unwrap()
-}
-
-fn witness() -> Signer {
-    Signer::new("witness.example", KeyType::CosignatureV1, [8; 32]).unwrap()
-}
-
-/// A ledger of eleven entries: a batch of `service` behind eight others.
-struct Sample {
-    ledger: Signer,
-    digests: Vec<Digest>,
-    seal: Seal,
-    entries: Vec<Vec<u8>>,
-    leaves: Vec<Digest>,
-    receipt: wire::Receipt,
-    proof: TlogProof,
-}
-
-static SAMPLE: LazyLock<Sample> = LazyLock::new(sample);
-
-fn sample() -> Sample {
-    let (ledger, service) = (signer(ORIGIN, 1), signer("service", 2));
-    let digests: Vec<Digest> = (0..3_u8).map(|number| sha256(&[number])).collect();
-    let (mut link, mut entries, mut leaves) = (Link::GENESIS, Vec::new(), Vec::new());
-    let mut before = link;
-    let mut seal = Seal { count: 0, key_id: KeyId([0; 4]), signature: [0; 64] };
-    for first_seq in [1, 4, 7, 10] {
-        let batch = batch(first_seq, &digests);
-        seal = batch.seal(ORIGIN, &service).unwrap();
-        before = link;
-        link.extend(&batch, NOW + first_seq, seal, |entry, leaf| {
-            entries.push(entry.to_vec());
-            leaves.push(leaf);
-        })
-        .unwrap();
-    }
-    let mut frontier = Frontier::new();
-    leaves.iter().for_each(|leaf| frontier.append(*leaf));
-    let (paths, index) = (frontier.paths(), Index(11));
-    let path = paths.path(index).unwrap();
-    let checkpoint = Checkpoint::new(ORIGIN, frontier.size(), paths.root()).unwrap();
-    let mut note = checkpoint.sign(&ledger).unwrap();
-    let opened = VerifiedCheckpoint::open(note.as_bytes(), ledger.verifier(), &[]).unwrap();
-    note.push_str(&opened.cosign(&witness(), 1_790_000_000).unwrap());
-    let receipt = wire::Receipt {
-        first_index: 9,
-        recorded_at: NOW + 10,
-        prev: before.last_leaf.as_bytes().to_vec().into(),
-        inclusion_path: path.iter().map(|hash| hash.as_bytes().to_vec().into()).collect(),
-        checkpoint: note.clone().into_bytes().into(),
-    };
-    let proof = TlogProof { entry: entries[11].clone(), index, path, checkpoint: note };
-    Sample { ledger, digests, seal, entries, leaves, receipt, proof }
-}
-
-fn batch(first_seq: u64, digests: &[Digest]) -> Batch<'_> {
-    Batch { source: Name::parse(b"service").unwrap(), first_seq, digests }
-}
-
-fn event_of(body: EventBody) -> wire::Event {
-    wire::Event {
-        event_id: vec![7; 16].into(),
-        occurred_at: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 5 }),
-        correlation_id: "CASE-1".into(),
-        actor: Some(wire::Principal {
-            id: "p-1".into(),
-            office_country: "IE".into(),
-            privileged: true,
-            roles: vec!["support".into()],
-            ..Default::default()
-        }),
-        body: Some(body),
-        ..Default::default()
-    }
-}
-
-fn events() -> Vec<Vec<u8>> {
-    let data = wire::Data {
-        dataset: "accounts".into(),
-        categories: vec![1, 2, 3],
-        subject_tokens: vec![vec![1; 16].into()],
-        records: 300,
-        ..Default::default()
-    };
-    let access = wire::Access {
-        action: wire::Action::Read.into(),
-        data: vec![data.clone(), data],
-        justification: "two\nlines, \u{e9}".into(),
-        outcome: wire::Outcome::Allowed.into(),
-        intent: Some(wire::EventReference { event_id: vec![3; 16].into(), index: Some(0) }),
-        ..Default::default()
-    };
-    let request = wire::AccessRequest {
-        request_id: "R-1".into(),
-        scope: Some(wire::Scope {
-            datasets: vec!["accounts".into()],
-            countries: vec!["IE".into(), "ZZ".into()],
-            ..Default::default()
-        }),
-        requested_duration: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
-        ..Default::default()
-    };
-    let bodies = [
-        EventBody::Access(access),
-        EventBody::AccessRequest(request),
-        EventBody::SourceStatus(registration()),
-        genesis(),
-    ];
-    bodies.map(|body| event_of(body).encode_to_vec()).into()
-}
-
-/// A child of `parent`, enrolled by the ledger upon both signatures.
-fn registration() -> wire::SourceStatus {
-    let (child, parent) = (signer("parent/child", 5), signer("parent", 4));
-    let public_key = child.verifier().public_key();
-    let claim = EnrolmentClaim {
-        source: Name::parse(b"parent/child").unwrap(),
-        public_key,
-        roles: Roles::from_iter([SourceRole::Record]),
-        heartbeat_nanos: 60_000_000_000,
-    };
-    let sign = |key: &Signer| key.sign(claim.message(ORIGIN).as_bytes()).to_vec().into();
-    wire::SourceStatus {
-        phase: wire::SourcePhase::Registered.into(),
-        source: "parent/child".into(),
-        public_key: public_key.as_bytes().to_vec().into(),
-        roles: claim.roles.values(),
-        heartbeat_interval: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-        enrolment: Some(wire::Enrolment {
-            possession: sign(&child),
-            parent: "parent".into(),
-            parent_signature: sign(&parent),
-        }),
-        ..Default::default()
-    }
-}
-
-fn genesis() -> EventBody {
-    let initial = |name: &str, seed| wire::InitialSource {
-        name: name.into(),
-        public_key: signer(name, seed).verifier().public_key().as_bytes().to_vec().into(),
-    };
-    let genesis = wire::Genesis {
-        origin: ORIGIN.into(),
-        ledger_vkey: signer(ORIGIN, 1).verifier().to_string(),
-        ledger_source: Some(initial("ledger", 3)),
-        governance: vec![initial("company", 6), initial("custodian", 7)],
-        self_enrolment: true,
-    };
-    EventBody::ControlChange(wire::ControlChange {
-        kind: wire::ControlKind::Genesis.into(),
-        content: genesis.encode_to_vec().into(),
-        ..Default::default()
-    })
-}
-
-/// The genesis above, and `parent`, which may enrol.
-fn sources() -> Sources {
-    let mut sources = Sources::from_genesis(&event_of(genesis()).encode_to_vec()).unwrap();
-    let status = wire::SourceStatus {
-        phase: wire::SourcePhase::Registered.into(),
-        source: "parent".into(),
-        public_key: signer("parent", 4).verifier().public_key().as_bytes().to_vec().into(),
-        roles: vec![SourceRole::Record.into(), SourceRole::Enrol.into()],
-        ..Default::default()
-    };
-    let event = event_of(EventBody::SourceStatus(status)).encode_to_vec();
-    let company = sources.get(Name::parse(b"company").unwrap()).unwrap();
-    let body = event::body(&event).unwrap();
-    let change = sources.judge(company, Index(1), body, true).unwrap();
-    sources.apply(change);
-    sources
-}
-
-// ---- targets ----
 
 #[test]
 fn entries_come_back_or_are_refused() {
@@ -333,7 +101,7 @@ fn only_what_was_signed_registers_a_source() {
         })
         .unwrap();
     let before = sources.clone();
-    sources.restore([wanted.clone()]);
+    sources.restore([wanted]);
     fuzz("registration", &[asked.encode_to_vec()], |bytes| {
         let judge = || before.judge(&ledger, Index(2), status_body(bytes), true);
         let Ok(change) = judge() else {
