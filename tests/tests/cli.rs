@@ -243,7 +243,7 @@ fn a_wrong_key_is_refused_before_anything_is_recorded() -> anyhow::Result<()> {
     desk.run("enroll --key thief.key --ledger VKEY")?
         .complains(2, "source shop is registered already");
     // An honest ledger is not accused because somebody asks for more than before.
-    desk.run("enroll --key shop.key --role govern")?
+    desk.run("enroll --key shop.key --role enrol")?
         .complains(2, "source shop is registered already");
 
     // The key of another ledger of the same name: a source has pinned the right one, an auditor
