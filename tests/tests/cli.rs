@@ -135,8 +135,8 @@ fn a_bad_line_is_named_and_what_came_before_it_is_recorded_once() -> anyhow::Res
     for (line, problem) in [
         (r#"{"actor": {"id": "#, "EOF while parsing"),
         (r#"{"actor": {"nickname": "x"}}"#, "column 21: unrecognized field name 'nickname'"),
-        (r#"{"access": {"action": "READ"}}"#, "column 27: unrecognized enum value 'READ'"),
-        (r#"{"access": {"action": "ACTION_READ"}}"#, "access.outcome: missing"),
+        (r#"{"access": {"action": "READ"}}"#, "column 28: unrecognized enum value 'READ'"),
+        (r#"{"access": {"action": "ACTION_READ"}}"#, "access.data: missing"),
         (
             &READ.replace("{\"actor\"", r#"{"eventId": "AAEC", "actor""#),
             "event_id: 3 bytes, wanted are 16",
@@ -243,7 +243,7 @@ fn a_wrong_key_is_refused_before_anything_is_recorded() -> anyhow::Result<()> {
     desk.run("enroll --key thief.key --ledger VKEY")?
         .complains(2, "source shop is registered already");
     // An honest ledger is not accused because somebody asks for more than before.
-    desk.run("enroll --key shop.key --role govern")?
+    desk.run("enroll --key shop.key --role enrol")?
         .complains(2, "source shop is registered already");
 
     // The key of another ledger of the same name: a source has pinned the right one, an auditor

@@ -75,7 +75,8 @@ impl Setting {
                 let entry = Entry::parse(&record.entry)?;
                 if entry.source.as_str() == self.key.name() {
                     numbers.push(number(&record.event.unwrap_or_default())?);
-                    assert_eq!(entry.source_seq, u64::try_from(numbers.len())?);
+                    let seq = entry.source_seq;
+                    ensure!(seq == u64::try_from(numbers.len())?, "the log has number {seq} there");
                 }
             }
         }
@@ -110,7 +111,7 @@ impl Service {
     fn next(&mut self) -> anyhow::Result<bool> {
         let Some(line) = self.accepted.next() else { return Ok(false) };
         let number = line?.parse()?;
-        assert_eq!(number, self.last + 1);
+        ensure!(number == self.last + 1, "{number} was accepted behind {}", self.last);
         self.last = number;
         Ok(true)
     }
@@ -162,7 +163,10 @@ fn verify(ledger: &Process, folder: &Path) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_kills_of_a_service_lose_and_double_nothing() -> anyhow::Result<()> {
-    println!("seed {SEED}");
+    trial().await.with_context(|| format!("seed {SEED}"))
+}
+
+async fn trial() -> anyhow::Result<()> {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let folder = tempfile::tempdir()?;
     let key = Signer::new("payments", KeyType::Ed25519, [7; 32])?;
@@ -210,9 +214,7 @@ async fn sixty_kills_of_a_service_lose_and_double_nothing() -> anyhow::Result<()
 
     let recorded = setting.recorded(&ledger).await?;
     expect_recorded(&recorded, &accepted)?;
-    verify(&ledger, folder.path())?;
-    println!("{} events in {} lives", recorded.len(), accepted.len());
-    Ok(())
+    verify(&ledger, folder.path())
 }
 
 #[test]

@@ -16,8 +16,8 @@ static EVENT: LazyLock<Result<MessageDescriptor, String>> = LazyLock::new(|| {
     pool.get_message_by_name("access_ledger.v1.Event").ok_or_else(|| "no Event".to_owned())
 });
 
-/// Reads an event from one line of JSON. A field that the schema does not know is an error that names
-/// it.
+/// Reads an event from one line of JSON. A field that the schema does not know is an error that
+/// names it.
 pub(super) fn parse_event(json: &str) -> anyhow::Result<wire::Event> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
@@ -87,7 +87,7 @@ mod tests {
         let error =
             parse_event(r#"{"access": {"action": "ACTION_PEEK"}}"#).unwrap_err().to_string();
         assert!(error.contains("ACTION_PEEK"), "{error}");
-        assert_eq!(error, "column 33: unrecognized enum value 'ACTION_PEEK'");
+        assert_eq!(error, "column 35: unrecognized enum value 'ACTION_PEEK'");
         assert!(parse_event("{} {}").is_err());
         assert!(parse_event("[]").is_err());
     }

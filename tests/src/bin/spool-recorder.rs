@@ -73,6 +73,6 @@ fn event(number: u64) -> Event {
         outcome: Outcome::Allowed.into(),
         ..Access::default()
     };
-    let actor = Some(Principal { id: "p-1".to_owned(), ..Principal::default() });
+    let actor = Some(Principal { id: "u-1".to_owned(), ..Principal::default() });
     Event { actor, body: Some(Body::Access(access)), ..Event::default() }
 }
