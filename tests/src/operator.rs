@@ -420,6 +420,10 @@ async fn relay(mut near: TcpStream, behind: SocketAddr, bytes: u64) {
         () = answers => {}
         _ = questions => {}
     }
+    // What was sent arrives; a reset would take it back.
+    if to_near.shutdown().await.is_ok() {
+        drop(tokio::io::copy(&mut from_near, &mut tokio::io::sink()).await);
+    }
 }
 
 #[tonic::async_trait]
@@ -508,4 +512,4 @@ impl AuditService for Hostile {
 
 /// Tests wait for no restart.
 pub const PATIENCE: Patience =
-    Patience { answer: Duration::from_millis(400), repeat: Duration::from_millis(600) };
+    Patience { answer: Duration::from_millis(1_500), repeat: Duration::from_millis(600) };

@@ -86,7 +86,12 @@ async fn a_connection_that_breaks_after_any_number_of_bytes_loses_and_doubles_no
     for bytes in (4_000..16_000).step_by(997) {
         let relay = server.behind_cuts(bytes).await?;
         let (pulled, error) = pull(&relay.puller()?, 0, Scope::Events).await;
-        ensure!(error.is_none() && pulled == honest, "cut after {bytes} bytes: {error:?}");
+        ensure!(
+            error.is_none() && pulled == honest,
+            "cut after {bytes} bytes, {} pulled, asked {:?}: {error:?}",
+            pulled.len(),
+            server.asked.reads()
+        );
     }
     let relay = server.behind_cuts(100).await?;
     let (pulled, error) = pull(&relay.puller()?, 0, Scope::Events).await;
@@ -137,10 +142,10 @@ fn misfits() -> Vec<(&'static str, fn(&mut Vec<EntryRun>))> {
         ("an event too many", |runs| runs[1].events.push(Bytes::from_static(b"x"))),
         ("from another index", |runs| runs[1].first_index += 1),
         ("from the end of all indexes", |runs| runs[1].first_index = u64::MAX),
-        ("a million empty entries", |runs| {
-            // Well below the limit in bytes, but not in memory.
-            runs[0].entries = vec![Bytes::new(); 500_000];
-            runs[0].events = vec![Bytes::new(); 500_000];
+        ("more empty entries than a message holds", |runs| {
+            // Below the limit in bytes, but not in memory.
+            runs[0].entries = vec![Bytes::new(); 100_000];
+            runs[0].events = vec![Bytes::new(); 100_000];
         }),
     ]
 }
@@ -184,7 +189,7 @@ async fn events_that_were_not_asked_for_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn empty_runs_without_end_do_not_keep_an_auditor_busy() -> anyhow::Result<()> {
     let (crime, _) = scene().await?;
     let hostile = hostile(&crime)?

@@ -126,17 +126,17 @@ fn entry<T>(record: &Record, read: impl FnOnce(&Entry<'_>) -> T) -> anyhow::Resu
 fn replace_event(copy: &mut Seized, index: u64, event: Bytes) -> anyhow::Result<()> {
     let digest = sha256(&event);
     copy.alter(index, |entry| entry.event_digest = digest)?;
-    copy.records[at(index)].event = Some(event);
+    copy.record(index)?.event = Some(event);
     Ok(())
 }
 
 /// Seals a batch of one with a key that the operator has.
 fn reseal(copy: &mut Seized, index: u64, key: &Signer) -> anyhow::Result<()> {
-    let old = copy.records[at(index)].clone();
+    let old = copy.record(index)?.clone();
     let (seq, time) = entry(&old, |entry| (entry.source_seq, entry.recorded_at))?;
     let event = old.event.context("an event")?;
     let records = sealed_records(ORIGIN, key, seq, time, vec![event])?;
-    copy.records[at(index)] = records.into_iter().next().context("one record")?;
+    *copy.record(index)? = records.into_iter().next().context("one record")?;
     Ok(())
 }
 
@@ -374,14 +374,14 @@ async fn forge_a_source() -> anyhow::Result<()> {
     // Nobody signed for it, or somebody signed something else.
     let role = |fault: &Fault| matches!(fault, Fault::Source(SourceError::Role { .. }));
     let enrolment = |fault: &Fault| matches!(fault, Fault::Source(SourceError::Enrolment));
-    let faults: [(_, fn(&Fault) -> bool); 2] =
-        [(None, role), (Some(crime.sources[0].enrolment().enrolment), enrolment)];
-    for (signatures, fault) in faults {
-        let says = || Says::Log(SIZE, fault);
-        act(&mut crime, [says(), says()], |copy, crime| {
+    let signed = crime.sources[0].enrolment().enrolment;
+    for signatures in [None, signed] {
+        let says = || Says::Log(SIZE, if signatures.is_none() { role } else { enrolment });
+        let [first_time, pinned] = [says(), says()];
+        act(&mut crime, [first_time, pinned], |copy, crime| {
             let ghost = own_key("ghost")?;
             let mut status = forged_registration("ghost", &ghost);
-            status.enrolment = signatures.flatten();
+            status.enrolment = signatures;
             let event = crime.sources[0].status(status);
             let (time, own) = (newest_time(copy)?, copy.own.clone());
             copy.records.extend(sealed_records(ORIGIN, &own, 4, time, vec![event])?);
@@ -454,7 +454,7 @@ async fn restore_an_old_backup_and_record_on() -> anyhow::Result<()> {
 
 /// The genesis with other content, sealed by the ledger's own source.
 fn change_genesis(copy: &mut Seized, change: fn(&mut wire::Genesis)) -> anyhow::Result<()> {
-    let old = copy.records[0].event.clone().context("the genesis")?;
+    let old = copy.record(0)?.event.clone().context("the genesis")?;
     let mut event = wire::Event::decode(old)?;
     let Some(wire::event::Body::ControlChange(control)) = &mut event.body else {
         anyhow::bail!("no genesis");
