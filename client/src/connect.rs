@@ -31,14 +31,17 @@ use crate::error::{ConnectError, EvidenceFault};
 
 /// An address with the options that the ledger's services need; nothing is connected yet.
 ///
-/// `uri` as in `http://127.0.0.1:4420`.
+/// `uri` as in `http://127.0.0.1:7070`.
 ///
 /// # Errors
 ///
 /// [`ConnectError::Address`] for anything that is no such address.
 pub fn endpoint(uri: &str) -> Result<Endpoint, ConnectError> {
-    let endpoint = Endpoint::from_shared(uri.to_owned())
-        .map_err(|_| ConnectError::Address { uri: uri.to_owned() })?;
+    let unusable = || ConnectError::Address { uri: uri.to_owned() };
+    let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|_| unusable())?;
+    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
+        return Err(unusable());
+    }
     Ok(endpoint
         .tcp_nodelay(true)
         .tcp_keepalive(Some(KEEP_ALIVE))
@@ -57,6 +60,20 @@ pub fn endpoint(uri: &str) -> Result<Endpoint, ConnectError> {
 /// As [`endpoint`].
 pub fn channel(uri: &str) -> Result<Channel, ConnectError> {
     Ok(endpoint(uri)?.connect_lazy())
+}
+
+/// As [`channel`], once somebody listens there.
+///
+/// # Errors
+///
+/// As [`endpoint`]; [`ConnectError::Unreachable`] when nobody does.
+pub async fn reach(uri: &str) -> Result<Channel, ConnectError> {
+    endpoint(uri)?.connect().await.map_err(|error| {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let problem = causes.last().map_or_else(String::new, ToString::to_string);
+        ConnectError::Unreachable { uri: uri.to_owned(), problem }
+    })
 }
 
 /// A client of `RecorderService` with the message limits of the ledger.

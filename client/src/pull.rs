@@ -28,7 +28,7 @@ use crate::{
 #[non_exhaustive]
 pub enum PullError {
     /// The server refused for good, or could not be reached for a while.
-    #[error("ledger answered {}: {}", .0.code(), .0.message())]
+    #[error("ledger answered {:?}: {}", .0.code(), .0.message())]
     Refused(Box<Status>),
     /// No answer in time.
     #[error("no answer from the ledger within {waited:?}")]
@@ -311,7 +311,8 @@ impl Pulling {
                         let (index, end) = (self.next, self.end);
                         return Err(PullError::Withheld { index, end, problem }.into());
                     }
-                    span = (span / 2).clamp(1, NARROW_SPAN);
+                    let asked = end.0.saturating_sub(self.next.0);
+                    span = (span.min(asked) / 2).clamp(1, NARROW_SPAN);
                 }
                 Err(Broken::Status(status)) => attempts.wait(status).await?,
                 Err(broken) => return Err(broken),

@@ -18,6 +18,9 @@ use crate::{
 
 #[cfg(test)]
 pub(crate) mod reference;
+mod subtrees;
+
+pub use self::subtrees::Subtrees;
 
 /// Binary levels from one tile level to the next.
 pub const TILE_HEIGHT: u8 = 8;

@@ -1,7 +1,7 @@
 //! A real disk whose log can be held up or made to fail, at a moment that the test chooses.
 //!
-//! Only segments of the log pass the gate: what is derived goes to the disk as always. So a test can
-//! fill the queue behind one sync, or fail exactly one write, without waiting for a clock.
+//! Only segments of the log pass the gate: what is derived goes to the disk as always. So a test
+//! can fill the queue behind one sync, or fail exactly one write, without waiting for a clock.
 
 use std::{
     ffi::OsString,
@@ -17,6 +17,9 @@ use access_ledger_server::os::{Access, Disk, File, RealDisk};
 pub struct GatedDisk {
     gate: Arc<Gate>,
 }
+
+/// Opens the gate when dropped, so that a test that fails while it holds a sync ends all the same.
+pub struct Opener(GatedDisk);
 
 /// What the log does at the gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +62,12 @@ impl GatedDisk {
         self.gate.changed.notify_all();
     }
 
+    /// Opens the gate when the test is over.
+    #[must_use]
+    pub fn opener(&self) -> Opener {
+        Opener(self.clone())
+    }
+
     /// Blocks until a sync waits at the gate.
     pub fn wait_until_held(&self) {
         let state = self.gate.lock();
@@ -78,6 +87,12 @@ impl GatedDisk {
         } else {
             file
         }
+    }
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.0.set(Mode::Open);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A reference for what the ledger must hold: what was acknowledged, and where; and an auditor that
 //! pulls the log and believes nothing.
 //!
-//! The auditor keeps its own chain and tree from entry 0 on, so each pull verifies everything before
-//! it again without reading it: another past would lead to another root.
+//! The auditor keeps its own chain and tree from entry 0 on, so each pull verifies everything
+//! before it again without reading it: another past would lead to another root.
 
 use std::collections::BTreeMap;
 

@@ -242,6 +242,13 @@ impl Clients {
         Ok(VerifiedCheckpoint::open(&note, vkey, &[])?.size().0)
     }
 
+    /// Waits until the ledger has answered a call, so that what was sent before on this connection
+    /// has most likely been read. Tests get sharper by it; none depends on it.
+    pub async fn settled(&self) {
+        let call = self.auditor.clone().get_checkpoint(wire::GetCheckpointRequest {}).await;
+        drop(call);
+    }
+
     /// The last number of a source, as the ledger says.
     ///
     /// # Errors

@@ -82,10 +82,19 @@ impl Process {
     /// # Errors
     ///
     /// What the system says.
-    pub fn wait(mut self) -> anyhow::Result<ExitStatus> {
+    pub fn wait(self) -> anyhow::Result<ExitStatus> {
+        Ok(self.wait_telling()?.0)
+    }
+
+    /// Waits until the process ended by itself; also what it printed behind the addresses and the key.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn wait_telling(mut self) -> anyhow::Result<(ExitStatus, String)> {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest)?;
-        Ok(self.child.wait()?)
+        Ok((self.child.wait()?, rest))
     }
 }
 
@@ -111,12 +120,21 @@ pub fn run_server(arguments: &[&str], data: &Path) -> anyhow::Result<Output> {
 /// # Errors
 ///
 /// When it does not build.
-pub fn server_binary() -> anyhow::Result<&'static Path> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+pub fn server_binary() -> anyhow::Result<PathBuf> {
+    Ok(binaries()?.join("access-ledger-server"))
+}
+
+/// The folder of both binaries, `access-ledger-server` and `access-ledger`, as [`server_binary`].
+///
+/// # Errors
+///
+/// When they do not build.
+pub fn binaries() -> anyhow::Result<&'static Path> {
+    static BINARIES: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARIES.get_or_init(|| build().map_err(|error| format!("{error:#}")));
     match built {
         Ok(path) => Ok(path),
-        Err(problem) => anyhow::bail!("cannot build the server: {problem}"),
+        Err(problem) => anyhow::bail!("cannot build the binaries: {problem}"),
     }
 }
 
@@ -124,11 +142,14 @@ fn build() -> anyhow::Result<PathBuf> {
     let (options, folder): (&[&str], _) =
         if cfg!(debug_assertions) { (&[], "debug") } else { (&["--release"], "release") };
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--package", "access-ledger-server"]);
+    // Always the same packages: with others, the features of what they depend on would change, and
+    // every test would build it anew.
+    cargo.args(["build", "--quiet", "--locked", "--bins"]);
+    cargo.args(["--package", "access-ledger-server", "--package", "access-ledger-client"]);
     let output = cargo.args(options).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // A test's binary lies in `<target>/<profile>/deps`.
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(3).context("the test lies in no target folder")?;
-    Ok(target.join(folder).join("access-ledger-server"))
+    Ok(target.join(folder))
 }

@@ -38,8 +38,8 @@ impl Bench {
         Ok(self.source.seal_at(self.source.next_seq, events)?.batch)
     }
 
-    /// Sends a batch that must be refused; nothing of it may be recorded, and the next good batch must
-    /// be.
+    /// Sends a batch that must be refused; nothing of it may be recorded, and the next good batch
+    /// must be.
     async fn refused(&mut self, batch: wire::SealedBatch) -> anyhow::Result<Refused> {
         let before = self.clients.size(&self.node.vkey).await?;
         let refused = self.clients.refused(batch).await?;
@@ -66,6 +66,7 @@ fn spoiled(source: &mut Source, spoil: impl FnOnce(&mut wire::Event)) -> anyhow:
     Ok(event.encode_to_vec().into())
 }
 
+#[expect(clippy::panic, reason = "all events of these tests are accesses")]
 fn access_of(event: &mut wire::Event) -> &mut wire::Access {
     match event.body.get_or_insert_with(|| Body::Access(wire::Access::default())) {
         Body::Access(access) => access,

@@ -109,6 +109,7 @@ async fn many_that_enrol_at_once_all_succeed() -> anyhow::Result<()> {
 async fn a_caller_that_leaves_while_it_enrols_harms_nobody() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let disk = GatedDisk::default();
+    let _opener = disk.opener();
     let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
     let node = setup.start().await?;
     let clients = node.clients();
@@ -207,7 +208,8 @@ async fn only_governance_opens_a_ledger_that_lets_nobody_in_by_itself() -> anyho
     assert!(!listed.self_enrolled);
     assert_eq!(listed.roles, ENROL.map(i32::from));
 
-    // A child below its parent; not beside it, not with more roles, not upon a stranger's signature.
+    // A child below its parent; not beside it, not with more roles, not upon a stranger's
+    // signature.
     let mut child = Source::new("gateway/pod-1", 2, &node.vkey)?;
     let beside = Source::new("gateway-2", 3, &node.vkey)?;
     let stranger = Source::new("gateway", 4, &node.vkey)?;

@@ -206,7 +206,8 @@ async fn other_events_under_used_numbers_are_refused_and_kept_as_evidence() -> a
     let second = source.record(3)?;
     clients.record(&second).await?;
     let size = clients.size(&node.vkey).await?;
-    // All different; only the last one different; the second batch's last, in one batch over both and more.
+    // All different; only the last one different; the second batch's last, in one batch over both
+    // and more.
     let mut last = first.batch.events.clone();
     last[2] = source.events(1).remove(0);
     let mut both = [&first.batch.events[..], &second.batch.events].concat();

@@ -1,9 +1,12 @@
 //! The real binary is killed under load, again and again: what it acknowledged stays where it was,
 //! nothing is doubled, nothing is missing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use access_ledger_tests::{
@@ -94,81 +97,119 @@ fn killed(status: &tonic::Status) -> bool {
         && matches!(status.code(), Cancelled | Internal | Unavailable | Unknown)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_under_load_lose_and_double_nothing() -> anyhow::Result<()> {
-    println!("seed {SEED}");
-    let mut random = ChaCha8Rng::seed_from_u64(SEED);
-    let folder = tempfile::tempdir()?;
-    let data = folder.path().join("data");
-    let mut process = Process::serve(&data, &FLAGS)?;
-    let mut audit = Audit::new(&process.vkey);
-    let mut acknowledged = Acknowledged::default();
-    let mut services = Vec::new();
-    let clients = Clients::connect(process.address).await?;
-    for number in 0..SOURCES {
-        let source = clients.enrolled(&format!("service-{number}"), number, &process.vkey).await?;
-        let random = ChaCha8Rng::seed_from_u64(SEED + number);
-        services.push(Service { source, random, waiting: Vec::new(), acknowledged: Vec::new() });
-    }
-    let mut history: Vec<Sealed> = Vec::new();
-    for kill in 1..=KILLS {
-        let left = AtomicUsize::new(random.random_range(1..150));
-        let trigger = Arc::new(Trigger { left, reached: Notify::new() });
+/// The ledger under test, who records there, and what must be in it.
+struct Trial {
+    data: PathBuf,
+    process: Process,
+    random: ChaCha8Rng,
+    services: Vec<Service>,
+    /// Batches that were acknowledged, to be sent again.
+    history: Vec<Sealed>,
+    acknowledged: Acknowledged,
+    audit: Audit,
+}
+
+impl Trial {
+    async fn begin(folder: &Path) -> anyhow::Result<Self> {
+        let data = folder.join("data");
+        let process = Process::serve(&data, &FLAGS)?;
         let clients = Clients::connect(process.address).await?;
-        let running: Vec<_> = services
+        let mut services = Vec::new();
+        for number in 0..SOURCES {
+            let name = format!("service-{number}");
+            let source = clients.enrolled(&name, number, &process.vkey).await?;
+            let random = ChaCha8Rng::seed_from_u64(SEED + number);
+            let (waiting, acknowledged) = (Vec::new(), Vec::new());
+            services.push(Service { source, random, waiting, acknowledged });
+        }
+        Ok(Self {
+            data,
+            random: ChaCha8Rng::seed_from_u64(SEED),
+            services,
+            history: Vec::new(),
+            acknowledged: Acknowledged::default(),
+            audit: Audit::new(&process.vkey),
+            process,
+        })
+    }
+
+    /// Lets all services record at once, kills the ledger in the middle of it, and starts it again.
+    async fn kill(mut self) -> anyhow::Result<Self> {
+        let left = AtomicUsize::new(self.random.random_range(1..150));
+        let trigger = Arc::new(Trigger { left, reached: Notify::new() });
+        let clients = Clients::connect(self.process.address).await?;
+        let running: Vec<_> = self
+            .services
             .drain(..)
             .map(|service| tokio::spawn(service.run(clients.clone(), trigger.clone())))
             .collect();
         trigger.reached.notified().await;
-        process.kill()?;
+        self.process.kill()?;
         for service in running {
             let mut service = service.await??;
             for (sealed, place) in service.acknowledged.drain(..) {
-                acknowledged.note(&sealed, place)?;
-                history.push(sealed);
+                self.acknowledged.note(&sealed, place)?;
+                self.history.push(sealed);
             }
-            services.push(service);
+            self.services.push(service);
         }
+        self.process = Process::serve(&self.data, &FLAGS)?;
+        Ok(self)
+    }
 
-        process = Process::serve(&data, &FLAGS).with_context(|| format!("after kill {kill}"))?;
-        let clients = Clients::connect(process.address).await?;
-        audit.pull(&clients).await.with_context(|| format!("after kill {kill}"))?;
-        acknowledged.check(&audit).with_context(|| format!("after kill {kill}"))?;
-        for service in &services {
+    /// Verifies what is new in the log, and that all that was acknowledged is in it, at its place.
+    async fn check(&mut self) -> anyhow::Result<()> {
+        let clients = Clients::connect(self.process.address).await?;
+        self.audit.pull(&clients).await?;
+        self.acknowledged.check(&self.audit)?;
+        for service in &self.services {
             // Whole batches of what waited may be there too, but nothing else.
             let name = service.source.name();
             let last_seq = clients.last_seq(name).await?;
-            assert_eq!(last_seq, audit.last_seq(name));
-            let first = service.waiting.first().map_or(1, Sealed::first_seq);
+            ensure!(last_seq == self.audit.last_seq(name), "{name}: {last_seq} is not in the log");
+            let first = service.waiting.first().map_or(service.source.next_seq, Sealed::first_seq);
             let is_cut = last_seq + 1 == first
                 || service.waiting.iter().any(|sealed| sealed.last_seq() == last_seq);
-            assert!(is_cut, "{name} stands at {last_seq} after kill {kill}");
+            ensure!(is_cut, "{name} stands at {last_seq}, inside a batch");
         }
         for _ in 0..3 {
-            let sealed = &history[random.random_range(0..history.len())];
-            acknowledged.note(sealed, clients.record(sealed).await?)?;
+            let sealed = self.random.random_range(0..self.history.len());
+            let sealed = self.history.get(sealed).context("nothing was acknowledged")?;
+            self.acknowledged.note(sealed, clients.record(sealed).await?)?;
         }
+        Ok(())
     }
-    // What still waits is recorded once the ledger runs again, and only once.
-    let clients = Clients::connect(process.address).await?;
-    for service in &services {
-        for sealed in &service.waiting {
-            acknowledged.note(sealed, clients.record(sealed).await?)?;
-        }
-    }
-    audit.pull(&clients).await?;
-    acknowledged.check(&audit)?;
-    process.kill()?;
 
-    let checked = run_server(&["check"], &data)?;
-    let report = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(checked.status.success() && report.contains("verified"), "{report}");
-    let segments = std::fs::read_dir(data.join("log"))?.count();
-    assert!(segments > 5, "{segments} segments: no rotation was hit");
-    println!(
-        "{} batches, {} entries, {segments} segments",
-        acknowledged.len(),
-        audit.entries.len()
-    );
-    Ok(())
+    /// Records what still waits, and has the stopped ledger checked.
+    async fn end(mut self) -> anyhow::Result<()> {
+        let clients = Clients::connect(self.process.address).await?;
+        for sealed in self.services.iter().flat_map(|service| &service.waiting) {
+            self.acknowledged.note(sealed, clients.record(sealed).await?)?;
+        }
+        self.audit.pull(&clients).await?;
+        self.acknowledged.check(&self.audit)?;
+        for Service { source, .. } in &self.services {
+            let (last_seq, wanted) = (self.audit.last_seq(source.name()), source.next_seq - 1);
+            ensure!(last_seq == wanted, "{} ends at {last_seq}, not {wanted}", source.name());
+        }
+        self.process.kill()?;
+        let checked = run_server(&["check"], &self.data)?;
+        let report = String::from_utf8_lossy(&checked.stdout).into_owned();
+        ensure!(checked.status.success() && report.contains("verified"), "{report}");
+        let segments = std::fs::read_dir(self.data.join("log"))?.count();
+        ensure!(segments > 5, "{segments} segments: hardly a rotation was hit");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_kills_under_load_lose_and_double_nothing() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut trial = Trial::begin(folder.path()).await?;
+    for kill in 1..=KILLS {
+        let place = || format!("kill {kill} of seed {SEED}");
+        trial = trial.kill().await.with_context(place)?;
+        trial.check().await.with_context(place)?;
+    }
+    trial.end().await.with_context(|| format!("seed {SEED}"))
 }

@@ -37,12 +37,11 @@ impl Bench {
         let node = Node::start(folder.path()).await?;
         let clients = node.clients();
         let mut batches = Vec::new();
-        let mut sources = [
-            clients.enrolled("payments", 1, &node.vkey).await?,
-            clients.enrolled("support", 2, &node.vkey).await?,
-        ];
+        let mut payments = clients.enrolled("payments", 1, &node.vkey).await?;
+        let mut support = clients.enrolled("support", 2, &node.vkey).await?;
         for count in [1, 300, 7, 256, 1, 1, 500, 31, 255, 40] {
-            let sealed = sources[count % 2].record(count)?;
+            let source = if count % 2 == 0 { &mut support } else { &mut payments };
+            let sealed = source.record(count)?;
             clients.record(&sealed).await?;
             batches.push(sealed);
         }

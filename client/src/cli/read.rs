@@ -33,7 +33,7 @@ pub(super) struct Read {
     /// The first index
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: u64,
-    /// The last index, included; default: the newest entry
+    /// The last index, included; default and at most: the newest entry
     #[arg(long, value_name = "N", conflicts_with = "follow")]
     to: Option<u64>,
     /// Go on with every new entry
@@ -46,14 +46,12 @@ pub(super) struct Read {
 
 impl Read {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::channel(&self.server.url)?);
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
         if self.follow {
             return self.follow(&puller).await;
         }
-        let end = match self.to {
-            Some(to) => Index(to).size_through(),
-            None => newest_size(&puller.checkpoint().await?)?,
-        };
+        let newest = newest_size(&puller.checkpoint().await?)?;
+        let end = self.to.map_or(newest, |to| Index(to).size_through().min(newest));
         let mut records = puller.records(Index(self.from), end, Scope::Events);
         let mut last = None;
         while let Some(run) = records.next().await {

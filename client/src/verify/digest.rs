@@ -15,6 +15,7 @@ use access_ledger_proto::{
     hash::{Digest, leaf_hash, sha256, sha256_of_digests},
     position::{Index, Size, count_of},
     source::SourceName,
+    tree::Subtrees,
     wire,
 };
 use bytes::Bytes;
@@ -50,8 +51,8 @@ pub struct DigestedRun {
     pub(super) before: Option<Link>,
     /// The chain after the last entry that was found in order.
     pub(super) after: Link,
-    /// Of the entries found in order.
-    pub(super) leaves: Vec<Digest>,
+    /// The nodes of the tree over the entries found in order.
+    pub(super) subtrees: Subtrees,
     /// Of the same entries' events.
     pub(super) event_digests: Vec<Digest>,
     /// Offsets of the entries whose event was erased.
@@ -73,7 +74,7 @@ pub(super) struct Stretch {
     pub(super) seal: Option<Seal>,
     /// Time of the last entry.
     pub(super) recorded_at: u64,
-    /// SHA-256 of the joined event digests.
+    /// SHA-256 of the joined event digests; zeros without a seal.
     pub(super) joined: Digest,
     /// Offsets of the events that the fold must read.
     pub(super) notable: Vec<usize>,
@@ -83,26 +84,35 @@ pub(super) struct Stretch {
 
 /// Digests the records from `first` on.
 ///
-/// Two hashes an entry, and no signature. Of several violations the run keeps the first.
+/// Hashes each entry, each event, and the tree over them; verifies no signature. Of several violations
+/// the run keeps the first.
 #[must_use]
 pub fn digest(first: Index, records: Vec<Record>, scope: Scope) -> DigestedRun {
-    let len = records.len();
+    let mut leaves = Vec::with_capacity(records.len());
     let mut run = DigestedRun {
         first,
         records: Vec::new(),
         before: None,
         after: Link { size: Size(first.0), ..Link::GENESIS },
-        leaves: Vec::with_capacity(len),
-        event_digests: Vec::with_capacity(len),
+        subtrees: Subtrees::over(first, Vec::new()),
+        event_digests: Vec::with_capacity(records.len()),
         erased: Vec::new(),
         stretches: Vec::new(),
         violation: None,
     };
-    let fault = records.iter().enumerate().find_map(|(offset, record)| {
-        run.push(offset, record, scope).err().map(|what| (offset, what))
-    });
+    let mut fault = None;
+    for (offset, record) in records.iter().enumerate() {
+        match run.push(offset, record, scope) {
+            Ok(leaf) => leaves.push(leaf),
+            Err(what) => {
+                fault = Some((offset, what));
+                break;
+            }
+        }
+    }
     run.records = records;
-    for stretch in &mut run.stretches {
+    run.subtrees = Subtrees::over(first, leaves);
+    for stretch in run.stretches.iter_mut().filter(|stretch| stretch.seal.is_some()) {
         let digests = run.event_digests.get(stretch.range.clone()).unwrap_or_default();
         stretch.joined = sha256_of_digests(digests);
     }
@@ -147,7 +157,8 @@ impl DigestedRun {
         Violation { evidence, ..Violation::new(self.index(offset), what) }
     }
 
-    fn push(&mut self, offset: usize, record: &Record, scope: Scope) -> Result<(), Fault> {
+    /// Checks the next record, and returns its leaf hash.
+    fn push(&mut self, offset: usize, record: &Record, scope: Scope) -> Result<Digest, Fault> {
         let entry = Entry::parse(&record.entry).map_err(Fault::Entry)?;
         let leaf = leaf_hash(&record.entry);
         let claimed =
@@ -184,9 +195,8 @@ impl DigestedRun {
             None => {}
         }
         self.after = after;
-        self.leaves.push(leaf);
         self.event_digests.push(entry.event_digest);
-        Ok(())
+        Ok(leaf)
     }
 
     /// The stretch that the next entry lies in: the open one, which it must fit, or a new one.

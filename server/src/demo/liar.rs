@@ -17,10 +17,12 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::storage::Record;
+use crate::{
+    serve::{incoming, transport},
+    storage::Record,
+};
 
 /// Serves these records as a log, under the ledger's real key. Cloning is cheap.
 #[derive(Clone)]
@@ -125,9 +127,8 @@ impl Liar {
     ///
     /// What the network says.
     pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-        let incoming = TcpListenerStream::new(listener);
         let service = AuditServiceServer::new(self);
-        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+        transport().add_service(service).serve_with_incoming(incoming(listener)).await
     }
 }
 
