@@ -324,6 +324,7 @@ pub fn event(random: &mut ChaCha8Rng, body: wire::event::Body) -> Bytes {
     let event = wire::Event {
         event_id: Bytes::copy_from_slice(&event_id),
         occurred_at: Some(prost_types::Timestamp { seconds: OCCURRED_AT_S, nanos: 0 }),
+        actor: Some(wire::Principal { id: "p-1".to_owned(), ..Default::default() }),
         body: Some(body),
         ..Default::default()
     };

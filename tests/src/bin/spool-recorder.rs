@@ -12,7 +12,7 @@ use std::{
 use access_ledger_client::{connect, recorder::Recorder};
 use access_ledger_proto::{
     note::{Signer, VerifierKey},
-    wire::{Access, Action, Data, Event, Outcome, event::Body},
+    wire::{Access, Action, Data, Event, Outcome, Principal, event::Body},
 };
 use clap::Parser;
 
@@ -73,5 +73,6 @@ fn event(number: u64) -> Event {
         outcome: Outcome::Allowed.into(),
         ..Access::default()
     };
-    Event { body: Some(Body::Access(access)), ..Event::default() }
+    let actor = Some(Principal { id: "p-1".to_owned(), ..Principal::default() });
+    Event { actor, body: Some(Body::Access(access)), ..Event::default() }
 }
