@@ -1,11 +1,11 @@
 //! What a ledger is caught at, and the file that proves it to others.
 //!
-//! Evidence is for somebody who trusts neither the auditor nor the ledger: it holds the ledger's own
-//! signed notes, and the bytes that contradict them. How far it convinces by itself depends:
+//! Evidence is for somebody who trusts neither the auditor nor the ledger: it holds the ledger's
+//! own signed notes, and the bytes that contradict them. How far it convinces by itself depends:
 //!
 //! - A fork convicts: two notes of one size, two roots, one key.
-//! - Another history convicts when the ledger's own path leads to the served root: then it shows what
-//!   the served tree has in the place of the pinned one, which is something else.
+//! - Another history convicts when the ledger's own path leads to the served root: then it shows
+//!   what the served tree has in the place of the pinned one, which is something else.
 //! - Entries that break a rule convict with proofs that they are under the signed root, which are
 //!   asked for and kept whenever they hold. Where an event does not fit its entry, the log is in
 //!   order and its server is not: that is the auditor's word, which asking again confirms.

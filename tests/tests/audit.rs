@@ -1,5 +1,5 @@
-//! What an audit makes of checkpoints and proofs that contradict the view, what it leaves in the view's
-//! file, and that its evidence convinces somebody who has nothing but the file.
+//! What an audit makes of checkpoints and proofs that contradict the view, what it leaves in the
+//! view's file, and that its evidence convinces somebody who has nothing but the file.
 
 use std::{fs, io::Write as _, path::Path};
 
@@ -22,8 +22,9 @@ use access_ledger_proto::{
     wire,
 };
 use access_ledger_tests::{
+    hostile::{Hostile, Server, broken, options, whole},
     node::ORIGIN,
-    operator::{BATCHES, Crime, Hostile, SIZE, Server, options, sealed_records},
+    operator::{BATCHES, Crime, SIZE, sealed_records},
 };
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -198,7 +199,7 @@ async fn a_network_that_fails_accuses_nobody() -> anyhow::Result<()> {
         Hostile::new(copy.serve()?).consistency(move |_| Err(away())),
         Hostile::new(copy.serve()?).read(move |_, _, mut runs| {
             runs.clear();
-            access_ledger_tests::operator::broken(runs, away())
+            broken(runs, away())
         }),
     ];
     for hostile in hostile {
@@ -265,8 +266,8 @@ async fn an_entry_that_is_withheld_lies_under_the_note_that_is_kept() -> anyhow:
     let crime = Crime::scene().await?;
     let hostile = Hostile::new(crime.honest.serve()?).read(|_, request, runs| {
         match (request.first_index..request.end_index).contains(&20) {
-            true => access_ledger_tests::operator::broken(Vec::new(), Status::not_found(SAID)),
-            false => access_ledger_tests::operator::whole(runs),
+            true => broken(Vec::new(), Status::not_found(SAID)),
+            false => whole(runs),
         }
     });
     let caught = Server::start(hostile).await?.caught(&mut crime.fresh("fresh.json")?).await?;
@@ -301,7 +302,7 @@ async fn a_full_audit_and_one_of_entries_alone_move_the_pin_as_any_other() -> an
     ensure!(audited.known == Size(SIZE + 3));
     let caught = short.audit(&mut view).await.map(drop);
     ensure!(
-        matches!(&caught, Err(AuditError::Caught(caught)) if matches!(**caught, Caught::Rollback { .. }))
+        matches!(&caught, Err(AuditError::Caught(at)) if matches!(**at, Caught::Rollback { .. }))
     );
     let audited = long.audit(&mut view).await?;
     ensure!(audited.known == Size(0) && audited.verifier.totals().seals_checked == 12);
