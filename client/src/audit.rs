@@ -1,8 +1,8 @@
 //! An audit: pull, verify, compare with the view, pin.
 //!
-//! The order matters. The checkpoint's signature and its consistency with the pin come first, for they
-//! are cheap and convict at once; then every entry is verified; only then is the pin moved. A ledger
-//! that refuses what it signed for is caught like one that serves something else.
+//! The order matters. The checkpoint's signature and its consistency with the pin come first, for
+//! they are cheap and convict at once; then every entry is verified; only then is the pin moved. A
+//! ledger that refuses what it signed for is caught like one that serves something else.
 
 use std::sync::Arc;
 
@@ -79,8 +79,8 @@ pub struct Audited {
 
 /// Audits a ledger against a view and pins what was verified.
 ///
-/// Streams: pulling, digesting and checking seals overlap, and memory does not grow with the ledger. A
-/// state of another scope is not continued: such an audit begins at entry 0.
+/// Streams: pulling, digesting and checking seals overlap, and memory does not grow with the
+/// ledger. A state of another scope is not continued: such an audit begins at entry 0.
 ///
 /// # Errors
 ///
@@ -126,8 +126,8 @@ async fn look(
     Ok((verifier, checkpoint, known))
 }
 
-/// The newest checkpoint: signed by the ledger, and consistent with the pin and with one that was seen
-/// meanwhile.
+/// The newest checkpoint: signed by the ledger, and consistent with the pin and with one that was
+/// seen meanwhile.
 async fn next_checkpoint(
     puller: &Puller,
     view: &View,
@@ -217,8 +217,8 @@ fn log_caught(violation: Violation, served: &VerifiedCheckpoint) -> Caught {
     Caught::Log { violation, served: Box::new(served.clone()), proofs: Vec::new() }
 }
 
-/// What it means that a consistency proof cannot be had: the ledger signed both sizes, so it can neither
-/// have lost one nor answer with something else. Anything but that is the network's fault.
+/// What it means that a consistency proof cannot be had: the ledger signed both sizes, so it can
+/// neither have lost one nor answer with something else. Anything but that is the network's fault.
 fn unproven(
     error: PullError,
     pinned: &VerifiedCheckpoint,
@@ -233,7 +233,8 @@ fn unproven(
     Caught::Unproven { pinned, served, problem }.into()
 }
 
-/// Binds the entries of a violation to the checkpoint, where the ledger still gives proofs that hold.
+/// Binds the entries of a violation to the checkpoint, where the ledger still gives proofs that
+/// hold.
 async fn with_proofs(puller: &Puller, mut caught: Caught) -> Caught {
     if let Caught::Log { violation, served, proofs } = &mut caught {
         let run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit::AuditError,
     error::{ConnectError, RecorderError},
-    evidence::Caught,
+    evidence::{Caught, printable},
 };
 
 mod check_proof;
@@ -116,7 +116,7 @@ impl Failure {
     fn report(self) -> u8 {
         match self {
             Self::Caught(caught, ledger) => {
-                complain(format_args!("caught: {caught}"));
+                complain(format_args!("caught: {}", printable(&caught)));
                 match caught.keep(Path::new("."), &ledger) {
                     Ok(path) => complain(format_args!("evidence: {}", path.display())),
                     Err(error) => {
@@ -127,13 +127,13 @@ impl Failure {
                 1
             }
             Self::Refuted(problem) => {
-                complain(format_args!("does not hold: {problem}"));
+                complain(format_args!("does not hold: {}", printable(problem)));
                 1
             }
             // The reader of our output has seen enough.
             Self::Other(error) if is_broken_pipe(&error) => 0,
             Self::Other(error) => {
-                complain(format_args!("error: {error:#}"));
+                complain(format_args!("error: {}", printable(format_args!("{error:#}"))));
                 2
             }
         }

@@ -1,11 +1,11 @@
 //! What a ledger is caught at, and the file that proves it to others.
 //!
-//! Evidence is for somebody who trusts neither the auditor nor the ledger: it holds the ledger's own
-//! signed notes, and the bytes that contradict them. How far it convinces by itself depends:
+//! Evidence is for somebody who trusts neither the auditor nor the ledger: it holds the ledger's
+//! own signed notes, and the bytes that contradict them. How far it convinces by itself depends:
 //!
 //! - A fork convicts: two notes of one size, two roots, one key.
-//! - Another history convicts when the ledger's own path leads to the served root: then it shows what
-//!   the served tree has in the place of the pinned one, which is something else.
+//! - Another history convicts when the ledger's own path leads to the served root: then it shows
+//!   what the served tree has in the place of the pinned one, which is something else.
 //! - Entries that break a rule convict with proofs that they are under the signed root, which are
 //!   asked for and kept whenever they hold. Where an event does not fit its entry, the log is in
 //!   order and its server is not: that is the auditor's word, which asking again confirms.
@@ -13,7 +13,7 @@
 //!   ledger committed itself to, and anybody can ask it for that.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs::OpenOptions,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -164,7 +164,8 @@ impl Caught {
     /// The evidence as text: what was found, and the bytes that show it.
     #[must_use]
     pub fn evidence(&self, ledger: &VerifierKey) -> String {
-        let mut text = format!("access-ledger evidence v1\nfinding: {self}\nledger: {ledger}\n");
+        let finding = printable(self);
+        let mut text = format!("access-ledger evidence v1\nfinding: {finding}\nledger: {ledger}\n");
         match self {
             Self::Checkpoint { note, .. } => {
                 section(&mut text, "note as served, base64", &STANDARD.encode(note));
@@ -209,6 +210,20 @@ impl Caught {
             Self::Withheld { index, .. } | Self::Proof { index, .. } => index.0,
         }
     }
+}
+
+/// A message on one line, in which whatever a server put into it can neither move the cursor of a
+/// terminal nor begin a section of its own.
+pub(crate) fn printable(message: impl fmt::Display) -> String {
+    let mut line = String::new();
+    for char in message.to_string().chars() {
+        if char.is_control() {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+    line
 }
 
 fn both(text: &mut String, pinned: &VerifiedCheckpoint, served: &VerifiedCheckpoint) {

@@ -1,8 +1,9 @@
-//! Takes entries, checkpoints and proofs from a ledger or custodian. Believes nothing: what comes out
-//! is for [`crate::verify`] to judge.
+//! Takes entries, checkpoints and proofs from a ledger or custodian. Believes nothing: what comes
+//! out is for [`crate::verify`] to judge.
 //!
-//! Streams are bounded, resume from the first index that is missing, and give up after a while without
-//! progress. Where the server cannot hand out an entry that it signed for, the index is found out.
+//! Streams are bounded, resume from the first index that is missing, and give up after a while
+//! without progress. Where the server cannot hand out an entry that it signed for, the index is
+//! found out.
 
 use std::time::Duration;
 
@@ -69,8 +70,8 @@ pub struct Puller {
 pub struct Patience {
     /// For one answer, or for the next message of a stream that is under way; default 30 s.
     pub answer: Duration,
-    /// For how long a call without progress is repeated, once at least; default 10 s, the restart of a
-    /// server.
+    /// For how long a call without progress is repeated, once at least; default 10 s, the restart
+    /// of a server.
     pub repeat: Duration,
 }
 
@@ -115,15 +116,16 @@ impl Puller {
     ///
     /// # Errors
     ///
-    /// [`PullError::Refused`], [`PullError::Deadline`]; [`PullError::Answer`] for hashes that are not 32
-    /// bytes long.
+    /// [`PullError::Refused`], [`PullError::Deadline`]; [`PullError::Answer`] for hashes that are not
+    /// 32 bytes long.
     pub async fn consistency_path(&self, old: Size, new: Size) -> Result<Vec<Digest>, PullError> {
         let request = wire::GetConsistencyProofRequest { old_size: old.0, new_size: new.0 };
         let answer = self.persist(async |mut client| client.get_consistency_proof(request).await);
         digests(&answer.await?.path)
     }
 
-    /// The inclusion path of the entry at `index` in the tree of this size, the leaf's sibling first.
+    /// The inclusion path of the entry at `index` in the tree of this size, the leaf's sibling
+    /// first.
     ///
     /// # Errors
     ///
@@ -147,7 +149,8 @@ impl Puller {
         .await
     }
 
-    /// One page of the registered sources, as the server tells them; `token` is empty for the first.
+    /// One page of the registered sources, as the server tells them; `token` is empty for the
+    /// first.
     ///
     /// # Errors
     ///
@@ -160,8 +163,8 @@ impl Puller {
         .await
     }
 
-    /// The records from `first` up to `end`, in order and without gaps. Must be called inside a tokio
-    /// runtime, whose tasks pull ahead.
+    /// The records from `first` up to `end`, in order and without gaps. Must be called inside a
+    /// tokio runtime, whose tasks pull ahead.
     #[must_use]
     pub fn records(&self, first: Index, end: Size, scope: Scope) -> Records {
         let (sender, runs) = mpsc::channel(RUNS_AHEAD);
@@ -200,8 +203,8 @@ impl Puller {
     }
 }
 
-/// New records as they come, in order and without gaps. A stream that breaks is resumed from the first
-/// index that is missing.
+/// New records as they come, in order and without gaps. A stream that breaks is resumed from the
+/// first index that is missing.
 #[derive(Debug)]
 pub struct Watch {
     puller: Puller,
@@ -215,8 +218,8 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`PullError::Refused`], [`PullError::Deadline`] when the stream could not be resumed for a while;
-    /// [`PullError::Answer`] for records that do not continue those before.
+    /// [`PullError::Refused`], [`PullError::Deadline`] when the stream could not be resumed for a
+    /// while; [`PullError::Answer`] for records that do not continue those before.
     pub async fn next(&mut self) -> Result<Run, PullError> {
         loop {
             let run = match self.message().await {
@@ -259,8 +262,8 @@ impl Records {
         self.runs.recv().await
     }
 
-    /// The next run and those that wait behind it, `most` at most; empty after the last. An error comes
-    /// behind the runs before it. Blocks, so it is not for a task of the runtime.
+    /// The next run and those that wait behind it, `most` at most; empty after the last. An error
+    /// comes behind the runs before it. Blocks, so it is not for a task of the runtime.
     pub fn next_blocking(&mut self, most: usize) -> Vec<Result<Run, PullError>> {
         let mut runs: Vec<_> = self.runs.blocking_recv().into_iter().collect();
         while !runs.is_empty() && runs.len() < most {
@@ -459,12 +462,12 @@ impl Attempts {
     }
 }
 
-/// Runs that wait in memory: enough that pulling and verifying overlap. Each is one message, of which
-/// [`audit_client`] bounds the bytes.
+/// Runs that wait in memory: enough that pulling and verifying overlap. Each is one message, of
+/// which [`audit_client`] bounds the bytes.
 pub const RUNS_AHEAD: usize = 16;
 
-/// More entries do not fit into a message, however short they are. So a run of empty ones is no way to
-/// fill the auditor's memory.
+/// More entries do not fit into a message, however short they are. So a run of empty ones is no way
+/// to fill the auditor's memory.
 const RUN_ENTRIES_MAX: usize = AUDIT_MESSAGE_BYTES_MAX / Entry::LEN_MIN;
 
 /// Where the search for an entry that is not served begins: more than one response holds.

@@ -1,9 +1,10 @@
 //! The view: the newest checkpoint that this auditor accepted, kept in a file across runs.
 //!
-//! Only because auditors remember can a ledger not show them one history today and another tomorrow.
-//! The file is JSON with the fields `version`, `origin`, `ledger`, `checkpoint` (the note, verbatim) and
-//! `state`. It is replaced as a whole and synced, so a crash leaves the old view or the new one; and only
-//! by an audit that began with what it replaces, so that of two at once none moves the pin back.
+//! Only because auditors remember can a ledger not show them one history today and another
+//! tomorrow. The file is JSON with the fields `version`, `origin`, `ledger`, `checkpoint` (the
+//! note, verbatim) and `state`. It is replaced as a whole and synced, so a crash leaves the old
+//! view or the new one; and only by an audit that began with what it replaces, so that of two at
+//! once none moves the pin back.
 
 use std::{
     fs::{self, File},

@@ -4,6 +4,7 @@
 pub mod disk;
 pub mod gate;
 pub mod history;
+pub mod hostile;
 pub mod load;
 pub mod model;
 pub mod node;

@@ -1,157 +1,42 @@
-//! Every way in which an operator may change its own log, with every key and disk in its hands, is told
-//! with the rule that is broken and the index: to an auditor who comes for the first time, and to one
-//! who has seen the honest log. The honest twin is found in order by both.
+//! Every way in which an operator may change its own log, with every key and disk in its hands, is
+//! told with the rule that is broken and the index: to an auditor who comes for the first time, and
+//! to one who has seen the honest log. The honest twin is found in order by both.
 //!
-//! Some changes leave a log that is in order in itself. Then only memory convicts: an auditor's pin or a
-//! proof that somebody kept. Those tests say so.
+//! Some changes leave a log that is in order in itself. Then only memory convicts: an auditor's pin
+//! or a proof that somebody kept. Those tests say so.
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions},
     evidence::Caught,
+    pull::digests,
     verify::Fault,
     view::{check_consistency, compare},
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    entry::Entry,
-    error::{ProofError, SealError, SourceError},
+    error::{SealError, SourceError},
     event::{self, Body},
-    hash::sha256,
-    note::{KeyType, Signer},
     position::{Index, Size, memory_len},
     receipt::TlogProof,
     wire,
 };
-use access_ledger_server::{demo::tamper::Seized, storage::Record};
+use access_ledger_server::demo::tamper::Seized;
 use access_ledger_tests::{
+    hostile::{Hostile, Server, options},
     node::ORIGIN,
     operator::{
-        BATCHES, Crime, Hostile, SIZE, Server, forged_registration, options, sealed_records,
+        BATCHES, Crime, SIZE, Says, act, entry, forged_registration, invented, newest_time,
+        own_key, replace_event, reseal, sealed_records,
     },
-    source::access,
 };
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use prost::Message as _;
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
-
-/// What an audit must say.
-enum Says {
-    /// This fault at this index.
-    Log(u64, fn(&Fault) -> bool),
-    /// Smaller than the pin.
-    Rollback,
-    /// As large as the pin, with another root.
-    Fork,
-    /// Larger than the pin, and no continuation of it.
-    Inconsistent,
-    /// Nothing: the log is in order in itself.
-    InOrder,
-}
-
-impl Says {
-    fn judge(&self, audited: Result<(), AuditError>) -> anyhow::Result<()> {
-        let caught = match audited {
-            Ok(()) => {
-                ensure!(matches!(self, Self::InOrder), "nothing was noticed");
-                return Ok(());
-            }
-            Err(AuditError::Caught(caught)) => caught,
-            Err(error) => return Err(error.into()),
-        };
-        let holds = match (self, &*caught) {
-            (Self::Log(index, is), Caught::Log { violation, .. }) => {
-                violation.index == Index(*index) && is(&violation.what)
-            }
-            (Self::Rollback, Caught::Rollback { .. }) | (Self::Fork, Caught::Fork { .. }) => true,
-            // The ledger's own path leads to its new root, and so convicts it of another past.
-            (Self::Inconsistent, Caught::Inconsistent { error, .. }) => {
-                matches!(error, ProofError::Root { size: Size(SIZE), .. })
-            }
-            _ => false,
-        };
-        ensure!(holds, "{caught}");
-        Ok(())
-    }
-}
-
-/// Tampers with a copy of the honest log and lets both auditors look at it, and then at the honest one.
-async fn act(
-    crime: &mut Crime,
-    [first_time, pinned]: [Says; 2],
-    tamper: impl FnOnce(&mut Seized, &mut Crime) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    for view in ["fresh.json", "pinned.json"] {
-        drop(std::fs::remove_file(crime.folder().join(view)));
-    }
-    let mut copy = crime.honest.clone();
-    tamper(&mut copy, crime)?;
-    let server = Server::start(Hostile::new(copy.serve()?.with_run_entries(5))).await?;
-    let honest = Server::start(Hostile::new(crime.honest.serve()?)).await?;
-
-    let mut fresh = crime.fresh("fresh.json")?;
-    let said = first_time.judge(server.audit(&mut fresh).await.map(drop));
-    said.context("an auditor who comes for the first time")?;
-    if !matches!(first_time, Says::InOrder) {
-        ensure!(fresh.pinned().is_none() && !fresh.path().exists(), "a failed audit pins nothing");
-        honest.audit(&mut fresh).await.context("the honest twin")?;
-    }
-
-    let mut view = crime.pinned("pinned.json").await?;
-    let before = std::fs::read(view.path())?;
-    let full = AuditOptions { full: true, ..options() };
-    for options in [options(), full] {
-        let said = pinned.judge(server.audit_with(&mut view, &options).await.map(drop));
-        said.with_context(|| format!("an auditor with a pin, full: {}", options.full))?;
-        if !matches!(pinned, Says::InOrder) {
-            ensure!(std::fs::read(view.path())? == before, "a failed audit moves no pin");
-        }
-        honest.audit_with(&mut view, &options).await.context("the honest twin")?;
-    }
-    Ok(())
-}
 
 const fn at(index: u64) -> usize {
     #[expect(clippy::cast_possible_truncation, reason = "the log has 29 entries")]
     let at = index as usize;
     at
-}
-
-fn entry<T>(record: &Record, read: impl FnOnce(&Entry<'_>) -> T) -> anyhow::Result<T> {
-    Ok(read(&Entry::parse(&record.entry)?))
-}
-
-/// Another event for the entry at an index, whose digest is made good.
-fn replace_event(copy: &mut Seized, index: u64, event: Bytes) -> anyhow::Result<()> {
-    let digest = sha256(&event);
-    copy.alter(index, |entry| entry.event_digest = digest)?;
-    copy.records[at(index)].event = Some(event);
-    Ok(())
-}
-
-/// Seals a batch of one with a key that the operator has.
-fn reseal(copy: &mut Seized, index: u64, key: &Signer) -> anyhow::Result<()> {
-    let old = copy.records[at(index)].clone();
-    let (seq, time) = entry(&old, |entry| (entry.source_seq, entry.recorded_at))?;
-    let event = old.event.context("an event")?;
-    let records = sealed_records(ORIGIN, key, seq, time, vec![event])?;
-    copy.records[at(index)] = records.into_iter().next().context("one record")?;
-    Ok(())
-}
-
-/// An access that no source recorded.
-fn invented() -> Bytes {
-    access(&mut ChaCha8Rng::seed_from_u64(7))
-}
-
-/// A key of the operator's, for whatever name.
-fn own_key(name: &str) -> anyhow::Result<Signer> {
-    Ok(Signer::new(name, KeyType::Ed25519, [9; 32])?)
-}
-
-fn newest_time(copy: &Seized) -> anyhow::Result<u64> {
-    entry(copy.records.last().context("a log")?, |entry| entry.recorded_at)
 }
 
 #[tokio::test]
@@ -374,14 +259,14 @@ async fn forge_a_source() -> anyhow::Result<()> {
     // Nobody signed for it, or somebody signed something else.
     let role = |fault: &Fault| matches!(fault, Fault::Source(SourceError::Role { .. }));
     let enrolment = |fault: &Fault| matches!(fault, Fault::Source(SourceError::Enrolment));
-    let faults: [(_, fn(&Fault) -> bool); 2] =
-        [(None, role), (Some(crime.sources[0].enrolment().enrolment), enrolment)];
-    for (signatures, fault) in faults {
-        let says = || Says::Log(SIZE, fault);
-        act(&mut crime, [says(), says()], |copy, crime| {
+    let signed = crime.sources[0].enrolment().enrolment;
+    for signatures in [None, signed] {
+        let says = || Says::Log(SIZE, if signatures.is_none() { role } else { enrolment });
+        let [first_time, pinned] = [says(), says()];
+        act(&mut crime, [first_time, pinned], |copy, crime| {
             let ghost = own_key("ghost")?;
             let mut status = forged_registration("ghost", &ghost);
-            status.enrolment = signatures.flatten();
+            status.enrolment = signatures;
             let event = crime.sources[0].status(status);
             let (time, own) = (newest_time(copy)?, copy.own.clone());
             copy.records.extend(sealed_records(ORIGIN, &own, 4, time, vec![event])?);
@@ -453,8 +338,11 @@ async fn restore_an_old_backup_and_record_on() -> anyhow::Result<()> {
 }
 
 /// The genesis with other content, sealed by the ledger's own source.
-fn change_genesis(copy: &mut Seized, change: fn(&mut wire::Genesis)) -> anyhow::Result<()> {
-    let old = copy.records[0].event.clone().context("the genesis")?;
+fn change_genesis(
+    copy: &mut Seized,
+    change: impl FnOnce(&mut wire::Genesis),
+) -> anyhow::Result<()> {
+    let old = copy.record(0)?.event.clone().context("the genesis")?;
     let mut event = wire::Event::decode(old)?;
     let Some(wire::event::Body::ControlChange(control)) = &mut event.body else {
         anyhow::bail!("no genesis");
@@ -476,7 +364,11 @@ async fn change_the_genesis() -> anyhow::Result<()> {
     .await?;
     let foreign = |fault: &Fault| matches!(fault, Fault::ForeignGenesis { .. });
     act(&mut crime, [Says::Log(0, foreign), Says::Fork], |copy, _| {
-        change_genesis(copy, |genesis| genesis.origin = "ledger.example/other".to_owned())?;
+        let other = own_key("ledger.example/other")?;
+        change_genesis(copy, |genesis| {
+            genesis.origin = other.name().to_owned();
+            genesis.ledger_vkey = other.verifier().to_string();
+        })?;
         let own = copy.own.clone();
         reseal(copy, 0, &own)?;
         copy.rechain()
@@ -532,7 +424,7 @@ async fn give_a_receipt_and_then_not_include_it() -> anyhow::Result<()> {
     let honest = crime.honest.serve()?;
     let last = SIZE - 1;
     let path = honest.inclusion_path(last, SIZE)?;
-    let path = access_ledger_client::pull::digests(&path)?;
+    let path = digests(&path)?;
     let kept = TlogProof {
         entry: crime.honest.records[at(last)].entry.to_vec(),
         index: Index(last),
@@ -554,7 +446,7 @@ async fn give_a_receipt_and_then_not_include_it() -> anyhow::Result<()> {
     let promised = TlogProof::parse(kept.encode().as_bytes())?.verify(&crime.vkey, &[])?;
     // Together they convict: no proof can lead from one to the other.
     let (old, new) = compare(&promised, &served)?.context("sizes that need a proof")?;
-    let path = access_ledger_client::pull::digests(&liar.consistency_path(old.0, new.0)?)?;
+    let path = digests(&liar.consistency_path(old.0, new.0)?)?;
     let caught = check_consistency(&promised, &served, path);
     ensure!(matches!(caught, Err(Caught::Inconsistent { .. })), "{caught:?}");
     // The honest twin: the same file, a ledger that went on as it should.
@@ -564,7 +456,7 @@ async fn give_a_receipt_and_then_not_include_it() -> anyhow::Result<()> {
     twin.rechain()?;
     let liar = twin.serve()?;
     let served = VerifiedCheckpoint::open(liar.checkpoint(), &crime.vkey, &[])?;
-    let path = access_ledger_client::pull::digests(&liar.consistency_path(SIZE, served.size().0)?)?;
+    let path = digests(&liar.consistency_path(SIZE, served.size().0)?)?;
     check_consistency(&promised, &served, path)?;
     ensure!(memory_len(served.size().0) == Some(twin.records.len()));
     Ok(())

@@ -115,14 +115,23 @@ impl Seized {
         Liar::new(self.records.clone(), &self.key)
     }
 
+    /// The record at `index`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn record(&mut self, index: u64) -> anyhow::Result<&mut Record> {
+        let record = memory_len(index).and_then(|at| self.records.get_mut(at));
+        record.context("no such entry")
+    }
+
     /// Rewrites the entry at `index`.
     ///
     /// # Errors
     ///
     /// When there is none, or it is malformed.
     pub fn alter(&mut self, index: u64, alter: impl FnOnce(&mut Entry<'_>)) -> anyhow::Result<()> {
-        let record = memory_len(index).and_then(|at| self.records.get_mut(at));
-        let record = record.context("no such entry")?;
+        let record = self.record(index)?;
         let old = record.entry.clone();
         let mut entry = Entry::parse(&old)?;
         alter(&mut entry);
@@ -137,10 +146,9 @@ impl Seized {
     /// When an entry is malformed.
     pub fn rechain(&mut self) -> anyhow::Result<()> {
         let mut prev = Digest::ZERO;
-        for record in 0..count_of(self.records.len()) {
-            self.alter(record, |entry| (entry.index, entry.prev) = (Index(record), prev))?;
-            let record = memory_len(record).and_then(|at| self.records.get(at));
-            prev = leaf_hash(&record.context("no such entry")?.entry);
+        for index in 0..count_of(self.records.len()) {
+            self.alter(index, |entry| (entry.index, entry.prev) = (Index(index), prev))?;
+            prev = leaf_hash(&self.record(index)?.entry);
         }
         Ok(())
     }
