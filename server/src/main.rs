@@ -9,11 +9,11 @@ use std::{
 };
 
 use access_ledger_server::{
+    check,
     config::{CheckArgs, Cli, Command, InitArgs, LogFormat, ServeArgs},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
-    inspect,
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
@@ -75,7 +75,7 @@ fn init(args: &InitArgs) -> anyhow::Result<ExitCode> {
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let disk = real_disk();
     let _lock = lock(&*disk, &args.data.data)?;
-    inspect::run(&disk, &args.data.data)
+    check::run(&disk, &args.data.data)
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::liar::Liar;
 use crate::{
+    check::check,
     folder::{Folder, real_disk},
     os::Access,
     storage::{self, Options, Record},
@@ -72,7 +73,7 @@ impl Copy {
             }
         }
         let options = Options::new(copy, self.key.name());
-        let report = storage::check(&disk, &options, None, &|_| ())?;
+        let report = check(&disk, &options, self.key.verifier(), None, &|_| ())?;
         Ok(report.problem.map(|problem| problem.to_string()))
     }
 

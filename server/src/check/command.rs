@@ -1,15 +1,12 @@
-//! `check`: verifies a stopped ledger's folder, with a progress bar, and prints what was found.
+//! The subcommand: checks a stopped ledger's folder, with a progress bar, and prints what was found.
 
 use std::{io, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    folder::Folder,
-    os::Disk,
-    storage::{self, CheckProgress, CheckReport, Options},
-};
+use super::{CheckProgress, CheckReport, check};
+use crate::{folder::Folder, os::Disk, storage::Options};
 
 /// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not hold.
 ///
@@ -25,7 +22,8 @@ pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
     let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
 
     let bar = ProgressBar::new(0).with_style(style());
-    let report = storage::check(disk, &Options::new(folder, &origin), signed, &|progress| {
+    let options = Options::new(folder, &origin);
+    let report = check(disk, &options, keys.ledger.verifier(), signed, &|progress| {
         let CheckProgress { done_bytes, total_bytes } = progress;
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
