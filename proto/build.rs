@@ -38,8 +38,11 @@ const ROOTS: [(&str, &str); 2] =
 const LEN_MAX: u32 = 256;
 const ITEMS_MAX: u32 = 1_024;
 
-/// `src/event.rs` keeps one counter a field on the stack.
+/// `src/event.rs` keeps one counter a field on the stack, and one bit.
 const FIELDS_MAX: usize = 32;
+
+/// Fields are found by a table that is as long as the largest number.
+const NUMBER_MAX: usize = 63;
 
 fn schema(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let mut places = BTreeMap::new();
@@ -97,31 +100,68 @@ fn write_message(
     let required = pool
         .get_extension_by_name("access_ledger.v1.required")
         .ok_or("the extension `required` is missing")?;
-    let oneof = message.oneofs().find(|oneof| !oneof.is_synthetic());
+    let mut oneofs = message.oneofs().filter(|oneof| !oneof.is_synthetic());
+    let oneof = oneofs.next();
+    if oneofs.next().is_some() {
+        return Err(format!("{} has a second oneof", message.full_name()).into());
+    }
     let oneof_required = oneof
         .as_ref()
         .is_some_and(|oneof| oneof.options().get_extension(&required).as_bool() == Some(true));
     let oneof_name = oneof.as_ref().map_or("", |oneof| oneof.name()).to_owned();
+    let mut fields: Vec<_> = message.fields().collect();
+    fields.sort_by_key(FieldDescriptor::number);
+    let rules = fields.iter().map(|field| Rule::of(pool, field)).collect::<Result<Vec<_>, _>>()?;
+    let required =
+        rules.iter().rev().fold(0_u32, |mask, rule| (mask << 1) | u32::from(rule.required));
     writeln!(
         out,
-        "    Message {{ oneof: {oneof_name:?}, oneof_required: {oneof_required}, fields: &["
+        "    Message {{ oneof: {oneof_name:?}, oneof_required: {oneof_required}, required: {required}, together: &{:?}, places: &{:?}, fields: &[",
+        together(&fields, &rules)?,
+        places_by_number(&fields)?,
     )?;
-    for field in message.fields() {
-        let rule = Rule::of(pool, &field)?;
+    for (field, rule) in fields.iter().zip(&rules) {
         let in_oneof = field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic());
         let repeated = field.cardinality() == Cardinality::Repeated;
         writeln!(
             out,
-            "        Field {{ number: {}, name: {:?}, in_oneof: {in_oneof}, required: {}, items_max: {}, kind: {} }},",
-            field.number(),
+            "        Field {{ name: {:?}, in_oneof: {in_oneof}, required: {}, items_max: {}, kind: {} }},",
             field.name(),
             rule.required,
             if repeated { rule.items_max } else { 0 },
-            kind(&field, &rule, places)?,
+            kind(field, rule, places)?,
         )?;
     }
     out.push_str("    ] },\n");
     Ok(())
+}
+
+/// Pairs of places in `fields`: the first field only together with the second.
+fn together(
+    fields: &[FieldDescriptor],
+    rules: &[Rule],
+) -> Result<Vec<(usize, usize)>, Box<dyn Error>> {
+    let bound = rules.iter().enumerate().filter(|(_, rule)| !rule.with.is_empty());
+    bound
+        .map(|(place, rule)| {
+            let with = fields.iter().position(|field| field.name() == rule.with);
+            Ok((place, with.ok_or_else(|| format!("no field `{}` beside it", rule.with))?))
+        })
+        .collect()
+}
+
+/// By field number: one more than the place in `fields`, 0 where there is none.
+fn places_by_number(fields: &[FieldDescriptor]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut places = Vec::new();
+    for (field, place) in fields.iter().zip(1..) {
+        let number = usize::try_from(field.number())?;
+        if number > NUMBER_MAX {
+            return Err(format!("the number of {} is too large", field.full_name()).into());
+        }
+        places.resize(number, 0);
+        places.push(place);
+    }
+    Ok(places)
 }
 
 fn kind(
@@ -143,7 +183,8 @@ fn kind(
             let numbers: Vec<i32> = values.values().map(|value| value.number()).collect();
             format!("Kind::Enum {{ known: &{numbers:?} }}")
         }
-        Kind::Bool | Kind::Uint64 => "Kind::Number".to_owned(),
+        Kind::Bool => "Kind::Flag".to_owned(),
+        Kind::Uint64 => "Kind::Number".to_owned(),
         Kind::Message(inner) => match inner.full_name() {
             "google.protobuf.Timestamp" => "Kind::Timestamp".to_owned(),
             "google.protobuf.Duration" => "Kind::Duration".to_owned(),
@@ -162,6 +203,7 @@ struct Rule {
     len_max: u32,
     items_max: u32,
     format: i32,
+    with: String,
 }
 
 impl Rule {
@@ -179,6 +221,7 @@ impl Rule {
             len_max: or(get(rule, "max_len")?.as_u32().unwrap_or_default(), LEN_MAX),
             items_max: or(get(rule, "max_items")?.as_u32().unwrap_or_default(), ITEMS_MAX),
             format: get(rule, "format")?.as_enum_number().unwrap_or_default(),
+            with: get(rule, "with")?.as_str().unwrap_or_default().to_owned(),
         })
     }
 }

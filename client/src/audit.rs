@@ -1,17 +1,27 @@
 //! An audit: pull, verify, compare with the view, pin.
 //!
 //! The order matters. The checkpoint's signature and its consistency with the pin come first, for they
-//! are cheap and convict at once; then every entry is verified; only then is the pin moved.
+//! are cheap and convict at once; then every entry is verified; only then is the pin moved. A ledger
+//! that refuses what it signed for is caught like one that serves something else.
 
 use std::sync::Arc;
 
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey, position::Size};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    hash::leaf_hash,
+    note::VerifierKey,
+    position::{Index, Size},
+    proof::verify_inclusion,
+    receipt::TlogProof,
+    wire,
+};
+use prost::Message as _;
 use thiserror::Error;
 
 use crate::{
     evidence::Caught,
-    pull::{PullError, Puller, RUNS_AHEAD, Records},
-    verify::{LogVerifier, Scope, StateError},
+    pull::{PullError, Puller, RUNS_AHEAD, Records, is_missing},
+    verify::{LogVerifier, Scope, StateError, Violation},
     view::{View, ViewError, check_consistency, compare},
 };
 
@@ -31,7 +41,7 @@ pub enum AuditError {
     /// The state in the view does not fit its checkpoint. A full audit does without it.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The runtime is shutting down.
+    /// The runtime is shutting down: nothing is known about the ledger.
     #[error("audit was cut off")]
     CutOff,
 }
@@ -81,6 +91,23 @@ pub async fn audit(
     options: &AuditOptions,
     progress: Progress,
 ) -> Result<Audited, AuditError> {
+    match look(puller, view, options, &progress).await {
+        Ok((verifier, checkpoint, known)) => {
+            view.pin(checkpoint.clone(), verifier.save())?;
+            Ok(Audited { checkpoint, known, verifier })
+        }
+        Err(AuditError::Caught(caught)) => Err(with_proofs(puller, *caught).await.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Everything but the pin: the verifier as it concluded, where, and from where it went on.
+async fn look(
+    puller: &Puller,
+    view: &View,
+    options: &AuditOptions,
+    progress: &Progress,
+) -> Result<(LogVerifier, VerifiedCheckpoint, Size), AuditError> {
     let ledger = view.ledger().clone();
     let mut checkpoint = next_checkpoint(puller, view, None, options).await?;
     let usable = view.pinned().filter(|pin| !options.full && pin.state.scope() == options.scope);
@@ -89,15 +116,14 @@ pub async fn audit(
         None => LogVerifier::new(&ledger, options.scope),
     };
     let known = verifier.size();
-    verifier = advance(puller, verifier, &checkpoint, &progress).await?;
+    verifier = advance(puller, verifier, &checkpoint, progress).await?;
     if verifier.unaccounted().is_some() {
         // The event may have been erased, and the record of that made, after the checkpoint.
         checkpoint = next_checkpoint(puller, view, Some(&checkpoint), options).await?;
-        verifier = advance(puller, verifier, &checkpoint, &progress).await?;
+        verifier = advance(puller, verifier, &checkpoint, progress).await?;
     }
     let (verifier, checkpoint) = conclude(verifier, checkpoint).await?;
-    view.pin(checkpoint.clone(), verifier.save())?;
-    Ok(Audited { checkpoint, known, verifier })
+    Ok((verifier, checkpoint, known))
 }
 
 /// The newest checkpoint: signed by the ledger, and consistent with the pin and with one that was seen
@@ -114,7 +140,8 @@ async fn next_checkpoint(
     let pinned = view.pinned().map(|pinned| &pinned.checkpoint);
     for older in pinned.into_iter().chain(seen) {
         if let Some((old, new)) = compare(older, &served)? {
-            let path = puller.consistency_path(old, new).await?;
+            let path = puller.consistency_path(old, new).await;
+            let path = path.map_err(|error| unproven(error, older, &served))?;
             check_consistency(older, &served, path)?;
         }
     }
@@ -145,7 +172,7 @@ async fn conclude(
 ) -> Result<(LogVerifier, VerifiedCheckpoint), AuditError> {
     blocking(move || match verifier.finish(&checkpoint) {
         Ok(()) => Ok((verifier, checkpoint)),
-        Err(violation) => Err(Caught::Log { violation, served: Box::new(checkpoint) }.into()),
+        Err(violation) => Err(log_caught(violation, &checkpoint).into()),
     })
     .await?
 }
@@ -171,17 +198,57 @@ fn take_all(
         let taken = verifier.advance(runs);
         // Before the stream's own end is told, what was taken must hold.
         let taken = if broken.is_some() { taken.and_then(|()| verifier.settle()) } else { taken };
-        taken.map_err(|violation| Caught::Log { violation, served: Box::new(served.clone()) })?;
+        taken.map_err(|violation| log_caught(violation, served))?;
         match broken {
             Some(PullError::Withheld { index, problem, .. }) => {
                 let served = Box::new(served.clone());
                 return Err(Caught::Withheld { index, problem, served }.into());
             }
             Some(error) => return Err(error.into()),
+            None if ended && verifier.size() != total => return Err(AuditError::CutOff),
             None if ended => return Ok(()),
             None => {}
         }
     }
+}
+
+fn log_caught(violation: Violation, served: &VerifiedCheckpoint) -> Caught {
+    let violation = Box::new(violation);
+    Caught::Log { violation, served: Box::new(served.clone()), proofs: Vec::new() }
+}
+
+/// What it means that a consistency proof cannot be had: the ledger signed both sizes, so it can neither
+/// have lost one nor answer with something else. Anything but that is the network's fault.
+fn unproven(
+    error: PullError,
+    pinned: &VerifiedCheckpoint,
+    served: &VerifiedCheckpoint,
+) -> AuditError {
+    let problem = match &error {
+        PullError::Refused(status) if is_missing(status.code()) => error.to_string(),
+        PullError::Answer { .. } => error.to_string(),
+        _ => return error.into(),
+    };
+    let (pinned, served) = (Box::new(pinned.clone()), Box::new(served.clone()));
+    Caught::Unproven { pinned, served, problem }.into()
+}
+
+/// Binds the entries of a violation to the checkpoint, where the ledger still gives proofs that hold.
+async fn with_proofs(puller: &Puller, mut caught: Caught) -> Caught {
+    if let Caught::Log { violation, served, proofs } = &mut caught {
+        let run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();
+        for (index, entry) in (run.first_index..).map(Index).zip(run.entries) {
+            let Ok(path) = puller.inclusion_path(index, served.size()).await else {
+                break;
+            };
+            let (size, leaf) = (served.size(), leaf_hash(&entry));
+            if verify_inclusion(index, size, leaf, &path, served.root()).is_ok() {
+                let (entry, checkpoint) = (entry.to_vec(), served.note().to_owned());
+                proofs.push(TlogProof { entry, index, path, checkpoint });
+            }
+        }
+    }
+    caught
 }
 
 async fn blocking<T: Send + 'static>(

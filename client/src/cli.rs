@@ -34,7 +34,7 @@ mod verify;
 
 /// Records accesses to protected data in an access ledger, and audits one.
 #[derive(Debug, Parser)]
-#[command(name = "access-ledger", version, max_term_width = 100)]
+#[command(name = "access-ledger", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,10 +53,14 @@ enum Command {
     Source(source::Source),
 }
 
+const AFTER_HELP: &str = "\
+Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file or network.
+Start a ledger to try it on with `access-ledger-server serve`.";
+
 /// Where the ledger is.
 #[derive(Clone, Debug, Args)]
 struct Server {
-    /// Address of the ledger or custodian, as in http://127.0.0.1:4420
+    /// Address of the ledger or custodian, as in http://127.0.0.1:7070
     #[arg(long = "server", value_name = "URL", env = "ACCESS_LEDGER_SERVER")]
     url: String,
 }

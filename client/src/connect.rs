@@ -31,14 +31,17 @@ use crate::error::{ConnectError, EvidenceFault};
 
 /// An address with the options that the ledger's services need; nothing is connected yet.
 ///
-/// `uri` as in `http://127.0.0.1:4420`.
+/// `uri` as in `http://127.0.0.1:7070`.
 ///
 /// # Errors
 ///
 /// [`ConnectError::Address`] for anything that is no such address.
 pub fn endpoint(uri: &str) -> Result<Endpoint, ConnectError> {
-    let endpoint = Endpoint::from_shared(uri.to_owned())
-        .map_err(|_| ConnectError::Address { uri: uri.to_owned() })?;
+    let unusable = || ConnectError::Address { uri: uri.to_owned() };
+    let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|_| unusable())?;
+    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
+        return Err(unusable());
+    }
     Ok(endpoint
         .tcp_nodelay(true)
         .tcp_keepalive(Some(KEEP_ALIVE))
@@ -59,6 +62,20 @@ pub fn channel(uri: &str) -> Result<Channel, ConnectError> {
     Ok(endpoint(uri)?.connect_lazy())
 }
 
+/// As [`channel`], once somebody listens there.
+///
+/// # Errors
+///
+/// As [`endpoint`]; [`ConnectError::Unreachable`] when nobody does.
+pub async fn reach(uri: &str) -> Result<Channel, ConnectError> {
+    endpoint(uri)?.connect().await.map_err(|error| {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let problem = causes.last().map_or_else(String::new, ToString::to_string);
+        ConnectError::Unreachable { uri: uri.to_owned(), problem }
+    })
+}
+
 /// A client of `RecorderService` with the message limits of the ledger.
 #[must_use]
 pub fn recorder_client(channel: Channel) -> RecorderServiceClient<Channel> {
@@ -70,9 +87,7 @@ pub fn recorder_client(channel: Channel) -> RecorderServiceClient<Channel> {
 /// A client of `AuditService` with the message limits of the ledger.
 #[must_use]
 pub fn audit_client(channel: Channel) -> AuditServiceClient<Channel> {
-    AuditServiceClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    AuditServiceClient::new(channel).max_decoding_message_size(AUDIT_MESSAGE_BYTES_MAX)
 }
 
 /// A registration that the ledger has proven to hold.
@@ -226,6 +241,9 @@ async fn answer<T>(
 /// Twice the largest batch: events of 4 MiB, and what surrounds them.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
+/// Twice what `audit.proto` allows. Auditors hold some messages in memory, so this is their bound.
+pub(crate) const AUDIT_MESSAGE_BYTES_MAX: usize = 2 << 20;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Shorter than the idle timeouts of common load balancers and address translators.
@@ -233,4 +251,5 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A ledger that is silent for so long is taken for dead.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -22,6 +22,14 @@ pub enum ConnectError {
         /// The address found.
         uri: String,
     },
+    /// Nobody answers there: the caller must correct the address, or the operator start the ledger.
+    #[error("cannot reach {uri}: {problem}")]
+    Unreachable {
+        /// The address.
+        uri: String,
+        /// What the system says.
+        problem: String,
+    },
     /// The key's name is no source's name, or its type is not Ed25519.
     #[error("key {name} cannot be a source's: {fault}")]
     Key {
@@ -37,7 +45,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Roles(#[from] SourceError),
     /// The ledger refused, or could not be reached.
-    #[error("ledger answered {}: {}", .0.code(), .0.message())]
+    #[error("ledger answered {:?}: {}", .0.code(), .0.message())]
     Refused(Box<Status>),
     /// No answer in time.
     #[error("no answer from the ledger within {waited:?}")]
@@ -101,7 +109,7 @@ pub enum RecorderError {
         wanted: String,
     },
     /// The source is registered with another key.
-    #[error("source is registered with key {found:?}, the recorder has {wanted}")]
+    #[error("source is registered with key {found:x}, the recorder has {wanted}")]
     Key {
         /// Key id as the ledger told it.
         found: Bytes,
@@ -109,7 +117,7 @@ pub enum RecorderError {
         wanted: KeyId,
     },
     /// The ledger refused for good: repeating would not help.
-    #[error("ledger refused: {}: {}", .0.code(), .0.message())]
+    #[error("ledger refused, {:?}: {}", .0.code(), .0.message())]
     Refused(Arc<Status>),
     /// The ledger's proof does not hold: the ledger is broken, or lies. Keep the evidence.
     #[error("proof for the events from number {first_seq} on does not hold: {fault}")]

@@ -1,7 +1,16 @@
 //! What a ledger is caught at, and the file that proves it to others.
 //!
-//! Evidence must convince somebody who trusts neither the auditor nor the ledger: it holds the
-//! ledger's own signed notes, and the bytes that contradict them.
+//! Evidence is for somebody who trusts neither the auditor nor the ledger: it holds the ledger's own
+//! signed notes, and the bytes that contradict them. How far it convinces by itself depends:
+//!
+//! - A fork convicts: two notes of one size, two roots, one key.
+//! - Another history convicts when the ledger's own path leads to the served root: then it shows what
+//!   the served tree has in the place of the pinned one, which is something else.
+//! - Entries that break a rule convict with proofs that they are under the signed root, which are
+//!   asked for and kept whenever they hold. Where an event does not fit its entry, the log is in
+//!   order and its server is not: that is the auditor's word, which asking again confirms.
+//! - A rollback or an entry that is not served is the auditor's word too: the notes show what the
+//!   ledger committed itself to, and anybody can ask it for that.
 
 use std::{
     fmt::Write as _,
@@ -16,6 +25,7 @@ use access_ledger_proto::{
     hash::{Digest, sha256},
     note::VerifierKey,
     position::Index,
+    receipt::TlogProof,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -69,13 +79,28 @@ pub enum Caught {
         /// The proof as it was served.
         path: Vec<Digest>,
     },
+    /// The ledger refuses to show that the pinned tree is a part of the served one.
+    #[error(
+        "the ledger does not show that size {} continues the pinned size {}: {problem}",
+        .served.size(), .pinned.size()
+    )]
+    Unproven {
+        /// Seen before.
+        pinned: Box<VerifiedCheckpoint>,
+        /// Served later.
+        served: Box<VerifiedCheckpoint>,
+        /// What the server said, or sent instead.
+        problem: String,
+    },
     /// The entries break a rule.
     #[error("{violation}")]
     Log {
         /// Which rule, and where.
-        violation: Violation,
+        violation: Box<Violation>,
         /// What the ledger signed over these entries.
         served: Box<VerifiedCheckpoint>,
+        /// That the entries of the violation are under it, as far as the ledger proves that.
+        proofs: Vec<TlogProof>,
     },
     /// The ledger does not serve an entry that it signed for.
     #[error(
@@ -144,18 +169,22 @@ impl Caught {
             Self::Checkpoint { note, .. } => {
                 section(&mut text, "note as served, base64", &STANDARD.encode(note));
             }
-            Self::Rollback { pinned, served } | Self::Fork { pinned, served } => {
-                both(&mut text, pinned, served);
-            }
+            Self::Rollback { pinned, served }
+            | Self::Fork { pinned, served }
+            | Self::Unproven { pinned, served, .. } => both(&mut text, pinned, served),
             Self::Inconsistent { pinned, served, path, .. } => {
                 both(&mut text, pinned, served);
                 let path: Vec<String> = path.iter().map(|hash| STANDARD.encode(hash)).collect();
                 section(&mut text, "consistency proof as served", &path.join("\n"));
             }
-            Self::Log { violation, served } => {
+            Self::Log { violation, served, proofs } => {
                 section(&mut text, "checkpoint over the entries", served.note());
                 let run = STANDARD.encode(&violation.evidence);
                 section(&mut text, "entries as served, base64 of access_ledger.v1.EntryRun", &run);
+                for proof in proofs {
+                    let title = format!("proof that entry {} is under it", proof.index);
+                    section(&mut text, &title, &proof.encode());
+                }
             }
             Self::Withheld { served, .. } => {
                 section(&mut text, "checkpoint over the entries", served.note());
@@ -174,6 +203,7 @@ impl Caught {
             Self::Checkpoint { .. } | Self::Answer { .. } => 0,
             Self::Rollback { served, .. }
             | Self::Fork { served, .. }
+            | Self::Unproven { served, .. }
             | Self::Inconsistent { served, .. } => served.size().0,
             Self::Log { violation, .. } => violation.index.0,
             Self::Withheld { index, .. } | Self::Proof { index, .. } => index.0,

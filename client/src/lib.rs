@@ -14,6 +14,7 @@
 //! ```
 
 pub mod audit;
+mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod connect;

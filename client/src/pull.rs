@@ -7,17 +7,19 @@
 use std::time::Duration;
 
 use access_ledger_proto::{
+    entry::Entry,
     hash::Digest,
     position::{Index, Size, count_of},
     wire::{self, audit_service_client::AuditServiceClient},
 };
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 use crate::{
-    connect::audit_client,
+    backoff::{Backoff, asked_delay, is_transient},
+    connect::{ANSWER_TIMEOUT, AUDIT_MESSAGE_BYTES_MAX, audit_client},
     verify::{Record, Scope},
 };
 
@@ -26,12 +28,12 @@ use crate::{
 #[non_exhaustive]
 pub enum PullError {
     /// The server refused for good, or could not be reached for a while.
-    #[error("ledger answered {}: {}", .0.code(), .0.message())]
+    #[error("ledger answered {:?}: {}", .0.code(), .0.message())]
     Refused(Box<Status>),
     /// No answer in time.
     #[error("no answer from the ledger within {waited:?}")]
     Deadline {
-        /// How long it waited.
+        /// How long it waited, in every attempt.
         waited: Duration,
     },
     /// An entry that lies under a checkpoint is not served: lost, or withheld.
@@ -59,6 +61,23 @@ pub type Run = (Index, Vec<Record>);
 #[derive(Clone, Debug)]
 pub struct Puller {
     client: AuditServiceClient<Channel>,
+    patience: Patience,
+}
+
+/// How long to put up with a server that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For one answer, or for the next message of a stream that is under way; default 30 s.
+    pub answer: Duration,
+    /// For how long a call without progress is repeated, once at least; default 10 s, the restart of a
+    /// server.
+    pub repeat: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { answer: ANSWER_TIMEOUT, repeat: Duration::from_secs(10) }
+    }
 }
 
 /// Records on their way: at most [`RUNS_AHEAD`] runs wait in memory. Dropping it stops the pulling.
@@ -71,7 +90,14 @@ impl Puller {
     /// Over a channel of [`crate::connect::channel`].
     #[must_use]
     pub fn new(channel: Channel) -> Self {
-        Self { client: audit_client(channel) }
+        Self { client: audit_client(channel), patience: Patience::default() }
+    }
+
+    /// With more or less patience.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The newest checkpoint: a note that nobody has verified.
@@ -80,10 +106,8 @@ impl Puller {
     ///
     /// [`PullError::Refused`], [`PullError::Deadline`].
     pub async fn checkpoint(&self) -> Result<Bytes, PullError> {
-        let answer = persist(|| {
-            let mut client = self.client.clone();
-            async move { client.get_checkpoint(wire::GetCheckpointRequest {}).await }
-        });
+        let answer = self
+            .persist(async |mut client| client.get_checkpoint(wire::GetCheckpointRequest {}).await);
         Ok(answer.await?.checkpoint)
     }
 
@@ -95,10 +119,18 @@ impl Puller {
     /// bytes long.
     pub async fn consistency_path(&self, old: Size, new: Size) -> Result<Vec<Digest>, PullError> {
         let request = wire::GetConsistencyProofRequest { old_size: old.0, new_size: new.0 };
-        let answer = persist(|| {
-            let mut client = self.client.clone();
-            async move { client.get_consistency_proof(request).await }
-        });
+        let answer = self.persist(async |mut client| client.get_consistency_proof(request).await);
+        digests(&answer.await?.path)
+    }
+
+    /// The inclusion path of the entry at `index` in the tree of this size, the leaf's sibling first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Puller::consistency_path`].
+    pub async fn inclusion_path(&self, index: Index, size: Size) -> Result<Vec<Digest>, PullError> {
+        let request = wire::GetInclusionProofRequest { index: index.0, tree_size: size.0 };
+        let answer = self.persist(async |mut client| client.get_inclusion_proof(request).await);
         digests(&answer.await?.path)
     }
 
@@ -108,12 +140,11 @@ impl Puller {
     ///
     /// [`PullError::Refused`], [`PullError::Deadline`].
     pub async fn receipt(&self, index: Index) -> Result<wire::GetReceiptResponse, PullError> {
-        let answer = persist(|| {
-            let mut client = self.client.clone();
+        self.persist(async |mut client| {
             let entry = Some(wire::get_receipt_request::Entry::Index(index.0));
-            async move { client.get_receipt(wire::GetReceiptRequest { entry }).await }
-        });
-        answer.await
+            client.get_receipt(wire::GetReceiptRequest { entry }).await
+        })
+        .await
     }
 
     /// One page of the registered sources, as the server tells them; `token` is empty for the first.
@@ -122,12 +153,11 @@ impl Puller {
     ///
     /// [`PullError::Refused`], [`PullError::Deadline`].
     pub async fn sources(&self, token: &str) -> Result<wire::ListSourcesResponse, PullError> {
-        let answer = persist(|| {
-            let mut client = self.client.clone();
+        self.persist(async |mut client| {
             let request = wire::ListSourcesRequest { page_size: 0, page_token: token.to_owned() };
-            async move { client.list_sources(request).await }
-        });
-        answer.await
+            client.list_sources(request).await
+        })
+        .await
     }
 
     /// The records from `first` up to `end`, in order and without gaps. Must be called inside a tokio
@@ -135,21 +165,87 @@ impl Puller {
     #[must_use]
     pub fn records(&self, first: Index, end: Size, scope: Scope) -> Records {
         let (sender, runs) = mpsc::channel(RUNS_AHEAD);
-        let pulling = Pulling { client: self.client.clone(), next: first, end, scope, sender };
+        let pulling = Pulling { puller: self.clone(), next: first, end, scope, sender };
         tokio::spawn(pulling.run());
         Records { runs }
     }
 
-    /// Records from `first` on, and every new one as soon as it is under a checkpoint. A broken stream
-    /// is for the caller to resume.
+    /// Records with their events from `first` on, and every new one as soon as it is under a
+    /// checkpoint.
+    #[must_use]
+    pub fn watch(&self, first: Index) -> Watch {
+        let attempts = Attempts::new(self.patience);
+        Watch { puller: self.clone(), next: first, attempts, stream: None }
+    }
+
+    /// Repeats a call while waiting may help.
+    async fn persist<T>(
+        &self,
+        call: impl AsyncFn(AuditServiceClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, PullError> {
+        let mut attempts = Attempts::new(self.patience);
+        loop {
+            match self.in_time(call(self.client.clone())).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => attempts.wait(status).await?,
+            }
+        }
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        match tokio::time::timeout(self.patience.answer, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        }
+    }
+}
+
+/// New records as they come, in order and without gaps. A stream that breaks is resumed from the first
+/// index that is missing.
+#[derive(Debug)]
+pub struct Watch {
+    puller: Puller,
+    next: Index,
+    attempts: Attempts,
+    stream: Option<Streaming<wire::WatchResponse>>,
+}
+
+impl Watch {
+    /// The next run. Waits for as long as nothing is recorded.
     ///
     /// # Errors
     ///
-    /// [`PullError::Refused`].
-    pub async fn watch(&self, first: Index) -> Result<Streaming<wire::WatchResponse>, PullError> {
-        let request = wire::WatchRequest { first_index: first.0, with_events: true };
-        let stream = self.client.clone().watch(request).await;
-        Ok(stream.map_err(|status| PullError::Refused(Box::new(status)))?.into_inner())
+    /// [`PullError::Refused`], [`PullError::Deadline`] when the stream could not be resumed for a while;
+    /// [`PullError::Answer`] for records that do not continue those before.
+    pub async fn next(&mut self) -> Result<Run, PullError> {
+        loop {
+            let run = match self.message().await {
+                Ok(run) => check(run, self.next, None, Scope::Events)?,
+                Err(status) => {
+                    self.stream = None;
+                    self.attempts.wait(status).await?;
+                    continue;
+                }
+            };
+            self.attempts.progressed();
+            self.next = self.next.plus(count_of(run.1.len()));
+            return Ok(run);
+        }
+    }
+
+    async fn message(&mut self) -> Result<wire::EntryRun, Status> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let request = wire::WatchRequest { first_index: self.next.0, with_events: true };
+                let mut client = self.puller.client.clone();
+                let opened = self.puller.in_time(client.watch(request)).await?.into_inner();
+                self.stream.insert(opened)
+            }
+        };
+        let message = stream.message().await?;
+        let ended = || Status::unavailable("the stream ended");
+        message.ok_or_else(ended).map(|message| message.run.unwrap_or_default())
     }
 }
 
@@ -179,7 +275,7 @@ impl Records {
 
 /// The task behind [`Records`].
 struct Pulling {
-    client: AuditServiceClient<Channel>,
+    puller: Puller,
     next: Index,
     end: Size,
     scope: Scope,
@@ -188,37 +284,41 @@ struct Pulling {
 
 impl Pulling {
     async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        if let Err(Broken::Pull(error)) = self.pull().await
+            && self.sender.send(Err(error)).await.is_err()
+        {
+            tracing::debug!("nobody waited for the end of a broken stream");
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), Broken> {
+        let mut attempts = Attempts::new(self.puller.patience);
         // How many entries to ask for: fewer, when an entry among them cannot be had.
         let mut span = u64::MAX;
         while self.end.contains(self.next) {
             let before = self.next;
             let end = Size(self.end.0.min(before.0.saturating_add(span)));
-            let broken = match self.stream(end).await {
-                Ok(()) => continue,
-                Err(Broken::Unwanted) => return,
-                Err(Broken::Pull(error)) => {
-                    self.fail(error).await;
-                    return;
-                }
-                Err(Broken::Status(status)) => status,
-            };
+            let streamed = self.stream(end).await;
             if self.next > before {
-                backoff = Backoff::default();
+                attempts.progressed();
             }
-            if matches!(broken.code(), Code::DataLoss | Code::OutOfRange | Code::NotFound) {
-                if span == 1 {
-                    let problem = broken.message().to_owned();
-                    let (index, end) = (self.next, self.end);
-                    self.fail(PullError::Withheld { index, end, problem }).await;
-                    return;
+            match streamed {
+                // Past the trouble, or closer to it.
+                Ok(()) => span = span.saturating_mul(2),
+                Err(Broken::Status(status)) if is_missing(status.code()) => {
+                    if span == 1 {
+                        let problem = status.message().to_owned();
+                        let (index, end) = (self.next, self.end);
+                        return Err(PullError::Withheld { index, end, problem }.into());
+                    }
+                    let asked = end.0.saturating_sub(self.next.0);
+                    span = (span.min(asked) / 2).clamp(1, NARROW_SPAN);
                 }
-                span = (span / 2).clamp(1, NARROW_SPAN);
-            } else if let Err(error) = backoff.wait(broken).await {
-                self.fail(error).await;
-                return;
+                Err(Broken::Status(status)) => attempts.wait(status).await?,
+                Err(broken) => return Err(broken),
             }
         }
+        Ok(())
     }
 
     /// Passes on the runs of one call, up to `end`.
@@ -228,13 +328,14 @@ impl Pulling {
             end_index: end.0,
             with_events: self.scope == Scope::Events,
         };
-        let mut stream = in_time(self.client.read_entries(request)).await?.into_inner();
+        let mut client = self.puller.client.clone();
+        let mut stream = self.puller.in_time(client.read_entries(request)).await?.into_inner();
         while end.contains(self.next) {
-            let message = in_time(stream.message()).await?;
-            let Some(run) = message.and_then(|message| message.run) else {
+            let Some(message) = self.puller.in_time(stream.message()).await? else {
                 return Err(Status::data_loss("the stream ended early").into());
             };
-            let run = self.check(run, end).map_err(Broken::Pull)?;
+            let run = message.run.unwrap_or_default();
+            let run = check(run, self.next, Some(end), self.scope)?;
             let count = count_of(run.1.len());
             // The receiver is gone: nobody wants the rest.
             self.sender.send(Ok(run)).await.map_err(|_| Broken::Unwanted)?;
@@ -242,27 +343,34 @@ impl Pulling {
         }
         Ok(())
     }
+}
 
-    /// A run continues where the one before ended and has an event, or a hole, for every entry.
-    fn check(&self, run: wire::EntryRun, end: Size) -> Result<Run, PullError> {
-        let (count, events) = (run.entries.len(), run.events.len());
-        let wanted_events = if self.scope == Scope::Events { count } else { 0 };
-        let last_fits = self.next.0.saturating_add(count_of(count)) <= end.0;
-        if run.first_index != self.next.0 || events != wanted_events || count == 0 || !last_fits {
-            let problem = format!(
-                "{count} entries and {events} events from index {}, wanted were those from {} up to {end}",
-                run.first_index, self.next
-            );
-            return Err(PullError::Answer { problem });
-        }
-        Ok((self.next, records_of(run)))
-    }
+/// Whether the server says that it does not have what it was asked for.
+pub(crate) const fn is_missing(code: Code) -> bool {
+    matches!(code, Code::DataLoss | Code::OutOfRange | Code::NotFound)
+}
 
-    async fn fail(&self, error: PullError) {
-        if self.sender.send(Err(error)).await.is_err() {
-            tracing::debug!("nobody waited for the end of a broken stream");
-        }
+/// A run begins at `next`, does not pass `end`, and has an event, or a hole, for every entry.
+fn check(
+    run: wire::EntryRun,
+    next: Index,
+    end: Option<Size>,
+    scope: Scope,
+) -> Result<Run, PullError> {
+    let (count, events) = (run.entries.len(), run.events.len());
+    let wanted_events = if scope == Scope::Events { count } else { 0 };
+    let after = next.0.checked_add(count_of(count));
+    let fits = after.is_some_and(|after| end.is_none_or(|end| after <= end.0));
+    let size_fits = (1..=RUN_ENTRIES_MAX).contains(&count) && events == wanted_events;
+    if run.first_index != next.0 || !fits || !size_fits {
+        let up_to = end.map_or_else(String::new, |end| format!(" up to {end}"));
+        let problem = format!(
+            "{count} entries and {events} events from index {}, wanted were those from {next}{up_to}",
+            run.first_index
+        );
+        return Err(PullError::Answer { problem });
     }
+    Ok((next, records_of(run)))
 }
 
 /// The records of a run as it came. Empty bytes stand for an event that was erased, no items at all
@@ -307,66 +415,60 @@ impl From<Status> for Broken {
     }
 }
 
-/// Repeats a call while waiting may help.
-async fn persist<T, F>(call: impl Fn() -> F) -> Result<T, PullError>
-where
-    F: Future<Output = Result<Response<T>, Status>>,
-{
-    let mut backoff = Backoff::default();
-    loop {
-        match in_time(call()).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => backoff.wait(status).await?,
-        }
+impl From<PullError> for Broken {
+    fn from(error: PullError) -> Self {
+        Self::Pull(error)
     }
 }
 
-async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+/// Attempts since there was progress.
+#[derive(Debug)]
+struct Attempts {
+    patience: Patience,
+    backoff: Backoff,
+    /// When the first of them failed.
+    failing_since: Option<Instant>,
+}
+
+impl Attempts {
+    const fn new(patience: Patience) -> Self {
+        let backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
+        Self { patience, backoff, failing_since: None }
     }
-}
 
-/// Attempts without progress, each after twice the time.
-#[derive(Default)]
-struct Backoff {
-    attempts: u32,
-}
+    const fn progressed(&mut self) {
+        *self = Self::new(self.patience);
+    }
 
-impl Backoff {
     /// Waits before the next attempt; gives up where waiting does not help, or has not helped.
     async fn wait(&mut self, status: Status) -> Result<(), PullError> {
-        let transient = [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded]
-            .contains(&status.code())
-            // What tonic makes of a connection that broke in the middle of an answer.
-            || [Code::Unknown, Code::Internal, Code::Cancelled].contains(&status.code())
-                && std::error::Error::source(&status).is_some();
-        if !transient || self.attempts == ATTEMPTS_MAX {
-            if status.code() == Code::DeadlineExceeded {
-                return Err(PullError::Deadline { waited: ANSWER_TIMEOUT });
-            }
+        let is_first = self.failing_since.is_none();
+        let failing_for = self.failing_since.get_or_insert_with(Instant::now).elapsed();
+        let left = self.patience.repeat.saturating_sub(failing_for);
+        let is_over = !is_first && left.is_zero();
+        if is_over && status.code() == Code::DeadlineExceeded {
+            return Err(PullError::Deadline { waited: self.patience.answer });
+        }
+        if is_over || !is_transient(status.code()) {
             return Err(PullError::Refused(Box::new(status)));
         }
-        let delay = DELAY_FIRST.saturating_mul(1 << self.attempts).min(DELAY_MAX);
+        let delay = self.backoff.next(asked_delay(&status)).min(left);
         tracing::debug!(code = ?status.code(), ?delay, "stream or call broke, will repeat");
-        self.attempts += 1;
         tokio::time::sleep(delay).await;
         Ok(())
     }
 }
 
-/// Runs that wait in memory: some megabytes, enough that pulling and verifying overlap.
+/// Runs that wait in memory: enough that pulling and verifying overlap. Each is one message, of which
+/// [`audit_client`] bounds the bytes.
 pub const RUNS_AHEAD: usize = 16;
+
+/// More entries do not fit into a message, however short they are. So a run of empty ones is no way to
+/// fill the auditor's memory.
+const RUN_ENTRIES_MAX: usize = AUDIT_MESSAGE_BYTES_MAX / Entry::LEN_MIN;
 
 /// Where the search for an entry that is not served begins: more than one response holds.
 const NARROW_SPAN: u64 = 1 << 13;
 
-/// A server that is silent for so long is taken for dead.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-const DELAY_FIRST: Duration = Duration::from_millis(100);
+const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(3);
-
-/// Together some ten seconds: a restart of the server.
-const ATTEMPTS_MAX: u32 = 7;

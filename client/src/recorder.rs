@@ -164,6 +164,12 @@ impl Recorder {
         }
     }
 
+    /// How many events have no verified receipt: accepted by this recorder, or found in its spool.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        self.shared.unsettled()
+    }
+
     /// The source whose events it records.
     #[must_use]
     pub const fn source(&self) -> &SourceName {

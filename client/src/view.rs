@@ -2,7 +2,8 @@
 //!
 //! Only because auditors remember can a ledger not show them one history today and another tomorrow.
 //! The file is JSON with the fields `version`, `origin`, `ledger`, `checkpoint` (the note, verbatim) and
-//! `state`. It is replaced as a whole and synced, so a crash leaves the old view or the new one.
+//! `state`. It is replaced as a whole and synced, so a crash leaves the old view or the new one; and only
+//! by an audit that began with what it replaces, so that of two at once none moves the pin back.
 
 use std::{
     fs::{self, File},
@@ -11,9 +12,14 @@ use std::{
 };
 
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, error::CheckpointError, hash::Digest, note::VerifierKey,
-    position::Size, proof::verify_consistency,
+    checkpoint::VerifiedCheckpoint,
+    error::CheckpointError,
+    hash::{Digest, sha256},
+    note::VerifierKey,
+    position::Size,
+    proof::verify_consistency,
 };
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -30,6 +36,12 @@ pub enum ViewError {
         path: PathBuf,
         /// What the system said.
         error: io::Error,
+    },
+    /// Another audit replaced the file after this one had read it: repeat.
+    #[error("view {}: another audit replaced it meanwhile", .path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
     },
     /// The content is no view.
     #[error("view {}: {error}", .path.display())]
@@ -73,6 +85,8 @@ pub struct View {
     path: PathBuf,
     ledger: VerifierKey,
     pinned: Option<Pinned>,
+    /// Digest of the file as it was read or written; `None` without a file.
+    content: Option<Digest>,
 }
 
 /// The checkpoint of a view, and what was known when it was verified.
@@ -82,6 +96,12 @@ pub struct Pinned {
     pub checkpoint: VerifiedCheckpoint,
     /// The verifier as it concluded there.
     pub state: SavedState,
+}
+
+/// What every version of the file begins with.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,31 +116,35 @@ struct ViewFile {
 
 impl View {
     /// Opens the view at `path` of the ledger with this key; a file that does not exist is a view
-    /// without a pin.
+    /// without a pin, if there is a folder for it.
     ///
     /// # Errors
     ///
-    /// Any [`ViewError`].
+    /// Any [`ViewError`] but [`ViewError::Replaced`].
     pub fn open(path: &Path, ledger: &VerifierKey) -> Result<Self, ViewError> {
-        let view = |pinned| Self { path: path.to_owned(), ledger: ledger.clone(), pinned };
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(view(None)),
-            Err(error) => return Err(ViewError::Io { path: path.to_owned(), error }),
+        let at = || path.to_owned();
+        let io = |error| ViewError::Io { path: at(), error };
+        let mut view = Self { path: at(), ledger: ledger.clone(), pinned: None, content: None };
+        // Better said here than after an audit.
+        File::open(folder_of(path)).map_err(io)?;
+        let Some(text) = read(path).map_err(io)? else {
+            return Ok(view);
         };
-        let file: ViewFile = serde_json::from_slice(&text)
-            .map_err(|error| ViewError::Malformed { path: path.to_owned(), error })?;
-        if file.version != VERSION {
-            return Err(ViewError::Version { path: path.to_owned(), found: file.version });
+        let malformed = |error| ViewError::Malformed { path: at(), error };
+        let Versioned { version: found } = serde_json::from_slice(&text).map_err(malformed)?;
+        if found != VERSION {
+            return Err(ViewError::Version { path: at(), found });
         }
+        let file: ViewFile = serde_json::from_slice(&text).map_err(malformed)?;
         let wanted = ledger.to_string();
         if file.ledger != wanted {
-            let (path, found) = (path.to_owned(), file.ledger);
-            return Err(ViewError::OtherLedger { path, found, wanted });
+            return Err(ViewError::OtherLedger { path: at(), found: file.ledger, wanted });
         }
         let checkpoint = VerifiedCheckpoint::open(file.checkpoint.as_bytes(), ledger, &[])
-            .map_err(|error| ViewError::Checkpoint { path: path.to_owned(), error })?;
-        Ok(view(Some(Pinned { checkpoint, state: file.state })))
+            .map_err(|error| ViewError::Checkpoint { path: at(), error })?;
+        view.content = Some(sha256(&text));
+        view.pinned = Some(Pinned { checkpoint, state: file.state });
+        Ok(view)
     }
 
     /// The file.
@@ -145,7 +169,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`ViewError::Io`]; the old pin stays then.
+    /// [`ViewError::Io`]; [`ViewError::Replaced`]. The old pin stays then.
     pub fn pin(
         &mut self,
         checkpoint: VerifiedCheckpoint,
@@ -160,7 +184,14 @@ impl View {
         };
         let io = |error| ViewError::Io { path: self.path.clone(), error };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| io(error.into()))?;
-        replace(&self.path, &text).map_err(io)?;
+        // Until the end of this function no other audit replaces a file of this folder.
+        let folder = File::open(folder_of(&self.path)).map_err(io)?;
+        flock(&folder, FlockOperation::LockExclusive).map_err(|error| io(error.into()))?;
+        if read(&self.path).map_err(io)?.map(|text| sha256(&text)) != self.content {
+            return Err(ViewError::Replaced { path: self.path.clone() });
+        }
+        replace(&self.path, &text, &folder).map_err(io)?;
+        self.content = Some(sha256(&text));
         self.pinned = Some(Pinned { checkpoint, state });
         Ok(())
     }
@@ -206,12 +237,28 @@ pub fn check_consistency(
     })
 }
 
-/// Writes a file as a whole: the old content or the new one survives a crash, nothing between.
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or_else(|| Path::new("."))
+}
+
+/// The content of a file, if there is one.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file of `folder` as a whole: the old content or the new one survives a crash, nothing
+/// between.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is where a client's file is replaced and synced"
 )]
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], folder: &File) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
@@ -219,8 +266,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    folder.sync_all()
 }
 
 const VERSION: u32 = 1;

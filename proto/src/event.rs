@@ -1,10 +1,13 @@
-//! Judges the bytes of an event by the rules that stand in `event.proto`, in one pass, without
-//! decoding and without allocating.
+//! Judges the bytes of an event by the rules that stand in `event.proto`, without decoding them and,
+//! for an event that keeps the rules, without allocating.
 //!
 //! The event's bytes are kept verbatim and read by many parsers for years, so they must have one
-//! reading only: a singular field stands at most once, at most one body is set, an enum fits 32 bits.
+//! reading only: a singular field stands at most once, at most one body is set, and nothing is written
+//! in a form that some parsers truncate and others refuse (enums beyond 32 bits, booleans other than 0
+//! and 1, field numbers beyond 2^29 - 1, tags and lengths of more than five bytes, groups).
 //! Fields and, where they are not required, enum values that this version does not know are let
-//! through: a newer client's event is kept whole.
+//! through: a newer client's event is kept whole. A body that it does not know is refused, because
+//! nothing could be judged by it.
 
 use crate::{entry::Entry, error::EventError, error::EventFault, source::Name};
 
@@ -41,23 +44,26 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
     if bytes.is_empty() || bytes.len() > Entry::EVENT_LEN_MAX {
         return Err(EventFault::EventLen { len: bytes.len() }.into());
     }
-    check_message(EVENT, bytes)?;
     let mut body = None;
-    let mut rest = bytes;
-    while let Some(field) = next_field(&mut rest)? {
+    check_message(EVENT, bytes, |field| {
         match (field.number, field.value) {
             (OCCURRED_AT, WireValue::Bytes(time)) => {
-                let time = instant(time).map_err(|fault| EventError::at("occurred_at", fault))?;
+                let time = instant(time).map_err(|fault| at("occurred_at", fault))?;
                 if time > now.saturating_add(AHEAD_NANOS_MAX) {
-                    return Err(EventError::at("occurred_at", EventFault::Future));
+                    return Err(at("occurred_at", EventFault::Future));
                 }
             }
             (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) => {
                 body = Some(Body { number: field.number, bytes });
             }
+            (number @ BODY_FIRST..=BODY_NUMBER_MAX, _) => {
+                return Err(at("body", EventFault::UnknownBody { number }));
+            }
             _ => {}
         }
-    }
+        Ok(())
+    })
+    .map_err(|error| *error)?;
     body.ok_or_else(|| EventError::at("body", EventFault::Missing))
 }
 
@@ -67,21 +73,42 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
 ///
 /// As [`validate`], for the rules of `Genesis`.
 pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
-    check_message(GENESIS, bytes)
+    check_message(GENESIS, bytes, |_| Ok(())).map_err(|error| *error)
 }
 
-/// Finds the body of an event that was validated when it was recorded.
+/// Checks the message of a body on its own.
 ///
-/// `None` when the bytes are no event, or hold no body that this version knows.
+/// # Errors
+///
+/// As [`validate`], with paths that begin below the body; [`EventFault::UnknownBody`] for one that this
+/// version does not know.
+pub(crate) fn validate_body(body: Body<'_>) -> Result<(), EventError> {
+    match MESSAGES.get(EVENT).and_then(|event| event.find(body.number)) {
+        Some((_, &Field { kind: Kind::Message { place }, in_oneof: true, .. })) => {
+            check_message(place, body.bytes, |_| Ok(())).map_err(|error| *error)
+        }
+        _ => Err(EventFault::UnknownBody { number: body.number }.into()),
+    }
+}
+
+/// Finds the body of an event, which a verifier need not have validated.
+///
+/// `None` when the bytes are no protobuf message, hold no body that this version knows, or more than
+/// one: parsers would read different events. Two readers that use this function always agree.
 #[must_use]
 pub fn body(bytes: &[u8]) -> Option<Body<'_>> {
+    let mut body = None;
     let mut rest = bytes;
-    while let Ok(Some(field)) = next_field(&mut rest) {
-        if let (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) = (field.number, field.value) {
-            return Some(Body { number: field.number, bytes });
+    while let Some(field) = next_field(&mut rest).ok()? {
+        match (field.number, field.value) {
+            (BODY_FIRST..=BODY_LAST, WireValue::Bytes(bytes)) if body.is_none() => {
+                body = Some(Body { number: field.number, bytes });
+            }
+            (BODY_FIRST..=BODY_NUMBER_MAX, _) => return None,
+            _ => {}
         }
     }
-    None
+    body
 }
 
 /// Field numbers of `Event`.
@@ -89,19 +116,38 @@ const OCCURRED_AT: u32 = 2;
 const BODY_FIRST: u32 = 16;
 const BODY_LAST: u32 = 31;
 
+/// The last number that `event.proto` keeps for bodies of later versions.
+const BODY_NUMBER_MAX: u32 = 63;
+
 /// Most fields of one message; `build.rs` refuses more.
 const FIELDS_MAX: usize = 32;
+
+/// What a check says. Boxed, so that the answer of nearly every check fits a register.
+type Checked = Result<(), Box<EventError>>;
 
 struct Message {
     /// Name of the message's oneof, if it has one.
     oneof: &'static str,
     oneof_required: bool,
-    /// In the order of their numbers.
+    /// Bit n stands for `fields[n]`.
+    required: u32,
+    /// Places in `fields`: the first field only together with the second.
+    together: &'static [(usize, usize)],
+    /// By field number: one more than the place in `fields`; 0 for a number that is not known.
+    places: &'static [u8],
+    /// At most [`FIELDS_MAX`].
     fields: &'static [Field],
 }
 
+impl Message {
+    fn find(&self, number: u32) -> Option<(usize, &Field)> {
+        let place = *self.places.get(usize::try_from(number).ok()?)?;
+        let place = usize::from(place).checked_sub(1)?;
+        Some((place, self.fields.get(place)?))
+    }
+}
+
 struct Field {
-    number: u32,
     name: &'static str,
     in_oneof: bool,
     required: bool,
@@ -111,6 +157,7 @@ struct Field {
 }
 
 enum Kind {
+    Flag,
     Number,
     Enum { known: &'static [i32] },
     Text { lines: bool, len_max: usize },
@@ -125,92 +172,118 @@ enum Kind {
 
 include!(concat!(env!("OUT_DIR"), "/schema.rs"));
 
-fn check_message(place: usize, bytes: &[u8]) -> Result<(), EventError> {
+/// Checks a message; `each` sees every field after it was checked, unknown ones too.
+fn check_message<'a>(
+    place: usize,
+    bytes: &'a [u8],
+    mut each: impl FnMut(WireField<'a>) -> Checked,
+) -> Checked {
     let Some(message) = MESSAGES.get(place) else {
         return Err(EventFault::Malformed.into());
     };
     let mut items = [0_u32; FIELDS_MAX];
+    let mut present = 0_u32;
     let mut oneof_set = false;
     let mut rest = bytes;
     while let Some(found) = next_field(&mut rest)? {
-        let Ok(slot) = message.fields.binary_search_by_key(&found.number, |field| field.number)
-        else {
-            continue;
-        };
-        let (Some(field), Some(items)) = (message.fields.get(slot), items.get_mut(slot)) else {
-            continue;
-        };
-        check_field(field, found.value, items)?;
-        if field.in_oneof && std::mem::replace(&mut oneof_set, true) {
-            return Err(EventError::at(message.oneof, EventFault::Twice));
+        if let Some((place, field)) = message.find(found.number)
+            && let Some(items) = items.get_mut(place)
+        {
+            check_field(field, found.value, items)?;
+            present |= u32::from(*items > 0) << place;
+            if field.in_oneof && std::mem::replace(&mut oneof_set, true) {
+                return Err(at(message.oneof, EventFault::Twice));
+            }
         }
+        each(found)?;
     }
     if message.oneof_required && !oneof_set {
-        return Err(EventError::at(message.oneof, EventFault::Missing));
+        return Err(at(message.oneof, EventFault::Missing));
     }
-    for (field, items) in message.fields.iter().zip(items) {
-        if field.required && items == 0 {
-            return Err(EventError::at(field.name, EventFault::Missing));
+    let together = message
+        .together
+        .iter()
+        .fold(0, |wanted, &(place, with)| wanted | (present >> place & 1) << with);
+    let missing = ((message.required | together) & !present).trailing_zeros();
+    match usize::try_from(missing).ok().and_then(|place| message.fields.get(place)) {
+        Some(field) => Err(at(field.name, EventFault::Missing)),
+        None => Ok(()),
+    }
+}
+
+/// Checks one occurrence of a field; `items` counts what came before.
+fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Checked {
+    if field.items_max == 0 {
+        if *items > 0 {
+            return Err(at(field.name, EventFault::Twice));
         }
+        *items = 1;
+        return check_value(field, value).map_err(|error| Box::new(error.within(field.name)));
+    }
+    let (Kind::Enum { .. }, WireValue::Bytes(mut packed)) = (&field.kind, value) else {
+        return check_item(field, Ok(value), items);
+    };
+    // Parsers take repeated enums packed and unpacked.
+    while !packed.is_empty() {
+        check_item(field, varint(&mut packed).map(WireValue::Varint), items)?;
     }
     Ok(())
 }
 
-/// Checks one occurrence of a field; `items` counts what came before.
-fn check_field(field: &Field, value: WireValue<'_>, items: &mut u32) -> Result<(), EventError> {
-    let at = |items: u32, error: EventError| {
-        if field.items_max > 0 {
-            error.within_item(field.name, items)
-        } else {
-            error.within(field.name)
-        }
-    };
-    let mut count = |fault: Result<(), EventError>| {
-        fault.map_err(|error| at(*items, error))?;
-        *items += 1;
-        if field.items_max == 0 && *items > 1 {
-            return Err(EventError::at(field.name, EventFault::Twice));
-        }
-        if field.items_max > 0 && *items > field.items_max {
-            return Err(EventError::at(field.name, EventFault::Items { max: field.items_max }));
-        }
-        Ok(())
-    };
-    match (&field.kind, value) {
-        // Parsers take repeated enums packed and unpacked.
-        (Kind::Enum { known }, WireValue::Bytes(mut packed)) if field.items_max > 0 => {
-            while !packed.is_empty() {
-                let item = varint(&mut packed).map_err(EventError::from);
-                count(item.and_then(|value| check_enum(value, known, field.required)))?;
-            }
-            Ok(())
-        }
-        (Kind::Enum { known }, WireValue::Varint(value)) => {
-            count(check_enum(value, known, field.required))
-        }
-        (Kind::Number, WireValue::Varint(_)) => count(Ok(())),
-        (Kind::Number | Kind::Enum { .. }, _) | (_, WireValue::Varint(_) | WireValue::Fixed) => {
-            count(Err(EventFault::WireType.into()))
-        }
-        (kind, WireValue::Bytes(bytes)) => count(check_bytes(kind, bytes, field.required)),
-    }
+fn at(field: &str, fault: EventFault) -> Box<EventError> {
+    Box::new(EventError::at(field, fault))
 }
 
-fn check_enum(value: u64, known: &[i32], required: bool) -> Result<(), EventError> {
+fn check_item(field: &Field, value: Result<WireValue<'_>, Malformed>, items: &mut u32) -> Checked {
+    value
+        .map_err(Box::from)
+        .and_then(|value| check_value(field, value))
+        .map_err(|error| Box::new(error.within_item(field.name, *items)))?;
+    *items += 1;
+    if *items > field.items_max {
+        return Err(at(field.name, EventFault::Items { max: field.items_max }));
+    }
+    Ok(())
+}
+
+fn check_value(field: &Field, value: WireValue<'_>) -> Checked {
+    let fault = match (&field.kind, value) {
+        (Kind::Enum { known }, WireValue::Varint(value)) => {
+            return check_enum(value, known, field.required);
+        }
+        (Kind::Flag, WireValue::Varint(0 | 1)) | (Kind::Number, WireValue::Varint(_)) => {
+            return Ok(());
+        }
+        // Some parsers look at the low 32 bits, others at all.
+        (Kind::Flag, WireValue::Varint(_)) => EventFault::Malformed,
+        (Kind::Flag | Kind::Number | Kind::Enum { .. }, _)
+        | (_, WireValue::Varint(_) | WireValue::Fixed) => EventFault::WireType,
+        (kind, WireValue::Bytes(bytes)) => return check_bytes(kind, bytes, field),
+    };
+    Err(fault.into())
+}
+
+fn check_enum(value: u64, known: &[i32], required: bool) -> Checked {
     // What a 32-bit reader would truncate has two readings.
-    let value = i32::try_from(value.cast_signed()).map_err(|_| EventFault::Malformed)?;
+    let value = i32::try_from(value.cast_signed()).map_err(|_| Malformed)?;
     if required && (value == 0 || !known.contains(&value)) {
         return Err(EventFault::EnumValue { value }.into());
     }
     Ok(())
 }
 
-fn check_bytes(kind: &Kind, bytes: &[u8], required: bool) -> Result<(), EventError> {
+fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
+    let repeated = field.items_max > 0;
     let fault = match *kind {
-        Kind::Message { place } => return check_message(place, bytes),
-        Kind::Timestamp => return timestamp(bytes).map(drop).map_err(EventError::from),
-        Kind::Duration => return duration(bytes).map_err(EventError::from),
-        _ if bytes.is_empty() => return empty(required),
+        // Of items, the fields say what is missing.
+        Kind::Message { .. } if bytes.is_empty() && field.required && !repeated => {
+            EventFault::Missing
+        }
+        Kind::Message { place } => return check_message(place, bytes, |_| Ok(())),
+        Kind::Timestamp => return timestamp(bytes).map(drop).map_err(Box::from),
+        Kind::Duration => return duration(bytes).map_err(Box::from),
+        _ if bytes.is_empty() && (field.required || repeated) => EventFault::Missing,
+        _ if bytes.is_empty() => return Ok(()),
         Kind::Text { len_max, .. } | Kind::Bytes { len_max } if bytes.len() > len_max => {
             EventFault::Len { len: bytes.len(), max: len_max }
         }
@@ -230,19 +303,17 @@ fn check_bytes(kind: &Kind, bytes: &[u8], required: bool) -> Result<(), EventErr
             EventFault::Exactly { len: bytes.len(), wanted: len }
         }
         Kind::Bytes { .. } | Kind::Exactly { .. } => return Ok(()),
-        Kind::Number | Kind::Enum { .. } => EventFault::WireType,
+        Kind::Flag | Kind::Number | Kind::Enum { .. } => EventFault::WireType,
     };
     Err(fault.into())
 }
 
-fn empty(required: bool) -> Result<(), EventError> {
-    if required { Err(EventFault::Missing.into()) } else { Ok(()) }
-}
-
 /// UTF-8 that a person reads as it is stored: no control characters (line feed and tab only in
-/// prose), no line or paragraph separators, nothing that reorders what is shown.
+/// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is not
+/// shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
 fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
-    if bytes.iter().all(|byte| matches!(byte, 0x20..=0x7e)) {
+    // Without a way out of the loop, so that many bytes are looked at at once.
+    if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
         return None;
     }
     let text = match str::from_utf8(bytes) {
@@ -251,8 +322,9 @@ fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
     };
     let forbidden = |symbol: char| match symbol {
         '\n' | '\t' => !lines,
-        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        '\u{feff}' => true,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' => true,
+        '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
         other => other.is_control(),
     };
     text.char_indices()
@@ -306,6 +378,27 @@ fn seconds_and_nanos(mut bytes: &[u8]) -> Result<(i64, i64), EventFault> {
     Ok((seconds.unwrap_or_default(), nanos.unwrap_or_default()))
 }
 
+/// The bytes are no protobuf message, or not one that all parsers read alike.
+struct Malformed;
+
+impl From<Malformed> for EventFault {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Malformed> for Box<EventError> {
+    fn from(_: Malformed) -> Self {
+        Self::from(EventFault::Malformed)
+    }
+}
+
+impl From<EventFault> for Box<EventError> {
+    fn from(fault: EventFault) -> Self {
+        Self::new(fault.into())
+    }
+}
+
 /// One field of the protobuf wire format.
 struct WireField<'a> {
     number: u32,
@@ -320,50 +413,67 @@ enum WireValue<'a> {
 }
 
 /// Takes the next field from the front of `rest`; `None` at the end.
-fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, EventFault> {
+#[inline]
+fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, Malformed> {
     if rest.is_empty() {
         return Ok(None);
     }
-    let key = varint(rest)?;
-    let number = u32::try_from(key >> 3).map_err(|_| EventFault::Malformed)?;
+    let key = varint_u32(rest)?;
+    let number = key >> 3;
     if number == 0 {
-        return Err(EventFault::Malformed);
+        return Err(Malformed);
     }
     let value = match key & 7 {
         0 => WireValue::Varint(varint(rest)?),
         1 => take(rest, 8).map(|_| WireValue::Fixed)?,
         2 => {
-            let len = usize::try_from(varint(rest)?).map_err(|_| EventFault::Malformed)?;
+            let len = usize::try_from(varint_u32(rest)?).map_err(|_| Malformed)?;
             WireValue::Bytes(take(rest, len)?)
         }
         5 => take(rest, 4).map(|_| WireValue::Fixed)?,
-        _ => return Err(EventFault::Malformed),
+        _ => return Err(Malformed),
     };
     Ok(Some(WireField { number, value }))
 }
 
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], EventFault> {
-    let (taken, after) = rest.split_at_checked(len).ok_or(EventFault::Malformed)?;
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
+    let (taken, after) = rest.split_at_checked(len).ok_or(Malformed)?;
     *rest = after;
     Ok(taken)
 }
 
+/// A tag or a length: a base-128 number of at most 32 bits in at most five bytes. Of longer ones some
+/// parsers drop the upper bits, others refuse the message.
+fn varint_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
+    let before = rest.len();
+    let value = varint(rest)?;
+    match u32::try_from(value) {
+        Ok(value) if before - rest.len() <= 5 => Ok(value),
+        _ => Err(Malformed),
+    }
+}
+
 /// A base-128 number of at most 64 bits.
-fn varint(rest: &mut &[u8]) -> Result<u64, EventFault> {
+#[inline]
+fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    if let Some((&byte @ 0..=0x7f, after)) = rest.split_first() {
+        *rest = after;
+        return Ok(u64::from(byte));
+    }
     let mut value = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {
-        let (&byte, after) = rest.split_first().ok_or(EventFault::Malformed)?;
+        let (&byte, after) = rest.split_first().ok_or(Malformed)?;
         *rest = after;
         let bits = u64::from(byte & 0x7f);
         if shift == 63 && bits > 1 {
-            return Err(EventFault::Malformed);
+            return Err(Malformed);
         }
         value |= bits << shift;
         if byte & 0x80 == 0 {
             return Ok(value);
         }
     }
-    Err(EventFault::Malformed)
+    Err(Malformed)
 }
 
 #[cfg(test)]

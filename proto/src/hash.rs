@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, block_api::compress256};
 
 /// A SHA-256 digest: 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,14 +78,44 @@ pub fn leaf_hash(data: &[u8]) -> Digest {
 }
 
 /// `SHA-256(0x01 || left || right)`: the hash of an interior node.
+///
+/// These 65 bytes are always the same two blocks, so they are laid out here, padding included, and not
+/// by a hasher that takes any length: a quarter less time for what a tree mostly consists of.
 #[must_use]
 pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
-    let mut hasher = Sha256::new();
-    hasher.update([0x01]);
-    hasher.update(left);
-    hasher.update(right);
-    Digest(hasher.finalize().into())
+    let [start @ .., end] = right.0;
+    let mut blocks = [[0_u8; 64]; 2];
+    let [first, second] = &mut blocks;
+    first[0] = 0x01;
+    first[1..33].copy_from_slice(&left.0);
+    first[33..].copy_from_slice(&start);
+    second[0] = end;
+    second[1] = 0x80;
+    second[56..].copy_from_slice(&NODE_BITS.to_be_bytes());
+
+    let mut state = INITIAL_STATE;
+    compress256(&mut state, &blocks);
+    let mut digest = [0; Digest::LEN];
+    for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    Digest(digest)
 }
+
+/// Length of a node's hash input in bits, which ends its padding.
+const NODE_BITS: u64 = 65 * 8;
+
+/// FIPS 180-4, section 5.3.3.
+const INITIAL_STATE: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
 
 #[cfg(test)]
 mod tests {
@@ -104,6 +134,17 @@ mod tests {
             sha256(b"").to_string(),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
+    }
+
+    #[test]
+    fn a_node_hashes_like_its_bytes() {
+        let mut left = sha256(b"seed");
+        for _ in 0..100 {
+            let right = sha256(left.as_ref());
+            let bytes = [&[0x01], left.as_ref(), right.as_ref()].concat();
+            assert_eq!(node_hash(&left, &right), sha256(&bytes));
+            left = right;
+        }
     }
 
     #[test]

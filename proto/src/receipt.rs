@@ -11,7 +11,7 @@ use crate::{
     chain::Link,
     checkpoint::VerifiedCheckpoint,
     entry::{Entry, Seal},
-    error::{ProofError, ReceiptError, SealError, TlogProofError},
+    error::{CheckpointError, ProofError, ReceiptError, SealError, TlogProofError},
     hash::{Digest, leaf_hash},
     note::{self, VerifierKey},
     position::Index,
@@ -127,6 +127,63 @@ pub fn verify_receipt(
     seal: &Seal,
     receipt: &wire::Receipt,
 ) -> Result<VerifiedReceipt, ReceiptError> {
+    let open = |note: &[u8]| VerifiedCheckpoint::open(note, ledger, witnesses);
+    verify_under(open, batch, seal, receipt)
+}
+
+/// Verifies many receipts of one ledger, like [`verify_receipt`].
+///
+/// Batches that became durable together have their receipts under one checkpoint. Verifying its
+/// signature costs more than the rest of a small receipt, so the last one is remembered.
+#[derive(Clone, Debug)]
+pub struct ReceiptVerifier {
+    ledger: VerifierKey,
+    witnesses: Vec<VerifierKey>,
+    last: Option<VerifiedCheckpoint>,
+}
+
+impl ReceiptVerifier {
+    /// For the ledger of this key, and with the cosignatures of these witnesses.
+    #[must_use]
+    pub const fn new(ledger: VerifierKey, witnesses: Vec<VerifierKey>) -> Self {
+        Self { ledger, witnesses, last: None }
+    }
+
+    /// The ledger's key.
+    #[must_use]
+    pub const fn ledger(&self) -> &VerifierKey {
+        &self.ledger
+    }
+
+    /// Verifies the receipt for a batch that this source sealed itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify_receipt`].
+    pub fn verify(
+        &mut self,
+        batch: &Batch<'_>,
+        seal: &Seal,
+        receipt: &wire::Receipt,
+    ) -> Result<VerifiedReceipt, ReceiptError> {
+        let Self { ledger, witnesses, last } = self;
+        let open = |note: &[u8]| match last {
+            // The very bytes that were verified with the same keys.
+            Some(last) if last.note().as_bytes() == note => Ok(last.clone()),
+            _ => VerifiedCheckpoint::open(note, ledger, witnesses)
+                .map(|checkpoint| last.insert(checkpoint).clone()),
+        };
+        verify_under(open, batch, seal, receipt)
+    }
+}
+
+/// Verifies a receipt; `open` verifies its checkpoint.
+fn verify_under(
+    open: impl FnOnce(&[u8]) -> Result<VerifiedCheckpoint, CheckpointError>,
+    batch: &Batch<'_>,
+    seal: &Seal,
+    receipt: &wire::Receipt,
+) -> Result<VerifiedReceipt, ReceiptError> {
     let count = batch.count()?;
     if seal.count != count {
         return Err(SealError::Covers { found: seal.count, wanted: count }.into());
@@ -141,7 +198,7 @@ pub fn verify_receipt(
     if first_index == Index::GENESIS && prev != Digest::ZERO {
         return Err(ReceiptError::Genesis { found: prev });
     }
-    let checkpoint = VerifiedCheckpoint::open(&receipt.checkpoint, ledger, witnesses)?;
+    let checkpoint = open(&receipt.checkpoint)?;
     let last_index = first_index.plus(u64::from(count - 1));
     let (size, root) = (checkpoint.size(), checkpoint.root());
     // Before the entries are made: behind the tree, places may run out.

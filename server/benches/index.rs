@@ -11,7 +11,7 @@ use access_ledger_proto::{
     chain::Link,
     entry::Seal,
     hash::{Digest, sha256},
-    note::KeyId,
+    note::{KeyId, KeyType, Signer},
     position::{Size, count_of},
     seal::Batch,
     source::SourceName,
@@ -91,7 +91,7 @@ fn million_entries() -> Result<(TempDir, LogReader)> {
         frontier.forget();
         Ok(())
     };
-    let genesis = genesis();
+    let genesis = genesis()?;
     let ledger = names.first().context("no sources")?.as_name();
     let first = Batch { source: ledger, first_seq: 1, digests: &[sha256(&genesis)] };
     append(&mut link, &first, &genesis)?;
@@ -119,14 +119,15 @@ fn source(number: u8) -> String {
 }
 
 /// The ledger's source, and governance, which may record without being registered first.
-fn genesis() -> Vec<u8> {
+fn genesis() -> Result<Vec<u8>> {
     let initial = |number: u8| {
         let key = SigningKey::from_bytes(&[number + 1; 32]).verifying_key();
         wire::InitialSource { name: source(number), public_key: key.as_bytes().to_vec().into() }
     };
+    let ledger = Signer::new(ORIGIN, KeyType::Ed25519, [0; 32])?;
     let content = wire::Genesis {
         origin: ORIGIN.into(),
-        ledger_vkey: "vkey".into(),
+        ledger_vkey: ledger.verifier().to_string(),
         ledger_source: Some(initial(0)),
         governance: (1..SOURCES).map(initial).collect(),
         self_enrolment: false,
@@ -136,7 +137,8 @@ fn genesis() -> Vec<u8> {
         content: content.encode_to_vec().into(),
         ..Default::default()
     };
-    wire::Event { body: Some(Body::ControlChange(change)), ..Default::default() }.encode_to_vec()
+    let event = wire::Event { body: Some(Body::ControlChange(change)), ..Default::default() };
+    Ok(event.encode_to_vec())
 }
 
 const ORIGIN: &str = "ledger.example/bench";

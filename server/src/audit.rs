@@ -87,16 +87,18 @@ impl Auditor {
         Ok(Response::new(done))
     }
 
-    fn source(&self, source: &Source) -> wire::Source {
-        wire::Source {
+    /// A source as the tree of this size shows it; the writer knows of more. `None` when its
+    /// registration is not in it.
+    fn source(&self, source: &Source, size: Size) -> Option<wire::Source> {
+        size.contains(source.registered_at).then(|| wire::Source {
             name: source.name.as_str().to_owned(),
             public_key: Bytes::copy_from_slice(source.public_key.as_bytes()),
             roles: source.roles.values(),
             registered_index: source.registered_at.0,
             self_enrolled: source.self_enrolled,
-            decommissioned: source.decommissioned_at.is_some(),
+            decommissioned: source.decommissioned_at.is_some_and(|at| size.contains(at)),
             last_seq: self.shared.durable_last(source.name.as_name()),
-        }
+        })
     }
 }
 
@@ -117,11 +119,16 @@ impl AuditService for Auditor {
         request: Request<wire::ReadEntriesRequest>,
     ) -> Result<Response<Self::ReadEntriesStream>, Status> {
         let request = request.into_inner();
-        let end = size_or_newest(request.end_index, self.shared.published().size)?;
+        let newest = self.shared.published().size;
+        let end = size_or_newest(request.end_index, newest)?;
         let next = Index(request.first_index);
+        if next.0 > newest.0 {
+            let (what, found) = ("index", next.0);
+            return Err(Refusal::BeyondTree { what, found, size: newest }.into());
+        }
         if next.0 > end.0 {
-            let refusal = Refusal::BeyondTree { what: "index", found: next.0, size: end };
-            return Err(refusal.into());
+            let problem = format!("{}, below the first index {}", end.0, next.0);
+            return Err(Refusal::Request { field: "end_index", problem }.into());
         }
         let shared = self.shared.clone();
         let cursor = Cursor { shared, next, with_events: request.with_events };
@@ -162,7 +169,13 @@ impl AuditService for Auditor {
         let request = request.into_inner();
         self.blocking(move |shared, published| {
             let new = size_or_newest(request.new_size, published.size)?;
-            let path = consistency_path(&shared.tree, Size(request.old_size), new)?;
+            // A view that is ahead of the tree is the sign of a rollback, not of a malformed request.
+            let old = request.old_size;
+            if old > published.size.0 {
+                let (what, size) = ("size", published.size);
+                return Err(Refusal::BeyondTree { what, found: old, size });
+            }
+            let path = consistency_path(&shared.tree, Size(old), new)?;
             Ok(wire::GetConsistencyProofResponse { path, new_size: new.0 })
         })
         .await
@@ -226,12 +239,10 @@ impl AuditService for Auditor {
     ) -> Result<Response<wire::GetSourceResponse>, Status> {
         let name = request.into_inner().source;
         let sources = self.shared.sources();
+        let size = self.shared.published().size;
         let found = Name::parse(name.as_bytes()).ok().and_then(|name| sources.get(name));
-        match found {
-            Some(source) => {
-                let source = Some(self.source(source));
-                Ok(Response::new(wire::GetSourceResponse { source }))
-            }
+        match found.and_then(|source| self.source(source, size)) {
+            Some(source) => Ok(Response::new(wire::GetSourceResponse { source: Some(source) })),
             None => Err(Refusal::NoSource { name }.into()),
         }
     }
@@ -246,9 +257,10 @@ impl AuditService for Auditor {
             size => size.min(PAGE_SIZE_MAX),
         };
         let registered = self.shared.sources();
-        let mut rest = registered.iter_after(&request.page_token);
-        let sources: Vec<_> =
-            rest.by_ref().take(page_size).map(|source| self.source(source)).collect();
+        let size = self.shared.published().size;
+        let after = registered.iter_after(&request.page_token);
+        let mut rest = after.filter_map(|source| self.source(source, size));
+        let sources: Vec<_> = rest.by_ref().take(page_size).collect();
         let has_more = rest.next().is_some();
         let next_page_token = sources
             .last()

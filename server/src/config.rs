@@ -181,13 +181,6 @@ impl ServeArgs {
             queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
         }
     }
-
-    /// Threads for the network, at least one.
-    #[must_use]
-    pub fn threads(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or(processors / 2).max(1)
-    }
 }
 
 impl InitArgs {

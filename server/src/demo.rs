@@ -2,8 +2,8 @@
 //! with every key and disk in its hands, and is caught each time.
 
 pub mod day;
-mod liar;
-mod tamper;
+pub mod liar;
+pub mod tamper;
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use access_ledger_proto::{
 use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::oneshot, time::Instant};
 
-use self::{day::Day, liar::Liar, tamper::Copy};
+use self::{day::Day, liar::Liar, tamper::Seized};
 use crate::{
     config::DemoArgs,
     folder::{Genesis, real_disk},
@@ -95,7 +95,7 @@ pub async fn play(args: &DemoArgs, folder: &Path, out: &mut impl Write) -> anyho
     let vkey = live(args, &data, &view, out).await?;
 
     writeln!(out, "\nThe operator tampers, with every key and disk in its hands:")?;
-    let copy = Copy::read(&data)?;
+    let copy = Seized::read(&data)?;
     let target = copy.middle();
     let mut caught = Vec::new();
 

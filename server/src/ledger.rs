@@ -17,7 +17,7 @@ mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, mpsc},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     thread::{self, JoinHandle},
 };
 
@@ -44,12 +44,12 @@ use self::{
     enroll::OwnSource,
     publish::{CheckpointFile, Publisher},
     queue::Queue,
-    repeat::{REPEATS_MAX, Repeats},
+    repeat::{REPEAT_BYTES_MAX, Repeats},
     writer::Writer,
 };
 pub(crate) use self::{
     receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
-    service::Recorder,
+    service::{Recorder, message_too_large},
 };
 use crate::{
     error::LedgerError,
@@ -98,7 +98,10 @@ pub(crate) struct Shared {
     /// Where each source stands in what is durable.
     durable: RwLock<Sequences>,
     pub(crate) queue: Queue,
+    /// Batches whose numbers were used before.
+    repeats: Queue,
     published: watch::Sender<Arc<Published>>,
+    failed: watch::Sender<bool>,
     checkpoint_file: CheckpointFile,
     pub(crate) reader: LogReader,
     pub(crate) tree: TreeFiles,
@@ -243,8 +246,10 @@ impl Start<'_> {
             vkey,
             sources: RwLock::new(sources),
             durable: RwLock::new(sequences.clone()),
-            queue: Queue::new(self.queue_bytes_max),
+            queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
+            repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
             published: watch::Sender::new(published),
+            failed: watch::Sender::new(false),
             checkpoint_file: CheckpointFile::start(disk.clone(), self.folder.checkpoint())?,
             reader,
             tree: tree.clone(),
@@ -253,24 +258,13 @@ impl Start<'_> {
             own: OwnSource::new(self.keys.source),
             _lock: self.lock,
         });
-        shared.checkpoint_file.put(shared.published().note.clone());
-        let (repeats, repeated) = mpsc::sync_channel(REPEATS_MAX);
-        let writer = Writer {
-            shared: shared.clone(),
-            log,
-            tree,
-            frontier,
-            link,
-            sequences,
-            publisher,
-            repeats,
-        };
+        shared.publish(shared.published());
+        let writer =
+            Writer { shared: shared.clone(), log, tree, frontier, link, sequences, publisher };
         let evidence = self.folder.evidence();
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
-        let threads = vec![
-            spawn("writer", move || writer.run())?,
-            spawn("repeat", move || repeats.run(&repeated))?,
-        ];
+        let threads =
+            vec![spawn("writer", move || writer.run())?, spawn("repeat", move || repeats.run())?];
         Ok(Ledger { shared, threads, _follower: follower })
     }
 }
@@ -320,8 +314,24 @@ impl Shared {
         sources.for_each(|(source, last_seq)| durable.restore(source.as_name(), last_seq));
     }
 
+    /// Ends all appending until the ledger is opened again. For the writer.
+    fn fail(&self) {
+        metrics::gauge!("access_ledger_writer_poisoned").set(1.0);
+        self.queue.fail();
+        // What was recorded before still gets its place.
+        self.repeats.close(Refusal::StorageFailed);
+        self.failed.send_replace(true);
+    }
+
+    /// Turns true when appending has ended because the storage failed.
+    pub(crate) fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.subscribe()
+    }
+
     /// Makes a checkpoint the newest. For the writer.
     fn publish(&self, published: Arc<Published>) {
+        metrics::gauge!("access_ledger_size_entries").set(published.size.0 as f64);
+        metrics::gauge!("access_ledger_indexed_entries").set(self.index.indexed_size().0 as f64);
         self.checkpoint_file.put(published.note.clone());
         self.index.notify(published.size);
         self.published.send_replace(published);

@@ -17,7 +17,7 @@ use access_ledger_server::{
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
-    serve::{Serving, stop_signal},
+    serve::{self, Serving, stop_signal},
 };
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -31,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = start_log(&cli).and_then(|()| match cli.command {
-        Command::Serve(args) => serve(&args),
+        Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),
         Command::Check(args) => check(&args),
         Command::Demo(args) => demo::run(&args),
@@ -73,12 +73,14 @@ fn init(args: &InitArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let disk = real_disk();
-    let _lock = lock(&*disk, &args.data.data)?;
-    check::run(&disk, &args.data.data)
+    let (disk, folder) = (real_disk(), &args.data.data);
+    // The lock would make the folder.
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    check::run(&disk, folder)
 }
 
-fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
     let options = args.ledger();
     let (disk, clock) = (real_disk(), system_clock());
@@ -88,11 +90,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let genesis = Genesis { origin, governance: Vec::new(), self_enrolment: true };
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(args.threads())
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    serve::runtime(args.threads)?.block_on(async {
         let metrics_address = metrics::expose(args.metrics_listen).await?;
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
@@ -111,17 +109,19 @@ fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
     writeln!(out, "ledger key  {vkey}")?;
     writeln!(out, "metrics     http://{metrics_address}/metrics")?;
     writeln!(out, "\nNext, in another terminal:")?;
+    writeln!(out, "  export ACCESS_LEDGER_SERVER={server}")?;
+    writeln!(out, "  export LEDGER={vkey}")?;
+    writeln!(out, "  access-ledger keygen --name my-service --out my-service.key")?;
     if serving.ledger().allows_self_enrolment() {
-        writeln!(out, "  access-ledger keygen --name my-service --out my-service.key")?;
-        writeln!(out, "  access-ledger enroll --server {server} --key my-service.key")?;
+        writeln!(out, "  access-ledger enroll --key my-service.key --ledger $LEDGER")?;
     } else {
         writeln!(
             out,
-            "  access-ledger source register --server {server} --key governance.key ..."
+            "  access-ledger source register --key governance.key --ledger $LEDGER VKEY-THAT-KEYGEN-PRINTED"
         )?;
     }
-    writeln!(out, "  access-ledger record --server {server} --key my-service.key events.jsonl")?;
-    writeln!(out, "  access-ledger verify --server {server} --ledger {vkey}")?;
+    writeln!(out, "  access-ledger record --key my-service.key --ledger $LEDGER events.jsonl")?;
+    writeln!(out, "  access-ledger verify --ledger $LEDGER")?;
     out.flush()
 }
 

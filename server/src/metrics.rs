@@ -53,6 +53,7 @@ fn describe() {
     histogram!("access_ledger_commit_seconds", "one write and data sync");
     histogram!("access_ledger_group_batches", "batches that shared one sync");
     gauge!("access_ledger_queue_bytes", "bytes that wait to be written");
+    gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");

@@ -118,10 +118,11 @@ pub enum Refusal {
 impl Refusal {
     /// `ErrorInfo.reason`, also the label of the metric.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::Event { .. } => "EVENT_INVALID",
-            Self::Request { .. } => "BATCH_INVALID",
+            Self::Request { field, .. } if field.starts_with("batch") => "BATCH_INVALID",
+            Self::Request { .. } => "REQUEST_INVALID",
             Self::Source(error) => source_reason(error).1,
             Self::Seal(SealError::Count { .. } | SealError::Sequence { .. }) => "BATCH_INVALID",
             Self::Seal(_) => "SEAL_INVALID",
@@ -228,11 +229,12 @@ const fn source_reason(error: &SourceError) -> (Code, &'static str) {
         SourceError::Unknown { .. } => (Code::PermissionDenied, "SOURCE_UNKNOWN"),
         SourceError::Key { .. } => (Code::PermissionDenied, "KEY_UNKNOWN"),
         SourceError::Inactive { .. } => (Code::PermissionDenied, "SOURCE_INACTIVE"),
-        SourceError::Role { .. } | SourceError::Foreign { .. } => {
+        SourceError::Role { .. } | SourceError::Foreign { .. } | SourceError::Founding { .. } => {
             (Code::PermissionDenied, "ROLE_MISSING")
         }
         SourceError::Exists { .. } => (Code::AlreadyExists, "SOURCE_EXISTS"),
         SourceError::Enrolment
+        | SourceError::Governance
         | SourceError::NotBelow { .. }
         | SourceError::Ancestor { .. }
         | SourceError::SelfEnrolment

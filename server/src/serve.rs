@@ -1,22 +1,54 @@
 //! The running server: listeners, services, health, and an orderly stop.
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
     recorder_service_server::RecorderServiceServer,
 };
-use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Server, server::Router};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::http,
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
+};
 use tonic_health::server::HealthReporter;
+use tower::{
+    layer::util::{Identity, Stack},
+    util::MapResponseLayer,
+};
 use tracing::{info, warn};
 
 use crate::{
     audit::Auditor,
     error::ServeError,
-    ledger::{Ledger, Recorder},
+    ledger::{Ledger, Recorder, message_too_large},
 };
+
+/// The runtime that serves: `threads` threads for the network, by default half the processors, for the
+/// writer and the disk need the rest. One thread takes no part in balancing work, which is worth half
+/// as many unary calls again.
+///
+/// # Errors
+///
+/// When the system gives no threads.
+pub fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or(processors / 2).max(1);
+    let mut builder = match threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(threads).enable_all().build()
+}
 
 /// A ledger with its listener bound, ready to run.
 pub struct Serving {
@@ -67,7 +99,8 @@ impl Serving {
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let router = builder()
+        let router = transport()
+            .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -75,7 +108,8 @@ impl Serving {
                 RecorderServiceServer::new(recorder).max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(AuditServiceServer::new(auditor));
-        set_health(&health, true).await;
+        set_health(&health, &SERVICES, true).await;
+        tokio::spawn(report_failure(self.ledger.shared().failed(), health.clone()));
 
         info!(address = %self.address, origin = self.ledger.vkey().name(), "serving");
         serve_until(router, self.listener, stop, stopping, &health).await?;
@@ -89,17 +123,26 @@ impl Serving {
     }
 }
 
-fn builder() -> Server {
+/// The transport of all services of a ledger: HTTP/2 with these limits and timeouts.
+#[must_use]
+pub fn transport() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(60)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
 }
 
+/// The connections that a listener takes. An answer does not wait until the caller has acknowledged
+/// the one before: that costs 40 ms. The transport's own options do not reach a given listener.
+#[must_use]
+pub fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(Duration::from_secs(60)))
+}
+
 async fn serve_until(
-    router: Router,
+    router: Router<Stack<MapResponseLayer<ExplainResponse>, Identity>>,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send,
     stopping: watch::Sender<bool>,
@@ -109,12 +152,14 @@ async fn serve_until(
     let shutdown = async {
         stop.await;
         info!("stopping");
-        set_health(health, false).await;
+        set_health(health, &SERVICES, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
+        // Whoever watches the health has heard it; its stream would keep the server otherwise.
+        forget_health(health).await;
         drop(drained);
     };
-    let served = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown);
+    let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
@@ -128,11 +173,40 @@ async fn serve_until(
     }
 }
 
-async fn set_health(health: &HealthReporter, is_serving: bool) {
+/// A ledger that takes no more appends still serves its auditors.
+async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporter) {
+    if failed.wait_for(|&failed| failed).await.is_ok() {
+        let [overall, recorder, _] = SERVICES;
+        set_health(&health, &[overall, recorder], false).await;
+    }
+}
+
+type ExplainResponse = fn(http::Response<Body>) -> http::Response<Body>;
+
+/// tonic refuses a message over the limit before any service sees it, and calls that OUT_OF_RANGE
+/// without details. Callers are told what is wrong with it, as with every other bad input.
+fn explain_large_message(response: http::Response<Body>) -> http::Response<Body> {
+    let from_tonic = Status::from_header_map(response.headers())
+        .is_some_and(|status| status.code() == Code::OutOfRange && status.details().is_empty());
+    if from_tonic { Status::from(message_too_large()).into_http() } else { response }
+}
+
+async fn set_health(health: &HealthReporter, services: &[&str], is_serving: bool) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     let status = if is_serving { Serving } else { NotServing };
-    for service in ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"] {
+    for service in services {
         health.set_service_status(service, status).await;
+    }
+}
+
+/// What gRPC health tells of: the server as a whole, and its services.
+const SERVICES: [&str; 3] =
+    ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"];
+
+async fn forget_health(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in SERVICES {
+        health.clear_service_status(service).await;
     }
 }
 
@@ -155,7 +229,7 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
 }
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
-const MESSAGE_BYTES_MAX: usize = 6 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
 
 /// HTTP/2 streams of one connection.
 const STREAMS_MAX: u32 = 4_096;

@@ -1,9 +1,10 @@
 //! A simulated disk that does to the storage what real ones are allowed to do.
 //!
-//! It keeps what a process sees (written) apart from what the disk holds (synced). A loss of power keeps
-//! any subset of the rest: writes in sectors of 512 bytes, lengths, names. Any operation can be made to
-//! fail: the process stops there, the disk is full from there on, or that one operation fails. A sync that
-//! fails leaves pages that look written and are never written, which is what Linux does.
+//! It keeps what a process sees (written) apart from what the disk holds (synced). A loss of power
+//! keeps any subset of the rest: writes in sectors of 512 bytes, lengths, names. Any operation can
+//! be made to fail: the process stops there, the disk is full from there on, or that one operation
+//! fails. A sync that fails leaves pages that look written and are never written, which is what
+//! Linux does.
 //!
 //! Everything random follows from the seed.
 

@@ -1,7 +1,8 @@
 //! A model of a ledger: the records that it should hold, as one list, made from a seed.
 //!
-//! Entry 0 is a genesis, entry 1 registers a source, the rest are sealed batches of that source with
-//! events of many sizes. Whatever is stored, in whatever groups, must be a prefix of this list.
+//! Entry 0 is a genesis, entry 1 registers a source, the rest are sealed batches of that source
+//! with events of many sizes. Whatever is stored, in whatever groups, must be a prefix of this
+//! list.
 
 use access_ledger_proto::{
     chain::Link,

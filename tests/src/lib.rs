@@ -1,4 +1,12 @@
-//! What the tests share: a simulated disk, a model ledger.
+//! What the tests share: disks that fail, a model of the log, a model of what was acknowledged, a
+//! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load tool.
 
 pub mod disk;
+pub mod gate;
 pub mod history;
+pub mod load;
+pub mod model;
+pub mod node;
+pub mod operator;
+pub mod process;
+pub mod source;

@@ -1,5 +1,5 @@
-//! A client in another language, written from formats.md and the `.proto` files alone, agrees with the
-//! ledger.
+//! A client in another language, written from formats.md and the `.proto` files alone, agrees with
+//! the ledger.
 //!
 //! Runs `tests/python`. Needs `python3` with `venv`; the packages of its `requirements.txt` are
 //! installed once into cargo's target directory.
@@ -12,6 +12,7 @@ use std::{
     sync::Mutex,
 };
 
+use access_ledger_tests::process::server_binary;
 use anyhow::{Context as _, ensure};
 
 #[test]
@@ -45,7 +46,7 @@ struct Server {
 impl Server {
     fn start(data: &Path) -> anyhow::Result<Self> {
         let mut process = Command::new(server_binary()?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .spawn()?;
@@ -75,17 +76,6 @@ impl Drop for Server {
         drop(self.process.kill());
         drop(self.process.wait());
     }
-}
-
-/// Builds the server, so that no older binary is tested, in the profile of this test.
-fn server_binary() -> anyhow::Result<PathBuf> {
-    let (options, folder): (&[&str], _) =
-        if cfg!(debug_assertions) { (&[], "debug") } else { (&["--release"], "release") };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--package", "access-ledger-server"]);
-    run(cargo.args(options).current_dir(PACKAGE))?;
-    let target = Path::new(SCRATCH).parent().context("cargo's scratch folder has no parent")?;
-    Ok(target.join(folder).join("access-ledger-server"))
 }
 
 /// `client.py`, ready for its arguments.

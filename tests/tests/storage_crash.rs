@@ -1,7 +1,8 @@
 //! The storage stopped at every operation: nothing acknowledged is lost, nothing is doubled.
 //!
-//! Each case runs a scripted ledger on a simulated disk, stops it at one operation, restarts (killed or
-//! without power), opens, compares with the model, goes on to the end, and compares again.
+//! Each case runs a scripted ledger on a simulated disk, stops it at one operation, restarts
+//! (killed or without power), opens, compares with the model, goes on to the end, and compares
+//! again.
 
 use std::sync::Arc;
 

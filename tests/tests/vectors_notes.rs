@@ -1,7 +1,8 @@
 //! Known answers of notes, entries, seals and receipts.
 //!
-//! `cosigned-checkpoint.json` is a checkpoint of a public log with the cosignatures of eight witnesses
-//! that we did not write; `ledger.json` is a whole ledger made by a second implementation of the formats.
+//! `cosigned-checkpoint.json` is a checkpoint of a public log with the cosignatures of eight
+//! witnesses that we did not write; `ledger.json` is a whole ledger made by a second implementation
+//! of the formats.
 
 use std::iter;
 

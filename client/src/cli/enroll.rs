@@ -36,7 +36,7 @@ impl Enroll {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let key = read_key(&self.key)?;
         let parent = self.parent.as_deref().map(read_key).transpose()?;
-        let channel = connect::channel(&self.server.url)?;
+        let channel = connect::reach(&self.server.url).await?;
         let puller = Puller::new(channel.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let roles = Roles::from_iter(self.roles.into_iter().map(Role::wire));

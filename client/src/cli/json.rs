@@ -16,13 +16,23 @@ static EVENT: LazyLock<Result<MessageDescriptor, String>> = LazyLock::new(|| {
     pool.get_message_by_name("access_ledger.v1.Event").ok_or_else(|| "no Event".to_owned())
 });
 
-/// Reads an event from JSON. A field that the schema does not know is an error that names it.
+/// Reads an event from one line of JSON. A field that the schema does not know is an error that names
+/// it.
 pub(super) fn parse_event(json: &str) -> anyhow::Result<wire::Event> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(schema()?, &mut deserializer, &options)?;
-    deserializer.end()?;
+    let message = DynamicMessage::deserialize_with_options(schema()?, &mut deserializer, &options);
+    let message = message.map_err(|error| in_line(&error))?;
+    deserializer.end().map_err(|error| in_line(&error))?;
     Ok(message.transcode_to()?)
+}
+
+/// The error of a text of one line: whose number the caller knows better than the parser.
+fn in_line(error: &serde_json::Error) -> anyhow::Error {
+    let column = error.column();
+    let said = error.to_string();
+    let problem = said.strip_suffix(&format!(" at line {} column {column}", error.line()));
+    anyhow!("column {column}: {}", problem.unwrap_or(&said))
 }
 
 /// An event's bytes as JSON. Enum values that the schema does not know are numbers; fields that it does
@@ -77,6 +87,7 @@ mod tests {
         let error =
             parse_event(r#"{"access": {"action": "ACTION_PEEK"}}"#).unwrap_err().to_string();
         assert!(error.contains("ACTION_PEEK"), "{error}");
+        assert_eq!(error, "column 33: unrecognized enum value 'ACTION_PEEK'");
         assert!(parse_event("{} {}").is_err());
         assert!(parse_event("[]").is_err());
     }

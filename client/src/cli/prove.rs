@@ -41,7 +41,7 @@ pub(super) struct Prove {
 
 impl Prove {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::channel(&self.server.url)?);
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
         let index = Index(self.index);
         let (proof, checkpoint) = pull_proof(&puller, index, &self.ledger, &self.witnesses).await?;
         if let Some(path) = &self.event {

@@ -15,10 +15,10 @@ use clap::Args;
 use prost::Message as _;
 use serde_json::json;
 
-use super::{Failure, Server, complain, json::event_json, time};
+use super::{Failure, Server, json::event_json, time};
 use crate::{
     connect,
-    pull::{PullError, Puller, records_of},
+    pull::{Puller, Run},
     verify::{Record, Scope, digest},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Read {
     /// The first index
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: u64,
-    /// The last index, included; default: the newest entry
+    /// The last index, included; default and at most: the newest entry
     #[arg(long, value_name = "N", conflicts_with = "follow")]
     to: Option<u64>,
     /// Go on with every new entry
@@ -46,46 +46,35 @@ pub(super) struct Read {
 
 impl Read {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::channel(&self.server.url)?);
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
         if self.follow {
             return self.follow(&puller).await;
         }
-        let end = match self.to {
-            Some(to) => Index(to).size_through(),
-            None => newest_size(&puller.checkpoint().await?)?,
-        };
+        let newest = newest_size(&puller.checkpoint().await?)?;
+        let end = self.to.map_or(newest, |to| Index(to).size_through().min(newest));
         let mut records = puller.records(Index(self.from), end, Scope::Events);
+        let mut last = None;
         while let Some(run) = records.next().await {
-            let (first, records) = run?;
-            self.print(first, records)?;
+            last = self.print(run?, last)?;
         }
         Ok(())
     }
 
     /// Prints until the stream cannot be resumed.
     async fn follow(&self, puller: &Puller) -> Result<(), Failure> {
-        let mut next = Index(self.from);
+        let mut watch = puller.watch(Index(self.from));
+        let mut last = None;
         loop {
-            let mut stream = puller.watch(next).await?;
-            let broken = loop {
-                match stream.message().await {
-                    Ok(Some(message)) => {
-                        let run = message.run.unwrap_or_default();
-                        let (first, records) = (Index(run.first_index), records_of(run));
-                        next = first.plus(access_ledger_proto::position::count_of(records.len()));
-                        self.print(first, records)?;
-                    }
-                    Ok(None) => break "the stream ended".to_owned(),
-                    Err(status) => break PullError::Refused(Box::new(status)).to_string(),
-                }
-            };
-            complain(format_args!("{broken}; going on from index {next}"));
-            // Asking for the checkpoint waits until the server is back, for a while.
-            puller.checkpoint().await?;
+            last = self.print(watch.next().await?, last)?;
         }
     }
 
-    fn print(&self, first: Index, records: Vec<Record>) -> Result<(), Failure> {
+    /// Prints a run and checks that it continues the record before, `last`; its own last one.
+    fn print(
+        &self,
+        (first, records): Run,
+        last: Option<Record>,
+    ) -> Result<Option<Record>, Failure> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for record in &records {
             let entry = Entry::parse(&record.entry)
@@ -100,9 +89,12 @@ impl Read {
             }
         }
         out.flush()?;
-        match digest(first, records, Scope::Events).into_violation() {
+        let newest = records.last().cloned();
+        let from = Index(first.0.saturating_sub(u64::from(last.is_some())));
+        let linked = last.into_iter().chain(records).collect();
+        match digest(from, linked, Scope::Events).into_violation() {
             Some(violation) => Err(Failure::Refuted(violation.to_string())),
-            None => Ok(()),
+            None => Ok(newest),
         }
     }
 }

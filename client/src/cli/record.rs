@@ -7,14 +7,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use access_ledger_proto::{note::VerifierKey, position::Index, receipt::TlogProof};
+use access_ledger_proto::{
+    note::VerifierKey,
+    position::Index,
+    receipt::TlogProof,
+    source::SourceName,
+    wire::{self, SourcePhase, event::Body},
+};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
 use prost::Message as _;
 
 use super::{
-    Failure, Server,
+    Failure, Server, complain,
     json::parse_event,
     keys::{beside, ledger_key, read_key},
     prove::pull_proof,
@@ -22,6 +28,7 @@ use super::{
 };
 use crate::{
     connect,
+    error::RecorderError,
     pull::Puller,
     recorder::{Recorded, Recorder, Ticket},
 };
@@ -53,9 +60,18 @@ pub(super) struct Record {
 
 /// Events that wait for their receipt, oldest first, and what became of the others.
 struct Progress<'a> {
-    waiting: VecDeque<(Ticket, Bytes)>,
+    waiting: VecDeque<Waiting>,
     receipts: Option<Receipts<'a>>,
     tally: Tally,
+}
+
+/// An accepted event.
+struct Waiting {
+    ticket: Ticket,
+    /// Its bytes, where they are wanted later.
+    event: Bytes,
+    /// The line it came from.
+    line: u64,
 }
 
 struct Receipts<'a> {
@@ -68,9 +84,8 @@ struct Receipts<'a> {
 #[derive(Default)]
 struct Tally {
     events: u64,
-    /// First and last index of every batch, the first few only.
-    batches: Vec<(Index, Index)>,
-    batch_count: u64,
+    /// First and last index of each run without a gap, in order; the first few only.
+    runs: Vec<(Index, Index)>,
     last: Option<Index>,
 }
 
@@ -78,7 +93,7 @@ impl Record {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let key = read_key(&self.key)?;
         let lines = open(&self.file)?;
-        let channel = connect::channel(&self.server.url)?;
+        let channel = connect::reach(&self.server.url).await?;
         let puller = Puller::new(channel.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         if let Some(folder) = &self.receipts {
@@ -90,17 +105,28 @@ impl Record {
             .start()
             .await
             .map_err(|error| Failure::of_recorder(error, &ledger))?;
+        if recorder.unsent() > 0 {
+            let (left, spool) = (recorder.unsent(), spool.display());
+            complain(format_args!("recording {left} events too that wait in the spool {spool}"));
+        }
         let receipts = self.receipts.as_deref();
         let receipts = receipts.map(|folder| Receipts { folder, puller: &puller, ledger: &ledger });
         let mut progress = Progress { waiting: VecDeque::new(), receipts, tally: Tally::default() };
         // What was accepted is seen through, whatever comes behind it.
         let read = self.record_lines(lines, &recorder, &mut progress, &ledger).await;
-        let settled = progress.settle(0, &ledger).await;
-        let closed = recorder.close().await.map_err(|error| Failure::of_recorder(error, &ledger));
+        let settled = self.settle(&mut progress, 0, &ledger).await;
+        let closed = recorder.close().await;
         progress.tally.tell()?;
+        if matches!(closed, Err(RecorderError::Refused(_))) {
+            complain(format_args!(
+                "the spool {} keeps what was refused; deleting that folder gives it up, and the next run \
+                 declares the gap",
+                spool.display()
+            ));
+        }
         settled?;
-        let unsent = closed?.unsent;
         read?;
+        let unsent = closed.map_err(|error| Failure::of_recorder(error, &ledger))?.unsent;
         if unsent > 0 {
             let spool = spool.display();
             return Err(anyhow::anyhow!(
@@ -118,41 +144,55 @@ impl Record {
         progress: &mut Progress<'_>,
         ledger: &VerifierKey,
     ) -> Result<(), Failure> {
-        for (line, number) in lines.lines().zip(1_u64..) {
-            let at = || format!("{}, line {number}", self.file.display());
-            let line = line.with_context(at)?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let event = complete(parse_event(&line).with_context(at)?).with_context(at)?;
+        for (text, line) in lines.lines().zip(1_u64..) {
+            let event = text.map_err(anyhow::Error::from).and_then(|text| {
+                let is_empty = text.trim().is_empty();
+                if is_empty { Ok(None) } else { complete(parse_event(&text)?, recorder).map(Some) }
+            });
+            let Some(event) = event.with_context(|| self.at(line))? else { continue };
             let kept = if progress.receipts.is_some() { event.clone() } else { Bytes::new() };
             let ticket = match recorder.record_encoded(event).await {
-                Err(error @ crate::error::RecorderError::Event(_)) => {
-                    return Err(anyhow::Error::from(error).context(at()).into());
+                Err(error @ RecorderError::Event(_)) => {
+                    return Err(anyhow::Error::from(error).context(self.at(line)).into());
                 }
                 accepted => accepted.map_err(|error| Failure::of_recorder(error, ledger))?,
             };
-            progress.waiting.push_back((ticket, kept));
-            progress.settle(WAITING_MAX, ledger).await?;
+            progress.waiting.push_back(Waiting { ticket, event: kept, line });
+            self.settle(progress, WAITING_MAX, ledger).await?;
         }
         Ok(())
     }
-}
 
-impl Progress<'_> {
     /// Waits until at most `most` events wait for their receipt.
-    async fn settle(&mut self, most: usize, ledger: &VerifierKey) -> Result<(), Failure> {
-        while self.waiting.len() > most
-            && let Some((ticket, event)) = self.waiting.pop_front()
+    async fn settle(
+        &self,
+        progress: &mut Progress<'_>,
+        most: usize,
+        ledger: &VerifierKey,
+    ) -> Result<(), Failure> {
+        while progress.waiting.len() > most
+            && let Some(Waiting { ticket, event, line }) = progress.waiting.pop_front()
         {
-            let recorded =
-                ticket.receipt().await.map_err(|error| Failure::of_recorder(error, ledger))?;
-            self.tally.count(&recorded);
-            if let Some(receipts) = &self.receipts {
+            let recorded = match ticket.receipt().await {
+                Err(error @ RecorderError::Refused(_)) => {
+                    progress.waiting.clear();
+                    let from = format!("{}, from line {line} on", self.file.display());
+                    return Err(anyhow::Error::from(error).context(from).into());
+                }
+                outcome => outcome.map_err(|error| Failure::of_recorder(error, ledger))?,
+            };
+            progress.tally.count(recorded.index());
+            if let Some(receipts) = &progress.receipts {
                 receipts.keep(&recorded, &event).await?;
             }
         }
         Ok(())
+    }
+
+    /// Where the reading stopped. Said to whoever corrects the file and must not record lines twice.
+    fn at(&self, line: u64) -> String {
+        let before = if line > 1 { " (the lines before it are recorded)" } else { "" };
+        format!("{}, line {line}{before}", self.file.display())
     }
 }
 
@@ -177,42 +217,41 @@ impl Receipts<'_> {
 }
 
 impl Tally {
-    fn count(&mut self, recorded: &Recorded) {
-        let (index, batch_end) = (recorded.index(), recorded.proof().index);
+    /// Counts an event; they come in the order of their indexes.
+    fn count(&mut self, index: Index) {
         self.events += 1;
-        self.last = Some(index);
-        match self.batches.last_mut() {
-            Some((_, last)) if *last == batch_end => {}
-            _ => {
-                self.batch_count += 1;
-                if self.batches.len() <= BATCHES_TOLD_MAX {
-                    self.batches.push((index, batch_end));
-                } else if let Some((_, last)) = self.batches.last_mut() {
-                    *last = batch_end;
-                }
-            }
+        let wanted = self.last.replace(index).map(|before| before.plus(1));
+        if let Some((_, last)) = self.runs.last_mut().filter(|_| wanted == Some(index)) {
+            *last = index;
+        } else if self.runs.len() <= RUNS_TOLD_MAX {
+            self.runs.push((index, index));
         }
     }
 
-    /// One line a batch, or one for all of them.
+    /// Where all of them lie, in one line.
     fn tell(&self) -> std::io::Result<()> {
-        let (Some((first, _)), Some(last)) = (self.batches.first(), self.last) else {
-            return say(format_args!("nothing to record"));
+        let (Some((first, _)), Some(last)) = (self.runs.first(), self.last) else {
+            return say(format_args!("recorded 0 events"));
         };
-        if self.batches.len() > BATCHES_TOLD_MAX {
-            let (events, batches) = (self.events, self.batch_count);
+        let events = self.events;
+        if self.runs.len() > RUNS_TOLD_MAX {
             return say(format_args!(
-                "recorded {events} events in {batches} batches, index {first} to {last}"
+                "recorded {events} events between index {first} and {last}, others between them"
             ));
         }
-        self.batches
-            .iter()
-            .try_for_each(|(first, last)| say(format_args!("recorded index {first} to {last}")))
+        let run = |(first, last): &(Index, Index)| match first == last {
+            true => first.to_string(),
+            false => format!("{first} to {last}"),
+        };
+        let runs: Vec<_> = self.runs.iter().map(run).collect();
+        let plural = if events == 1 { "" } else { "s" };
+        say(format_args!("recorded {events} event{plural} at index {}", runs.join(", ")))
     }
 }
 
 /// Fills in what a line may leave out, so that the bytes are known before they are recorded.
-fn complete(mut event: access_ledger_proto::wire::Event) -> anyhow::Result<Bytes> {
+fn complete(mut event: wire::Event, recorder: &Recorder) -> anyhow::Result<Bytes> {
+    expect_recordable(&event, recorder.source())?;
     if event.event_id.is_empty() {
         let mut id = [0; 16];
         if let Err(error) = getrandom::fill(&mut id) {
@@ -226,6 +265,27 @@ fn complete(mut event: access_ledger_proto::wire::Event) -> anyhow::Result<Bytes
         event.occurred_at = Some(prost_types::Timestamp { seconds, nanos });
     }
     Ok(event.encode_to_vec().into())
+}
+
+/// Keeps out of the spool what the ledger refuses for good: an event that changes the rules beside
+/// others, or one that speaks for another source. It would be refused again with every later run.
+fn expect_recordable(event: &wire::Event, source: &SourceName) -> anyhow::Result<()> {
+    match &event.body {
+        Some(Body::ControlChange(_)) => {
+            bail!("controlChange changes the rules: no event to record")
+        }
+        Some(Body::SourceStatus(status)) => match status.phase() {
+            SourcePhase::Registered | SourcePhase::Decommissioned => {
+                bail!("sourceStatus changes who may record: see `access-ledger source`")
+            }
+            _ if status.source != source.as_str() => {
+                let found = &status.source;
+                bail!("sourceStatus.source: {found:?}, recorded as {source} it must be {source}")
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
@@ -247,10 +307,10 @@ pub(super) fn write_synced(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Most bytes of a spool's files.
-pub(super) const SPOOL_BYTES_MAX: u64 = 1 << 30;
+const SPOOL_BYTES_MAX: u64 = 1 << 30;
 
 /// Most events that wait for a receipt in memory.
 const WAITING_MAX: usize = 16_384;
 
-/// More batches than these are summed up.
-const BATCHES_TOLD_MAX: usize = 16;
+/// More runs of indexes than these are summed up.
+const RUNS_TOLD_MAX: usize = 8;

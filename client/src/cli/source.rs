@@ -13,8 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Failure, Server,
-    keys::{beside, ledger_key, read_key},
-    record::SPOOL_BYTES_MAX,
+    keys::{ledger_key, read_key},
     say,
 };
 use crate::{connect, pull::Puller, recorder::Recorder};
@@ -64,8 +63,6 @@ pub(super) enum Role {
     Enrol,
     /// Answer access requests
     Approve,
-    /// Register sources and change rules
-    Govern,
 }
 
 impl Role {
@@ -74,7 +71,6 @@ impl Role {
             Self::Record => SourceRole::Record,
             Self::Enrol => SourceRole::Enrol,
             Self::Approve => SourceRole::Approve,
-            Self::Govern => SourceRole::Govern,
         }
     }
 }
@@ -92,13 +88,13 @@ impl Register {
     async fn run(self) -> Result<(), Failure> {
         let registration = self.registration()?;
         let key = read_key(&self.key)?;
-        let channel = connect::channel(&self.server.url)?;
+        let channel = connect::reach(&self.server.url).await?;
         let puller = Puller::new(channel.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let told = |error| Failure::of_recorder(error, &ledger);
-        // What changes the rules stands alone in its batch.
+        // What changes the rules stands alone in its batch. No spool: a registration that the ledger
+        // refuses would stay there and be refused for ever.
         let recorder = Recorder::builder(channel, key, ledger.clone())
-            .spool(beside(&self.key, ".spool"), SPOOL_BYTES_MAX)
             .batch_events_max(1)
             .start()
             .await
@@ -135,7 +131,7 @@ impl Register {
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::channel(&self.server.url)?);
+        let puller = Puller::new(connect::reach(&self.server.url).await?);
         let mut token = String::new();
         loop {
             let page = puller.sources(&token).await?;

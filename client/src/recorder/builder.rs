@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use super::{
     Recorder,
     batch::Notary,
-    driver::{Backoff, Driver, Interrupt, Ledger, Pace},
+    driver::{Driver, Interrupt, Ledger, Pace},
     keeper,
     shared::{BatchLimits, Shared, Start},
 };
@@ -157,7 +157,7 @@ impl Builder {
             notary,
             pace: self.pace,
             resync: last.is_none() || begin.unsettled > 0,
-            backoff: Backoff::new(&self.pace),
+            backoff: self.pace.backoff(),
             in_flight: VecDeque::new(),
         };
         let recorder = Recorder {
@@ -220,7 +220,7 @@ async fn ask(
     pace: &Pace,
     can_wait: bool,
 ) -> Result<Option<u64>, RecorderError> {
-    let mut backoff = Backoff::new(pace);
+    let mut backoff = pace.backoff();
     let attempts = async {
         loop {
             match ledger.source_state(notary).await {

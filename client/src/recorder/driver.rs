@@ -26,7 +26,10 @@ use super::{
     batch::{Batch, Notary, evidence},
     shared::{Cut, Shared},
 };
-use crate::error::{EvidenceFault, RecorderError};
+use crate::{
+    backoff::{Backoff, asked_delay, is_transient},
+    error::{EvidenceFault, RecorderError},
+};
 
 /// How the driver deals with time.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,12 @@ pub(super) struct Pace {
     pub(super) backoff_min: Duration,
     pub(super) backoff_max: Duration,
     pub(super) deadline: Duration,
+}
+
+impl Pace {
+    pub(super) const fn backoff(&self) -> Backoff {
+        Backoff::new(self.backoff_min, self.backoff_max)
+    }
 }
 
 /// Two calls of the ledger, each with a deadline.
@@ -68,14 +77,6 @@ pub(super) enum Interrupt {
     Resync,
     /// Repeating would not help.
     Fatal(RecorderError),
-}
-
-/// Growing delays between attempts, spread at random so that recorders do not return all at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
-    min: Duration,
-    max: Duration,
-    failures: u32,
 }
 
 impl Driver {
@@ -184,7 +185,7 @@ impl Driver {
         let place = self.notary.judge(batch, answer.receipt.as_ref())?;
         let events = self.in_flight.pop_front().map_or_else(Vec::new, |batch| batch.events);
         self.shared.settle(place, &events);
-        self.backoff.failures = 0;
+        self.backoff.reset();
         Ok(())
     }
 
@@ -222,7 +223,7 @@ impl Driver {
             }
             let events = self.shared.take_front(place.last_seq);
             self.shared.settle(place, &events);
-            self.backoff.failures = 0;
+            self.backoff.reset();
         }
         Ok(())
     }
@@ -272,26 +273,6 @@ impl Ledger {
     ) -> Result<Result<T, Status>, Interrupt> {
         let answer = timeout(self.deadline, call).await.map_err(|_| Interrupt::Retry(None))?;
         Ok(answer.map(Response::into_inner))
-    }
-}
-
-impl Backoff {
-    pub(super) const fn new(pace: &Pace) -> Self {
-        Self { min: pace.backoff_min, max: pace.backoff_max, failures: 0 }
-    }
-
-    /// How long to wait after one more failure: at least what the ledger asked for.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
-        let factor = 2_u32.saturating_pow(self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
-        let whole = self.min.saturating_mul(factor).min(self.max);
-        let mut random = [0];
-        // Without random bytes the delay is the whole one.
-        let spread = match getrandom::fill(&mut random) {
-            Ok(()) => whole.mul_f64(f64::from(u8::from_be_bytes(random)) / 512.0),
-            Err(_) => Duration::ZERO,
-        };
-        (whole - spread).max(asked.unwrap_or_default())
     }
 }
 
@@ -348,15 +329,7 @@ fn enqueue(
 /// What an error of the ledger asks for (`recorder.proto`).
 pub(super) fn classify(status: Status) -> Interrupt {
     match status.code() {
-        Code::Unavailable
-        | Code::ResourceExhausted
-        | Code::DeadlineExceeded
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Internal => {
-            let retry = status.get_details_retry_info();
-            Interrupt::Retry(retry.and_then(|retry| retry.retry_delay))
-        }
+        code if is_transient(code) => Interrupt::Retry(asked_delay(&status)),
         Code::FailedPrecondition
             if status
                 .get_details_error_info()

@@ -53,7 +53,7 @@ pub enum EventFault {
         /// Bytes found.
         len: usize,
     },
-    /// The bytes are no protobuf message.
+    /// The bytes are no protobuf message, or not one that all parsers read alike.
     #[error("malformed protobuf")]
     Malformed,
     /// The field has another wire type than its declaration.
@@ -117,4 +117,10 @@ pub enum EventFault {
     /// More than five minutes ahead of the ledger's clock.
     #[error("time lies more than five minutes in the future")]
     Future,
+    /// A body of a later version.
+    #[error("body with field number {number} is unknown to this version")]
+    UnknownBody {
+        /// Its field number in `Event`.
+        number: u32,
+    },
 }

@@ -97,6 +97,17 @@ pub enum SourceError {
     /// More than recording.
     #[error("a source that enrols itself may only have the role SOURCE_ROLE_RECORD")]
     SelfEnrolmentRoles,
+    /// A registration that gives the role GOVERN.
+    #[error(
+        "role SOURCE_ROLE_GOVERN, which no registration gives: governance stands in the genesis"
+    )]
+    Governance,
+    /// A source of the genesis that somebody else ends, or the ledger's own.
+    #[error("source {name} stands in the genesis, no other source ends it")]
+    Founding {
+        /// The source.
+        name: SourceName,
+    },
     /// A change of the rules beside other events.
     #[error("an event that changes the rules stands alone in its batch")]
     Alone,

@@ -21,6 +21,7 @@ fn event() -> wire::Event {
     wire::Event {
         event_id: vec![7; 16].into(),
         occurred_at: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
+        actor: Some(wire::Principal { id: "p".into(), ..Default::default() }),
         body: Some(wire::event::Body::Access(access())),
         ..Default::default()
     }
@@ -80,6 +81,7 @@ fn missing_and_misshapen_fields_are_named() {
             EventFault::Missing,
         ),
         (wire::Event { body: None, ..event() }.encode_to_vec(), "body", EventFault::Missing),
+        (wire::Event { actor: None, ..event() }.encode_to_vec(), "actor", EventFault::Missing),
         (with_access(|access| access.action = 0), "access.action", EventFault::Missing),
         (
             with_access(|access| access.action = 999),
@@ -184,6 +186,168 @@ fn unknown_fields_are_kept_and_groups_refused() {
     assert!(validate(&newer, NOW).is_ok());
     let group = [good, vec![0xc3, 0x3e, 0xc4, 0x3e]].concat();
     assert_eq!(refused(&group).1, EventFault::Malformed);
+}
+
+/// An event whose access is these bytes.
+fn with_access_bytes(access: &[u8]) -> Vec<u8> {
+    let mut bytes = wire::Event { body: None, ..event() }.encode_to_vec();
+    bytes.extend_from_slice(&[0x82, 0x01, u8::try_from(access.len()).unwrap()]);
+    bytes.extend_from_slice(access);
+    bytes
+}
+
+#[test]
+fn what_parsers_read_differently_is_malformed() {
+    let good = event().encode_to_vec();
+    let extended = |more: &[u8]| [good.as_slice(), more].concat();
+    let cases: [(&str, Vec<u8>); 9] = [
+        ("field number 0", extended(&[0x00, 1])),
+        ("field number 2^29", extended(&[0x80, 0x80, 0x80, 0x80, 0x10, 1])),
+        ("a tag of six bytes", extended(&[0xc0, 0xbe, 0x80, 0x80, 0x80, 0x00, 1])),
+        ("a length of six bytes", extended(&[0xc2, 0x3e, 0x81, 0x80, 0x80, 0x80, 0x80, 0x00, 0])),
+        ("a length of 2^32", extended(&[0xc2, 0x3e, 0x80, 0x80, 0x80, 0x80, 0x10])),
+        (
+            "a number of eleven bytes",
+            extended(&[[0xc0, 0x3e].as_slice(), &[0x80; 10], &[0]].concat()),
+        ),
+        ("a number of 65 bits", extended(&[[0xc0, 0x3e].as_slice(), &[0xff; 9], &[2]].concat())),
+        ("wire type 6", extended(&[0xc6, 0x3e])),
+        ("a cut tag", extended(&[0x80])),
+    ];
+    for (what, bytes) in cases {
+        assert_eq!(refused(&bytes), (String::new(), EventFault::Malformed), "{what}");
+        assert_eq!(body(&bytes), None, "{what}");
+    }
+    let last_number = extended(&[0xf8, 0xff, 0xff, 0xff, 0x0f, 1]);
+    assert!(validate(&last_number, NOW).is_ok());
+}
+
+#[test]
+fn booleans_are_0_or_1() {
+    let actor = |privileged: &[u8]| {
+        let principal = [&[0x0a, 1, b'x', 0x48][..], privileged].concat();
+        let len = u8::try_from(principal.len()).unwrap();
+        let nobody = wire::Event { actor: None, ..event() }.encode_to_vec();
+        [nobody, vec![0x3a, len], principal].concat()
+    };
+    assert!(validate(&actor(&[0]), NOW).is_ok());
+    assert!(validate(&actor(&[1]), NOW).is_ok());
+    // 2^32: true for those who read 64 bits, false for those who read 32.
+    for wide in [&[2][..], &[0x80, 0x80, 0x80, 0x80, 0x10]] {
+        let refusal = ("actor.privileged".to_owned(), EventFault::Malformed);
+        assert_eq!(refused(&actor(wide)), refusal);
+    }
+}
+
+#[test]
+fn packed_and_unpacked_enums_count_together() {
+    let categories = |packed: &[u8], single: usize| {
+        let data =
+            [&[0x12, 1, b'x', 0x3a, u8::try_from(packed.len()).unwrap()][..], packed].concat();
+        let data = [data, [0x38, 1].repeat(single)].concat();
+        with_access_bytes(
+            &[&[0x08, 1, 0x38, 2, 0x12, u8::try_from(data.len()).unwrap()][..], &data].concat(),
+        )
+    };
+    assert!(validate(&categories(&[1; 40], 12), NOW).is_ok());
+    let path = "access.data[0].categories".to_owned();
+    assert_eq!(refused(&categories(&[1; 60], 5)), (path.clone(), EventFault::Items { max: 64 }));
+    // Cut within an item, and an item of 33 bits.
+    let item = |at: usize| format!("{path}[{at}]");
+    assert_eq!(refused(&categories(&[1, 0x80], 0)), (item(1), EventFault::Malformed));
+    let wide = [1, 1, 0x80, 0x80, 0x80, 0x80, 0x10];
+    assert_eq!(refused(&categories(&wide, 0)), (item(2), EventFault::Malformed));
+}
+
+#[test]
+fn other_wire_types_and_repeated_messages_are_refused_by_name() {
+    let good = event().encode_to_vec();
+    let cases: [(&[u8], &str, EventFault); 6] = [
+        (&[0x18, 1], "correlation_id", EventFault::WireType),
+        (&[0x1d, 0, 0, 0, 0], "correlation_id", EventFault::WireType),
+        (&[0x80, 0x01, 1], "access", EventFault::Twice),
+        (&[0x12, 2, 0x08, 5], "occurred_at", EventFault::Twice),
+        (&[0x42, 5, 0x0a, 1, b'x', 0x4a, 0], "on_behalf_of.privileged", EventFault::WireType),
+        (&[0x42, 6, 0x0a, 1, b'x', 0x0a, 1, b'x'], "on_behalf_of.id", EventFault::Twice),
+    ];
+    for (more, path, fault) in cases {
+        assert_eq!(refused(&[&good, more].concat()), (path.to_owned(), fault));
+    }
+    let twice = vec![0x12, 4, 0x08, 5, 0x08, 5];
+    let other = wire::Event { occurred_at: None, ..event() }.encode_to_vec();
+    let refusal = ("occurred_at".to_owned(), EventFault::Twice);
+    assert_eq!(refused(&[other, twice].concat()), refusal);
+}
+
+#[test]
+fn a_body_of_a_later_version_is_refused_even_beside_a_known_one() {
+    // Field 32, and field 63 as a number.
+    for (more, number) in [(&[0x82, 0x02, 0][..], 32), (&[0xf8, 0x03, 1], 63)] {
+        let refusal = ("body".to_owned(), EventFault::UnknownBody { number });
+        let beside = [event().encode_to_vec(), more.to_vec()].concat();
+        assert_eq!(refused(&beside), refusal);
+        assert_eq!(body(&beside), None);
+    }
+}
+
+#[test]
+fn an_event_with_two_bodies_has_none() {
+    let status = |source: &str| {
+        let status = wire::SourceStatus { source: source.into(), ..Default::default() };
+        let body = Some(wire::event::Body::SourceStatus(status));
+        wire::Event { body, ..Default::default() }.encode_to_vec()
+    };
+    assert!(body(&status("a")).is_some());
+    assert_eq!(body(&[status("a"), status("b")].concat()), None);
+    assert_eq!(body(&[status("a"), event().encode_to_vec()].concat()), None);
+    assert_eq!(body(&[status("a"), vec![0xff]].concat()), None);
+}
+
+#[test]
+fn what_is_required_is_not_empty() {
+    let request = wire::AccessRequest {
+        request_id: "r".into(),
+        scope: Some(wire::Scope::default()),
+        ..Default::default()
+    };
+    let empty_scope = Some(wire::event::Body::AccessRequest(request));
+    let missing = |path: &str| (path.to_owned(), EventFault::Missing);
+    let bytes = wire::Event { body: empty_scope, ..event() }.encode_to_vec();
+    assert_eq!(refused(&bytes), missing("access_request.scope"));
+    let nameless = with_access(|access| access.intent = Some(wire::EventReference::default()));
+    assert_eq!(refused(&nameless), missing("access.intent.event_id"));
+    let blank = with_access(|access| access.data[0].fields = vec!["a".into(), String::new()]);
+    assert_eq!(refused(&blank), missing("access.data[0].fields[1]"));
+}
+
+#[test]
+fn only_who_touches_data_must_be_named() {
+    let finding = wire::Finding { finding_id: "F-1".into(), state: 1, ..Default::default() };
+    let body = Some(wire::event::Body::Finding(finding));
+    assert!(validate(&wire::Event { actor: None, body, ..event() }.encode_to_vec(), NOW).is_ok());
+}
+
+#[test]
+fn invisible_and_reordering_characters_are_refused() {
+    for hidden in ['\u{61c}', '\u{200b}', '\u{2060}', '\u{2066}', '\u{feff}', '\u{e0041}', '\u{7f}']
+    {
+        let bytes = with_access(|access| access.grant_id = format!("a{hidden}"));
+        let refusal = ("access.grant_id".to_owned(), EventFault::Character { position: 1 });
+        assert_eq!(refused(&bytes), refusal, "{hidden:?}");
+    }
+    let joined = with_access(|access| access.grant_id = "\u{645}\u{6cc}\u{200c}\u{62e}".into());
+    assert!(validate(&joined, NOW).is_ok());
+}
+
+#[test]
+fn a_body_is_judged_alone_as_within_its_event() {
+    let bytes = event().encode_to_vec();
+    assert!(validate_body(body(&bytes).unwrap()).is_ok());
+    let bad = Body { number: Body::ACCESS, bytes: &[0x08, 1] };
+    assert_eq!(validate_body(bad).unwrap_err().path, "data");
+    let unknown = Body { number: 32, bytes: &[] };
+    let fault = EventFault::UnknownBody { number: 32 };
+    assert_eq!(validate_body(unknown).unwrap_err().fault, fault);
 }
 
 proptest! {

@@ -8,6 +8,10 @@
 //!
 //! An event that changes the rules stands alone in its batch, so that a batch is refused or taken as
 //! a whole.
+//!
+//! No party gains power alone: a registration never gives the role GOVERN, only governance gives the
+//! role APPROVE, and a source of the genesis leaves service by its own word only, the ledger's own
+//! source not at all.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +22,7 @@ use crate::{
     enrolment::EnrolmentClaim,
     error::SourceError,
     event::{self, Body},
-    note::{KeyId, parse_public_key},
+    note::{KeyId, KeyType, VerifierKey, parse_public_key},
     position::Index,
     seal::source_key_id,
     source::{Name, SourceName},
@@ -82,15 +86,21 @@ impl Sources {
     /// # Errors
     ///
     /// [`SourceError::Genesis`] when the event is not a `ControlChange` of kind GENESIS whose content
-    /// keeps its rules.
+    /// keeps its rules, when the ledger's key is no Ed25519 key named like the origin, or when two of
+    /// the sources have the same name or key: whoever holds both would count as two.
     pub fn from_genesis(event: &[u8]) -> Result<Self, SourceError> {
         let body = event::body(event).ok_or(SourceError::Genesis)?;
+        event::validate_body(body).map_err(|_| SourceError::Genesis)?;
         let change = control_change(body).ok_or(SourceError::Genesis)?;
         if change.kind() != ControlKind::Genesis {
             return Err(SourceError::Genesis);
         }
         event::validate_genesis(&change.content).map_err(|_| SourceError::Genesis)?;
         let genesis = wire::Genesis::decode(change.content).map_err(|_| SourceError::Genesis)?;
+        let key = VerifierKey::parse(&genesis.ledger_vkey).map_err(|_| SourceError::Genesis)?;
+        if key.name() != genesis.origin || key.key_type() != KeyType::Ed25519 {
+            return Err(SourceError::Genesis);
+        }
         let mut sources = Self { genesis: genesis.clone(), by_name: BTreeMap::new() };
         let ledger = genesis.ledger_source.iter().map(|source| (source, Roles::LEDGER));
         let governance = genesis.governance.iter().map(|source| (source, Roles::GOVERNANCE));
@@ -105,7 +115,10 @@ impl Sources {
                 self_enrolled: false,
                 decommissioned_at: None,
             };
-            if sources.by_name.insert(source.name.clone(), source).is_some() {
+            let has_key = |other: &Source| other.public_key == source.public_key;
+            if sources.iter().any(has_key)
+                || sources.by_name.insert(source.name.clone(), source).is_some()
+            {
                 return Err(SourceError::Genesis);
             }
         }
@@ -150,11 +163,22 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Unknown`], [`SourceError::Key`] for another key than the registered one,
-    /// [`SourceError::Inactive`] after its decommissioning, [`SourceError::Role`] when none of its
-    /// roles lets it record.
+    /// [`SourceError::Unknown`]; [`SourceError::Key`] for another key than the registered one;
+    /// [`SourceError::Inactive`] after its decommissioning.
     pub fn sealer(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
-        let source = self.active(name)?;
+        self.active(name)?;
+        self.holder(name, key_id)
+    }
+
+    /// The source of this name, whose key this is, in service or not: who sealed what it recorded
+    /// while it was.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Unknown`], [`SourceError::Key`] for another key than the registered one.
+    pub fn holder(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
+        let source =
+            self.get(name).ok_or_else(|| SourceError::Unknown { name: name.to_owned() })?;
         if source.key_id() != key_id {
             return Err(SourceError::Key { name: name.to_owned() });
         }
@@ -163,15 +187,21 @@ impl Sources {
 
     /// Judges an event of a batch that `sealer` sealed; `index` is its place.
     ///
-    /// What changes no rule is lawful from any source that may record. `alone` tells whether the batch
-    /// holds nothing else.
+    /// What changes no rule is lawful from any source that may record; of it, only the number of the
+    /// body counts. `alone` tells whether the batch holds nothing else.
     ///
     /// # Errors
     ///
+    /// [`SourceError::Undecodable`] for a status or a change that breaks the rules of `event.proto`;
     /// [`SourceError::Alone`] for a change of the rules beside other events; [`SourceError::Role`]
-    /// when the sealer lacks the role; [`SourceError::Exists`], [`SourceError::Unknown`],
-    /// [`SourceError::PublicKey`], [`SourceError::Enrolment`], [`SourceError::Ancestor`] for what is
-    /// wrong with a registration; [`SourceError::Genesis`] for a second genesis.
+    /// when the sealer lacks the role; [`SourceError::Foreign`] for another source's status;
+    /// [`SourceError::Exists`], [`SourceError::Name`], [`SourceError::PublicKey`],
+    /// [`SourceError::NoRole`], [`SourceError::UnknownRole`], [`SourceError::Governance`],
+    /// [`SourceError::Enrolment`], [`SourceError::NotBelow`], [`SourceError::Ancestor`],
+    /// [`SourceError::SelfEnrolment`], [`SourceError::SelfEnrolmentRoles`] for what is wrong with a
+    /// registration; [`SourceError::Unknown`], [`SourceError::Inactive`], [`SourceError::Founding`]
+    /// with a decommissioning; [`SourceError::Genesis`] for a genesis that is not entry 0 or not the
+    /// ledger's.
     pub fn judge(
         &self,
         sealer: &Source,
@@ -179,6 +209,10 @@ impl Sources {
         body: Body<'_>,
         alone: bool,
     ) -> Result<SourceChange, SourceError> {
+        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE) {
+            // An auditor has not validated it, and it must have one reading.
+            event::validate_body(body).map_err(|_| SourceError::Undecodable)?;
+        }
         match body.number {
             Body::SOURCE_STATUS => {
                 let status =
@@ -191,7 +225,11 @@ impl Sources {
                     return Err(SourceError::Alone);
                 }
                 match (change.kind(), index) {
-                    (ControlKind::Genesis, Index::GENESIS) => Ok(SourceChange(Change::Nothing)),
+                    (ControlKind::Genesis, Index::GENESIS)
+                        if sealer.name.as_str() == self.ledger_source() =>
+                    {
+                        Ok(SourceChange(Change::Nothing))
+                    }
                     (ControlKind::Genesis, _) => Err(SourceError::Genesis),
                     _ => sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing)),
                 }
@@ -248,7 +286,7 @@ impl Sources {
                 if !own_or_child {
                     sealer.require(SourceRole::Govern)?;
                 }
-                self.active(target)?;
+                self.judge_end(sealer, self.active(target)?)?;
                 return Ok(SourceChange(Change::Decommission(target.to_owned(), index)));
             }
             // The others tell of the source that seals them.
@@ -279,6 +317,17 @@ impl Sources {
         }))))
     }
 
+    /// One governance party must not end another, nor anybody the source that seals what the ledger
+    /// itself records.
+    fn judge_end(&self, sealer: &Source, target: &Source) -> Result<(), SourceError> {
+        let founding = target.registered_at == Index::GENESIS;
+        let by_itself = target.name == sealer.name && target.name.as_str() != self.ledger_source();
+        if founding && !by_itself {
+            return Err(SourceError::Founding { name: target.name.clone() });
+        }
+        Ok(())
+    }
+
     /// Whether the registration is lawful, and whether nobody vouched for it.
     fn judge_registration(
         &self,
@@ -286,13 +335,19 @@ impl Sources {
         claim: &EnrolmentClaim<'_>,
         enrolment: Option<&wire::Enrolment>,
     ) -> Result<bool, SourceError> {
-        let Some(enrolment) = enrolment.filter(|_| sealer.name.as_str() == self.ledger_source())
-        else {
+        if claim.roles.contains(SourceRole::Govern) {
+            return Err(SourceError::Governance);
+        }
+        let Some(enrolment) = enrolment else {
             if !sealer.roles.contains(SourceRole::Govern) {
                 Self::judge_parent(sealer, claim)?;
             }
             return Ok(false);
         };
+        // Others vouch by their seal; signatures that nobody checks would only look like proof.
+        if sealer.name.as_str() != self.ledger_source() {
+            return Err(SourceError::Enrolment);
+        }
         let origin = &self.genesis.origin;
         claim.verify(origin, &enrolment.possession, claim.public_key)?;
         if enrolment.parent.is_empty() {
@@ -304,16 +359,17 @@ impl Sources {
         Ok(false)
     }
 
-    /// A parent registers children below its own name, with no role that it lacks itself.
+    /// A parent registers children below its own name, with no role that it lacks itself, and none that
+    /// counts heads: an approver could otherwise multiply itself.
     fn judge_parent(parent: &Source, claim: &EnrolmentClaim<'_>) -> Result<(), SourceError> {
         parent.require(SourceRole::Enrol)?;
         if !claim.source.is_below(parent.name.as_name()) {
             return Err(SourceError::NotBelow { parent: parent.name.clone() });
         }
-        match claim.roles.iter().find(|&role| !parent.roles.contains(role)) {
-            Some(role) => Err(SourceError::Role { name: parent.name.clone(), role }),
-            None => Ok(()),
-        }
+        claim.roles.iter().try_for_each(|role| match role {
+            SourceRole::Record | SourceRole::Enrol => parent.require(role),
+            _ => parent.require(SourceRole::Govern),
+        })
     }
 
     /// Where the genesis allows it, a source may register itself: only to record, and not below a

@@ -309,3 +309,27 @@ proptest! {
         prop_assert!(verify(&batch, &receipt).is_err());
     }
 }
+
+#[test]
+fn a_remembered_checkpoint_lets_nothing_else_pass() {
+    let digests = digests(3);
+    let batch = batch(&digests);
+    let seal = seal(&batch);
+    let receipt = record(4, &batch, 2);
+    let mut verifier = ReceiptVerifier::new(ledger().verifier().clone(), Vec::new());
+    let wanted = verify_receipt(ledger().verifier(), &[], &batch, &seal, &receipt);
+    assert!(wanted.is_ok());
+    for _ in 0..2 {
+        assert_eq!(verifier.verify(&batch, &seal, &receipt), wanted);
+    }
+    for at in 0..receipt.checkpoint.len() {
+        let mut note = receipt.checkpoint.to_vec();
+        note[at] ^= 1;
+        let forged = wire::Receipt { checkpoint: note.into(), ..receipt.clone() };
+        assert!(verifier.verify(&batch, &seal, &forged).is_err(), "byte {at}");
+    }
+    let elsewhere = wire::Receipt { first_index: 5, ..receipt };
+    assert!(verifier.verify(&batch, &seal, &elsewhere).is_err());
+    let later = record(4, &batch, 3);
+    assert!(verifier.verify(&batch, &seal, &later).is_ok());
+}

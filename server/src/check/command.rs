@@ -15,8 +15,9 @@ use crate::{folder::Folder, os::Disk, storage::Options};
 /// When the folder holds no ledger, or the disk refuses.
 pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
     let data = Folder::new(folder);
-    let origin =
-        data.origin(&**disk)?.with_context(|| format!("{} holds no ledger", folder.display()))?;
+    let origin = data
+        .origin(&**disk)?
+        .with_context(|| format!("folder {} holds no ledger", folder.display()))?;
     let keys = data.open_keys(&**disk)?;
     let signed = data.read_checkpoint(&**disk, keys.ledger.verifier());
     let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
@@ -35,6 +36,10 @@ pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
 
 fn print(out: &mut impl io::Write, origin: &str, report: &CheckReport) -> io::Result<()> {
     writeln!(out, "ledger   {origin}")?;
+    if let Some(problem) = &report.problem {
+        writeln!(out, "DAMAGED  {problem}")?;
+        return writeln!(out, "before   {} entries hold", report.size);
+    }
     writeln!(out, "entries  {} in {} sealed batches", report.size, report.batches)?;
     writeln!(out, "bytes    {}", report.bytes)?;
     if report.erased_events > 0 {
@@ -43,10 +48,7 @@ fn print(out: &mut impl io::Write, origin: &str, report: &CheckReport) -> io::Re
     if report.has_torn_tail {
         writeln!(out, "tail     torn, of a group that was never acknowledged; opening cuts it")?;
     }
-    match &report.problem {
-        Some(problem) => writeln!(out, "DAMAGED  {problem}"),
-        None => writeln!(out, "verified"),
-    }
+    writeln!(out, "verified")
 }
 
 fn style() -> ProgressStyle {

@@ -6,8 +6,8 @@ use access_ledger_proto::{
     checkpoint::Checkpoint,
     hash::{Digest, leaf_hash},
     note::Signer,
-    position::{Size, count_of, memory_len},
-    proof::{NodeSource, consistency_path},
+    position::{Index, Size, count_of, memory_len},
+    proof::{NodeSource, consistency_path, inclusion_path},
     tree::{Node, root_of},
     wire::{
         self,
@@ -17,17 +17,20 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use crate::storage::Record;
+use crate::{
+    serve::{incoming, transport},
+    storage::Record,
+};
 
-/// Serves these records as a log, under the ledger's real key.
+/// Serves these records as a log, under the ledger's real key. Cloning is cheap.
 #[derive(Clone)]
-pub(crate) struct Liar {
+pub struct Liar {
     records: Arc<Vec<Record>>,
     leaves: Arc<Leaves>,
     checkpoint: Bytes,
+    run_entries: usize,
 }
 
 /// A tree in memory.
@@ -49,19 +52,92 @@ impl NodeSource for Leaves {
 
 impl Liar {
     /// Signs the tree of these records with the ledger's key.
-    pub(crate) fn new(records: Vec<Record>, key: &Signer) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When the key's name cannot be an origin.
+    pub fn new(records: Vec<Record>, key: &Signer) -> anyhow::Result<Self> {
         let leaves: Vec<_> = records.iter().map(|record| leaf_hash(&record.entry)).collect();
         let size = Size(count_of(leaves.len()));
         let checkpoint = Checkpoint::new(key.name(), size, root_of(&leaves))?.sign(key)?.into();
-        Ok(Self { records: Arc::new(records), leaves: Arc::new(Leaves(leaves)), checkpoint })
+        let (records, leaves) = (Arc::new(records), Arc::new(Leaves(leaves)));
+        Ok(Self { records, leaves, checkpoint, run_entries: RUN_ENTRIES })
+    }
+
+    /// Sends so many entries in one message.
+    #[must_use]
+    pub fn with_run_entries(mut self, entries: usize) -> Self {
+        self.run_entries = entries.max(1);
+        self
+    }
+
+    /// The note over all records.
+    #[must_use]
+    pub const fn checkpoint(&self) -> &Bytes {
+        &self.checkpoint
+    }
+
+    /// The runs that answer a request, as far as there are records.
+    pub fn runs(
+        &self,
+        request: &wire::ReadEntriesRequest,
+    ) -> impl Iterator<Item = wire::EntryRun> + Send + use<> {
+        let end = match request.end_index {
+            0 => self.records.len(),
+            end => memory_len(end).unwrap_or(usize::MAX).min(self.records.len()),
+        };
+        let first = memory_len(request.first_index).unwrap_or(usize::MAX).min(end);
+        let (liar, with_events) = (self.clone(), request.with_events);
+        (first..end).step_by(self.run_entries).map(move |from| {
+            let to = end.min(from.saturating_add(liar.run_entries));
+            let run = liar.records.get(from..to).unwrap_or_default();
+            let event = |record: &Record| record.event.clone().unwrap_or_default();
+            let events = run.iter().filter(|_| with_events).map(event);
+            wire::EntryRun {
+                first_index: count_of(from),
+                entries: run.iter().map(|record| record.entry.clone()).collect(),
+                events: events.collect(),
+            }
+        })
+    }
+
+    /// That one size of this tree continues another.
+    ///
+    /// # Errors
+    ///
+    /// `OUT_OF_RANGE` beyond the tree.
+    pub fn consistency_path(&self, old: u64, new: u64) -> Result<Vec<Bytes>, Status> {
+        let path = consistency_path(&*self.leaves, Size(old), Size(new));
+        path.map(hashes).map_err(|_| beyond())
+    }
+
+    /// That an entry lies in the tree of a size.
+    ///
+    /// # Errors
+    ///
+    /// `OUT_OF_RANGE` beyond the tree.
+    pub fn inclusion_path(&self, index: u64, size: u64) -> Result<Vec<Bytes>, Status> {
+        let path = inclusion_path(&*self.leaves, Index(index), Size(size));
+        path.map(hashes).map_err(|_| beyond())
     }
 
     /// Serves until dropped.
-    pub(crate) async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-        let incoming = TcpListenerStream::new(listener);
+    ///
+    /// # Errors
+    ///
+    /// What the network says.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let service = AuditServiceServer::new(self);
-        tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+        transport().add_service(service).serve_with_incoming(incoming(listener)).await
     }
+}
+
+fn hashes(path: Vec<Digest>) -> Vec<Bytes> {
+    path.iter().map(|hash| Bytes::copy_from_slice(hash.as_bytes())).collect()
+}
+
+fn beyond() -> Status {
+    Status::out_of_range("beyond the tree")
 }
 
 type Runs = Pin<Box<dyn Stream<Item = Result<wire::ReadEntriesResponse, Status>> + Send>>;
@@ -82,22 +158,8 @@ impl AuditService for Liar {
         &self,
         request: Request<wire::ReadEntriesRequest>,
     ) -> Result<Response<Runs>, Status> {
-        let request = request.into_inner();
-        let end = match request.end_index {
-            0 => self.records.len(),
-            end => memory_len(end).unwrap_or(usize::MAX).min(self.records.len()),
-        };
-        let first = memory_len(request.first_index).unwrap_or(usize::MAX).min(end);
-        let records = self.records.clone();
-        let runs = (first..end).step_by(RUN_ENTRIES).map(move |from| {
-            let run = records.get(from..end.min(from + RUN_ENTRIES)).unwrap_or_default();
-            let run = wire::EntryRun {
-                first_index: count_of(from),
-                entries: run.iter().map(|record| record.entry.clone()).collect(),
-                events: run.iter().map(|record| record.event.clone().unwrap_or_default()).collect(),
-            };
-            Ok(wire::ReadEntriesResponse { run: Some(run) })
-        });
+        let runs = self.runs(&request.into_inner());
+        let runs = runs.map(|run| Ok(wire::ReadEntriesResponse { run: Some(run) }));
         Ok(Response::new(Box::pin(stream::iter(runs))))
     }
 
@@ -105,19 +167,18 @@ impl AuditService for Liar {
         &self,
         request: Request<wire::GetConsistencyProofRequest>,
     ) -> Result<Response<wire::GetConsistencyProofResponse>, Status> {
-        let request = request.into_inner();
-        let new = Size(request.new_size);
-        let path = consistency_path(&*self.leaves, Size(request.old_size), new)
-            .map_err(|_| Status::out_of_range("beyond the tree"))?;
-        let path = path.iter().map(|hash| Bytes::copy_from_slice(hash.as_bytes())).collect();
-        Ok(Response::new(wire::GetConsistencyProofResponse { path, new_size: new.0 }))
+        let wire::GetConsistencyProofRequest { old_size, new_size } = request.into_inner();
+        let path = self.consistency_path(old_size, new_size)?;
+        Ok(Response::new(wire::GetConsistencyProofResponse { path, new_size }))
     }
 
     async fn get_inclusion_proof(
         &self,
-        _: Request<wire::GetInclusionProofRequest>,
+        request: Request<wire::GetInclusionProofRequest>,
     ) -> Result<Response<wire::GetInclusionProofResponse>, Status> {
-        Err(silent())
+        let wire::GetInclusionProofRequest { index, tree_size } = request.into_inner();
+        let path = self.inclusion_path(index, tree_size)?;
+        Ok(Response::new(wire::GetInclusionProofResponse { path, tree_size }))
     }
 
     async fn get_receipt(

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use access_ledger_proto::{
     entry::Entry,
-    hash::leaf_hash,
+    hash::{Digest, leaf_hash},
     note::Signer,
     position::{Index, count_of, memory_len},
 };
@@ -14,29 +14,38 @@ use bytes::Bytes;
 use super::liar::Liar;
 use crate::{
     check::check,
-    folder::{Folder, real_disk},
+    folder::{Folder, Keys, real_disk},
     os::Access,
     storage::{self, Options, Record},
 };
 
 /// A stopped ledger, read into memory, with its key.
-pub(crate) struct Copy {
-    records: Vec<Record>,
-    key: Signer,
+#[derive(Clone)]
+pub struct Seized {
+    /// All entries with their events.
+    pub records: Vec<Record>,
+    /// The ledger's key, which signs checkpoints.
+    pub key: Signer,
+    /// The key of the ledger's own source, which seals registrations.
+    pub own: Signer,
 }
 
-impl Copy {
+impl Seized {
     /// Reads the ledger in `data`.
-    pub(crate) fn read(data: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is damaged.
+    pub fn read(data: &Path) -> anyhow::Result<Self> {
         let disk = real_disk();
-        let key = Folder::new(data).open_keys(&*disk)?.ledger;
+        let Keys { ledger: key, source: own } = Folder::new(data).open_keys(&*disk)?;
         let opened = storage::open(disk, &Options::new(data, key.name()), None)?;
         let mut records = Vec::new();
         loop {
             let next = Index(count_of(records.len()));
             let run = opened.reader.read(next, READ_ENTRIES, READ_BYTES)?;
             if run.is_empty() {
-                return Ok(Self { records, key });
+                return Ok(Self { records, key, own });
             }
             records.extend(run);
         }
@@ -92,17 +101,49 @@ impl Copy {
 
     /// One entry is missing, and all behind it moved up, with links that hold.
     pub(crate) fn dropped(&self, target: u64) -> anyhow::Result<Liar> {
-        let mut records = self.records.clone();
-        let target = memory_len(target).context("no such entry")?;
-        records.remove(target);
-        for at in target..records.len() {
-            let prev = at.checked_sub(1).and_then(|at| records.get(at)).context("genesis")?;
-            let prev = leaf_hash(&prev.entry);
-            let record = records.get_mut(at).context("no such entry")?;
-            let entry = Entry { index: Index(count_of(at)), prev, ..Entry::parse(&record.entry)? };
-            record.entry = Bytes::from(entry.encode());
+        let mut copy = self.clone();
+        copy.records.remove(memory_len(target).context("no such entry")?);
+        copy.rechain()?;
+        copy.serve()
+    }
+
+    /// Signs the records as they are, and serves them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Liar::new`].
+    pub fn serve(&self) -> anyhow::Result<Liar> {
+        Liar::new(self.records.clone(), &self.key)
+    }
+
+    /// Rewrites the entry at `index`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is malformed.
+    pub fn alter(&mut self, index: u64, alter: impl FnOnce(&mut Entry<'_>)) -> anyhow::Result<()> {
+        let record = memory_len(index).and_then(|at| self.records.get_mut(at));
+        let record = record.context("no such entry")?;
+        let old = record.entry.clone();
+        let mut entry = Entry::parse(&old)?;
+        alter(&mut entry);
+        record.entry = Bytes::from(entry.encode());
+        Ok(())
+    }
+
+    /// What an operator does after it tampered: indexes and links are made good again.
+    ///
+    /// # Errors
+    ///
+    /// When an entry is malformed.
+    pub fn rechain(&mut self) -> anyhow::Result<()> {
+        let mut prev = Digest::ZERO;
+        for record in 0..count_of(self.records.len()) {
+            self.alter(record, |entry| (entry.index, entry.prev) = (Index(record), prev))?;
+            let record = memory_len(record).and_then(|at| self.records.get(at));
+            prev = leaf_hash(&record.context("no such entry")?.entry);
         }
-        Liar::new(records, &self.key)
+        Ok(())
     }
 
     /// The first half, up to a seal, as it was.

@@ -150,6 +150,7 @@ impl Progress {
 
     pub(crate) fn advance(&self, indexed: Size) {
         self.lock().indexed = indexed;
+        metrics::gauge!("access_ledger_indexed_entries").set(indexed.0 as f64);
         self.advanced.notify_all();
     }
 

@@ -141,5 +141,6 @@ impl Indexer {
     }
 }
 
-/// Bytes of frames in one read of the log.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes of frames in one read of the log: what the allocator gives out again without asking the system
+/// for fresh pages, which cost a third of following the log.
+const READ_BYTES: usize = 256 << 10;

@@ -6,6 +6,7 @@
 
 use access_ledger_proto::{
     entry::{Entry, Seal},
+    error::SealError,
     event::{self, Body},
     facts::sources::{Source, Sources},
     hash::{Digest, sha256},
@@ -69,9 +70,15 @@ impl Admitted {
             return Err(Refusal::Request { field: "batch.events", problem });
         }
 
-        let sealer = sources.sealer(name, KeyId(key_id))?;
+        // Whether it is still in service is judged in order, by the writer: what it recorded while it was
+        // keeps its place, however late it is sent again.
+        let sealer = sources.holder(name, KeyId(key_id))?;
         // Counting comes before hashing: an oversized batch costs nothing.
-        let count = u16::try_from(batch.events.len()).unwrap_or(u16::MAX).min(Seal::COUNT_MAX);
+        let found = batch.events.len();
+        let count = u16::try_from(found)
+            .ok()
+            .filter(|count| (1..=Seal::COUNT_MAX).contains(count))
+            .ok_or(SealError::Count { found })?;
         let is_control = judge_events(&batch.events, sources, sealer, now)?;
         let digests: Vec<Digest> = batch.events.iter().map(|event| sha256(event)).collect();
         let seal = Seal { count, key_id: KeyId(key_id), signature };

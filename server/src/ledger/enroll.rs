@@ -9,6 +9,7 @@ use access_ledger_proto::{
     wire::{self, SourcePhase, SourceRole, event::Body as EventBody},
 };
 use bytes::Bytes;
+use prost::Message as _;
 use tokio::sync::Mutex;
 
 use super::{Shared, StoredBatch, append::Admitted, seal_own, unreadable};
@@ -40,7 +41,7 @@ impl Shared {
             .map_err(|error| Refusal::Request { field: "source", problem: error.to_string() })?;
         // Held until the registration is durable: the next one needs the next number.
         let key = self.own.key.lock().await;
-        if let Some(found) = self.registered(name.as_name(), &request.public_key)? {
+        if let Some(found) = self.registered(name.as_name(), &request)? {
             return Ok(found);
         }
         let own = Name::parse(key.name().as_bytes()).map_err(unreadable)?;
@@ -71,14 +72,17 @@ impl Shared {
         })
     }
 
-    /// The registration of this name with this key, if the ledger made it.
+    /// The registration that the same call made before: of this name with this key, these roles and
+    /// these signatures. Another one is not an answer to this call.
     fn registered(
         &self,
         name: Name<'_>,
-        public_key: &[u8],
+        request: &wire::EnrollRequest,
     ) -> Result<Option<wire::EnrollResponse>, Refusal> {
         let index = match self.sources().get(name) {
-            Some(source) if source.public_key.as_bytes() == public_key => source.registered_at,
+            Some(source) if source.public_key.as_bytes()[..] == request.public_key[..] => {
+                source.registered_at
+            }
             _ => return Ok(None),
         };
         let published = self.published();
@@ -92,9 +96,14 @@ impl Shared {
             // Governance or a parent registered it, in a batch of their own.
             return Ok(None);
         }
+        let event = event.flatten().unwrap_or_default();
+        let stands = wire::Event::decode(event.clone()).map_err(unreadable)?.body;
+        if stands != Some(EventBody::SourceStatus(registration(request.clone()))) {
+            return Ok(None);
+        }
         Ok(Some(wire::EnrollResponse {
             index: index.0,
-            event: event.flatten().unwrap_or_default(),
+            event,
             entry: entry.unwrap_or_default(),
             receipt: Some(stored.receipt(&self.tree, &published)?),
         }))

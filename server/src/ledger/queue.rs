@@ -38,6 +38,8 @@ pub(crate) struct Queue {
     /// Signalled when a batch comes in and when the queue closes.
     changed: Condvar,
     bytes_max: usize,
+    /// Name of the metric that tells how many bytes wait.
+    gauge: &'static str,
 }
 
 struct State {
@@ -66,10 +68,10 @@ impl Ticket {
 }
 
 impl Queue {
-    /// A queue that holds at most `bytes_max` bytes, or one batch.
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    /// A queue that holds at most `bytes_max` bytes, or one batch; `gauge` is the name of its metric.
+    pub(crate) fn new(bytes_max: usize, gauge: &'static str) -> Self {
         let state = State { waiting: VecDeque::new(), bytes: 0, closed: None };
-        Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
+        Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max, gauge }
     }
 
     /// Puts a batch at the end.
@@ -79,19 +81,23 @@ impl Queue {
     /// [`Refusal::QueueFull`], or what the queue was closed with.
     pub(crate) fn push(&self, batch: Admitted) -> Result<Ticket, Refusal> {
         let mut state = self.lock();
-        if let Some(refusal) = &state.closed {
-            return Err(refusal.clone());
-        }
-        let bytes = state.bytes + batch.bytes();
-        if bytes > self.bytes_max && !state.waiting.is_empty() {
-            return Err(Refusal::QueueFull { waiting_bytes: state.bytes });
-        }
+        state.room(batch.bytes(), self.bytes_max)?;
         let (sender, receiver) = oneshot::channel();
-        state.bytes = bytes;
-        state.waiting.push_back(Waiting { batch, answer: Answer(sender) });
+        state.put(Waiting { batch, answer: Answer(sender) });
         drop(state);
         self.changed.notify_one();
         Ok(Ticket(receiver))
+    }
+
+    /// Puts a batch from another queue at the end, or answers it with the refusal.
+    pub(crate) fn hand_over(&self, waiting: Waiting) {
+        let mut state = self.lock();
+        match state.room(waiting.batch.bytes(), self.bytes_max) {
+            Ok(()) => state.put(waiting),
+            Err(refusal) => return waiting.answer.send(Err(refusal)),
+        }
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Whether nothing waits.
@@ -120,7 +126,7 @@ impl Queue {
             count += 1;
         }
         state.bytes -= bytes;
-        metrics::gauge!("access_ledger_queue_bytes").set(gauge(state.bytes));
+        metrics::gauge!(self.gauge).set(gauge(state.bytes));
         Some(state.waiting.drain(..count).collect())
     }
 
@@ -147,6 +153,24 @@ impl Queue {
     }
 }
 
+impl State {
+    /// Whether a batch of `bytes` may come in.
+    fn room(&self, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
+        if let Some(refusal) = &self.closed {
+            return Err(refusal.clone());
+        }
+        if self.bytes + bytes > bytes_max && !self.waiting.is_empty() {
+            return Err(Refusal::QueueFull { waiting_bytes: self.bytes });
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, waiting: Waiting) {
+        self.bytes += waiting.batch.bytes();
+        self.waiting.push_back(waiting);
+    }
+}
+
 /// A count as a gauge's value.
 fn gauge(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
@@ -167,7 +191,7 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_and_empties() {
         let each = batch(1_000).bytes();
-        let queue = Queue::new(2 * each);
+        let queue = Queue::new(2 * each, "test_bytes");
         let _tickets = (queue.push(batch(1_000)).ok(), queue.push(batch(1_000)).ok());
         assert!(matches!(queue.push(batch(1_000)), Err(Refusal::QueueFull { .. })));
         assert_eq!(queue.take(usize::MAX).unwrap().len(), 2);
@@ -176,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_batch_larger_than_the_queue_still_passes_alone() {
-        let queue = Queue::new(10);
+        let queue = Queue::new(10, "test_bytes");
         assert!(queue.push(batch(1_000)).is_ok());
         assert!(queue.push(batch(1)).is_err());
         assert_eq!(queue.take(1).unwrap().len(), 1);
@@ -184,7 +208,7 @@ mod tests {
 
     #[test]
     fn groups_are_bounded_in_bytes() {
-        let queue = Queue::new(usize::MAX);
+        let queue = Queue::new(usize::MAX, "test_bytes");
         let tickets: Vec<_> = (0..5).map(|_| queue.push(batch(1_000)).ok()).collect();
         let each = batch(1_000).bytes();
         assert_eq!(queue.take(2 * each).unwrap().len(), 2);
@@ -195,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_is_emptied_and_then_ends() {
-        let queue = Queue::new(usize::MAX);
+        let queue = Queue::new(usize::MAX, "test_bytes");
         let _ticket = queue.push(batch(1)).ok();
         queue.close(Refusal::Stopping);
         assert!(matches!(queue.push(batch(1)), Err(Refusal::Stopping)));
@@ -205,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_failed_queue_answers_everyone() {
-        let queue = Queue::new(usize::MAX);
+        let queue = Queue::new(usize::MAX, "test_bytes");
         let ticket = queue.push(batch(1)).unwrap_or_else(|_| unreachable!());
         queue.fail();
         assert!(matches!(block_on(ticket.receipt()), Err(Refusal::StorageFailed)));

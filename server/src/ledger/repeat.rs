@@ -6,31 +6,21 @@
 //! evidence. This runs on its own thread, so that repeats, which read the disk, do not hold up the
 //! writer.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use access_ledger_proto::{hash::sha256, position::Index, source::Name, wire};
 use prost::Message as _;
 use tracing::warn;
 
-use super::{Shared, append::Admitted, queue::Answer, receipt::StoredBatch};
+use super::{Shared, append::Admitted, queue::Waiting, receipt::StoredBatch};
 use crate::{
     index::IndexError,
     os::{self, Disk},
     refusal::Refusal,
 };
 
-/// Most repeated batches that wait: together with the batch limit this bounds memory.
-pub(crate) const REPEATS_MAX: usize = 1_024;
-
-/// A batch whose first number was used before.
-pub(crate) struct Repeated {
-    pub(crate) batch: Admitted,
-    pub(crate) answer: Answer,
-}
+/// Most bytes of repeated batches that wait.
+pub(crate) const REPEAT_BYTES_MAX: usize = 16 << 20;
 
 /// Finds the places of repeated batches.
 pub(crate) struct Repeats {
@@ -41,21 +31,22 @@ pub(crate) struct Repeats {
 }
 
 impl Repeats {
-    /// Answers until the writer is gone.
-    pub(crate) fn run(self, repeats: &mpsc::Receiver<Repeated>) {
-        for Repeated { batch, answer } in repeats {
-            let found = self.find(&batch);
-            if let Err(Refusal::Reused { .. }) = found {
-                self.keep_evidence(&batch);
+    /// Answers until the writer has closed the queue of repeats.
+    pub(crate) fn run(self) {
+        while let Some(one) = self.shared.repeats.take(0) {
+            for Waiting { batch, answer } in one {
+                let found = self.find(&batch);
+                if let Err(Refusal::Reused { .. }) = found {
+                    self.keep_evidence(&batch);
+                }
+                answer.send(found);
             }
-            answer.send(found);
         }
     }
 
     fn find(&self, batch: &Admitted) -> Result<wire::Receipt, Refusal> {
         let sealed = batch.sealed();
         let shared = &*self.shared;
-        let published = shared.published();
         let recorded = shared.durable_last(sealed.source);
         let index = shared.position(sealed.source, sealed.first_seq)?;
         let stored = StoredBatch::around(&shared.reader, index)?;
@@ -81,7 +72,7 @@ impl Repeats {
             let expected = recorded.saturating_add(1);
             return Err(Refusal::Recut { first_seq: sealed.first_seq, expected });
         }
-        stored.receipt(&shared.tree, &published)
+        stored.receipt(&shared.tree, &shared.published())
     }
 
     /// Keeps the sealed batch that contradicts the log: an encoded `SealedBatch`.
@@ -117,7 +108,7 @@ impl Shared {
 }
 
 /// The index is a moment behind the log; while it is built again, a caller had better come back.
-const INDEX_WAIT: Duration = Duration::from_secs(10);
+const INDEX_WAIT: Duration = Duration::from_secs(2);
 
 /// A source that keeps contradicting itself adds nothing new after so many.
-const EVIDENCE_FILES_MAX: usize = 1_024;
+const EVIDENCE_FILES_MAX: usize = 256;

@@ -8,7 +8,7 @@ use access_ledger_proto::{
 };
 use futures_util::{Stream, stream};
 use tokio::sync::{mpsc, watch};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Shared, append::Admitted, queue::Ticket};
 use crate::refusal::Refusal;
@@ -54,6 +54,7 @@ impl Recorder {
             let ticket = match request {
                 Ok(None) => return,
                 Ok(Some(request)) => self.admit(request.batch).await.map_err(Status::from),
+                Err(status) if status.code() == Code::OutOfRange => Err(message_too_large().into()),
                 Err(status) => Err(status),
             };
             let is_refused = ticket.is_err();
@@ -102,7 +103,11 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollResponse>, Status> {
-        Ok(Response::new(self.shared.enroll(request.into_inner()).await?))
+        // On a task of its own, which a caller that goes away does not end: the registration may have
+        // its number already, and the next one must wait for it.
+        let (shared, request) = (self.shared.clone(), request.into_inner());
+        let enrolled = tokio::spawn(async move { shared.enroll(request).await }).await;
+        Ok(Response::new(enrolled.unwrap_or(Err(Refusal::Stopping))?))
     }
 
     async fn get_source_state(
@@ -120,6 +125,12 @@ impl RecorderService for Recorder {
             ledger_vkey: self.shared.vkey.to_string(),
         }))
     }
+}
+
+/// What tonic answers with its own OUT_OF_RANGE: a message that no lawful batch needs.
+pub(crate) fn message_too_large() -> Refusal {
+    let problem = "message of more bytes than a batch may have".to_owned();
+    Refusal::Request { field: "batch", problem }
 }
 
 /// Larger batches are judged off the network's threads: 64 KiB take about 0.1 ms.

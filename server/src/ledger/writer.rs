@@ -8,10 +8,7 @@
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.
 
-use std::{
-    ops::Range,
-    sync::{Arc, mpsc},
-};
+use std::{ops::Range, sync::Arc, thread};
 
 use access_ledger_proto::{
     chain::Link,
@@ -32,7 +29,6 @@ use super::{
     publish::{Published, Publisher},
     queue::{Answer, Waiting},
     receipt,
-    repeat::Repeated,
 };
 use crate::{
     error::LedgerError,
@@ -52,8 +48,6 @@ pub(crate) struct Writer {
     pub(crate) link: Link,
     pub(crate) sequences: Sequences,
     pub(crate) publisher: Publisher,
-    /// Batches that were recorded before go here.
-    pub(crate) repeats: mpsc::SyncSender<Repeated>,
 }
 
 /// The group that is being made.
@@ -61,7 +55,7 @@ struct Group {
     frames: GroupFrames,
     leaves: Vec<Digest>,
     placed: Vec<(Placed, Answer)>,
-    repeated: Vec<Repeated>,
+    repeated: Vec<Waiting>,
 }
 
 /// Where a batch stands in the log.
@@ -86,11 +80,14 @@ enum Decision {
 impl Writer {
     /// Writes until the queue is closed and empty, or a write fails.
     pub(crate) fn run(mut self) {
+        let _watch = PanicWatch(self.shared.clone());
+        metrics::gauge!("access_ledger_writer_poisoned").set(0.0);
         loop {
             if let Err(failure) = self.prepare() {
                 return self.fail(&failure);
             }
             let Some(waiting) = self.shared.queue.take(GROUP_BYTES_MAX) else {
+                self.shared.repeats.close(Refusal::Stopping);
                 return info!(size = self.link.size.0, "stopped writing");
             };
             if let Err(failure) = self.commit(waiting) {
@@ -110,7 +107,7 @@ impl Writer {
         for Waiting { batch, answer } in waiting {
             match self.place(&batch, &mut group) {
                 Decision::Placed(placed) => group.placed.push((placed, answer)),
-                Decision::Repeated => group.repeated.push(Repeated { batch, answer }),
+                Decision::Repeated => group.repeated.push(Waiting { batch, answer }),
                 Decision::Refused(refusal) => answer.send(Err(refusal)),
             }
         }
@@ -172,9 +169,7 @@ impl Writer {
             debug!(entries = leaves.len(), batches = placed.len(), bytes, "committed group");
             self.publish(&durable, leaves, placed)?;
         }
-        for repeated in repeated {
-            self.hand_over(repeated);
-        }
+        repeated.into_iter().for_each(|waiting| self.shared.repeats.hand_over(waiting));
         Ok(())
     }
 
@@ -204,20 +199,21 @@ impl Writer {
         Ok(())
     }
 
-    fn hand_over(&self, repeated: Repeated) {
-        if let Err(full) = self.repeats.try_send(repeated) {
-            let (mpsc::TrySendError::Full(refused) | mpsc::TrySendError::Disconnected(refused)) =
-                full;
-            let waiting_bytes = refused.batch.bytes();
-            refused.answer.send(Err(Refusal::QueueFull { waiting_bytes }));
-        }
-    }
-
     /// Ends all appending; whoever waits is told.
     fn fail(self, failure: &LedgerError) {
         error!(%failure, size = self.link.size.0, "poisoned the writer");
-        metrics::gauge!("access_ledger_writer_poisoned").set(1.0);
-        self.shared.queue.fail();
+        self.shared.fail();
+    }
+}
+
+/// Ends all appending when the writer panics: nobody may wait for an answer that never comes.
+struct PanicWatch(Arc<Shared>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
     }
 }
 

@@ -16,14 +16,26 @@ fn initial(name: &str, seed: u8) -> wire::InitialSource {
     wire::InitialSource { name: name.into(), public_key }
 }
 
-fn genesis_event(self_enrolment: bool, governance: Vec<wire::InitialSource>) -> Vec<u8> {
-    let genesis = wire::Genesis {
+fn vkey(name: &str, key_type: KeyType) -> String {
+    let public_key = key(9).verifying_key().to_bytes();
+    VerifierKey::new(name, key_type, &public_key).unwrap().to_string()
+}
+
+fn genesis(self_enrolment: bool, governance: Vec<wire::InitialSource>) -> wire::Genesis {
+    wire::Genesis {
         origin: ORIGIN.into(),
-        ledger_vkey: "vkey".into(),
+        ledger_vkey: vkey(ORIGIN, KeyType::Ed25519),
         ledger_source: Some(initial("ledger", 1)),
         governance,
         self_enrolment,
-    };
+    }
+}
+
+fn genesis_event(self_enrolment: bool, governance: Vec<wire::InitialSource>) -> Vec<u8> {
+    event_of(&genesis(self_enrolment, governance))
+}
+
+fn event_of(genesis: &wire::Genesis) -> Vec<u8> {
     let change = wire::ControlChange {
         kind: ControlKind::Genesis.into(),
         content: genesis.encode_to_vec().into(),
@@ -104,6 +116,20 @@ fn genesis_registers_the_ledger_and_governance() {
     assert_eq!(sources.ledger_source(), "ledger");
     let twice = genesis_event(false, vec![initial("ledger", 2)]);
     assert_eq!(Sources::from_genesis(&twice).unwrap_err(), SourceError::Genesis);
+    // One holder under two names would count as two.
+    for alike in [vec![initial("a", 2), initial("b", 2)], vec![initial("a", 1)]] {
+        let event = genesis_event(false, alike);
+        assert_eq!(Sources::from_genesis(&event).unwrap_err(), SourceError::Genesis);
+    }
+    let vkeys = [
+        "vkey".to_owned(),
+        vkey("elsewhere", KeyType::Ed25519),
+        vkey(ORIGIN, KeyType::CosignatureV1),
+    ];
+    for ledger_vkey in vkeys {
+        let genesis = wire::Genesis { ledger_vkey, ..genesis(false, vec![initial("a", 2)]) };
+        assert_eq!(Sources::from_genesis(&event_of(&genesis)).unwrap_err(), SourceError::Genesis);
+    }
     let nobody = genesis_event(false, Vec::new());
     assert_eq!(Sources::from_genesis(&nobody).unwrap_err(), SourceError::Genesis);
 }
@@ -134,12 +160,97 @@ fn a_parent_registers_children_below_its_name_with_its_own_roles() {
     let beside = judge(&sources, "payments", registration("billing", 5, &[Record]));
     assert_eq!(beside.unwrap_err(), SourceError::NotBelow { parent: name("payments") });
     let more = judge(&sources, "payments", registration("payments/b", 5, &[Approve]));
-    assert_eq!(more.unwrap_err(), SourceError::Role { name: name("payments"), role: Approve });
+    assert_eq!(more.unwrap_err(), SourceError::Role { name: name("payments"), role: Govern });
     let grandchild = judge(&sources, "payments/a", registration("payments/a/b", 5, &[Record]));
     assert_eq!(
         grandchild.unwrap_err(),
         SourceError::Role { name: name("payments/a"), role: Enrol }
     );
+}
+
+#[test]
+fn nobody_gains_power_by_a_registration() {
+    let mut sources = sources(false);
+    let partner = judge(&sources, "governance", registration("partner", 3, &[Govern]));
+    assert_eq!(partner.unwrap_err(), SourceError::Governance);
+    take(&mut sources, "governance", registration("security", 3, &[Record, Enrol, Approve]));
+    let double = registration("security/double", 4, &[Approve]);
+    let refused = SourceError::Role { name: name("security"), role: Govern };
+    assert_eq!(judge(&sources, "security", double.clone()).unwrap_err(), refused);
+    let upon_signatures = enrolled(double, 4, Some(("security", 3)));
+    assert_eq!(judge(&sources, "ledger", upon_signatures).unwrap_err(), refused);
+    take(&mut sources, "security", registration("security/pod", 4, &[Record, Enrol]));
+}
+
+#[test]
+fn an_enrolment_is_replayed_nowhere() {
+    let mut sources = sources(true);
+    take(&mut sources, "governance", registration("payments", 3, &[Record, Enrol]));
+    let child = enrolled(registration("payments/a", 4, &[Record]), 4, Some(("payments", 3)));
+    let changed = [
+        wire::SourceStatus { source: "payments/b".into(), ..child.clone() },
+        wire::SourceStatus { roles: vec![Record.into(), Enrol.into()], ..child.clone() },
+        wire::SourceStatus {
+            public_key: key(5).verifying_key().to_bytes().to_vec().into(),
+            ..child.clone()
+        },
+        wire::SourceStatus {
+            heartbeat_interval: Some(prost_types::Duration { seconds: 9, nanos: 0 }),
+            ..child.clone()
+        },
+    ];
+    for status in changed {
+        assert_eq!(judge(&sources, "ledger", status).unwrap_err(), SourceError::Enrolment);
+    }
+    let mut alone = child.clone();
+    alone.enrolment.as_mut().unwrap().parent.clear();
+    let ancestor = SourceError::Ancestor { ancestor: name("payments") };
+    assert_eq!(judge(&sources, "ledger", alone).unwrap_err(), ancestor);
+    // Its signatures are for the ledger to check; under another seal nobody would.
+    let vouched = judge(&sources, "governance", child.clone()).unwrap_err();
+    assert_eq!(vouched, SourceError::Enrolment);
+    let end = wire::SourceStatus {
+        phase: SourcePhase::Decommissioned.into(),
+        source: "payments".into(),
+        ..Default::default()
+    };
+    take(&mut sources, "governance", end);
+    let since = Index(9);
+    let inactive = SourceError::Inactive { name: name("payments"), since };
+    assert_eq!(judge(&sources, "ledger", child).unwrap_err(), inactive);
+    let again = judge(&sources, "governance", registration("payments", 3, &[Record]));
+    assert_eq!(again.unwrap_err(), SourceError::Exists { name: name("payments") });
+}
+
+#[test]
+fn sources_of_the_genesis_end_by_their_own_word_only() {
+    let event = genesis_event(false, vec![initial("company", 2), initial("custodian", 3)]);
+    let mut sources = Sources::from_genesis(&event).unwrap();
+    let end = |source: &str| wire::SourceStatus {
+        phase: SourcePhase::Decommissioned.into(),
+        source: source.into(),
+        ..Default::default()
+    };
+    for (sealer, target) in [("company", "custodian"), ("company", "ledger"), ("ledger", "ledger")]
+    {
+        let refused = judge(&sources, sealer, end(target)).unwrap_err();
+        assert_eq!(refused, SourceError::Founding { name: name(target) }, "{sealer}");
+    }
+    take(&mut sources, "company", end("company"));
+}
+
+#[test]
+fn a_status_with_two_readings_is_refused() {
+    let sources = sources(false);
+    let governance = sources.get(name("governance").as_name()).unwrap();
+    let twice = [
+        registration("a", 3, &[Record]).encode_to_vec(),
+        wire::SourceStatus { source: "b".into(), ..Default::default() }.encode_to_vec(),
+    ];
+    let bytes = twice.concat();
+    let body = Body { number: Body::SOURCE_STATUS, bytes: &bytes };
+    let judged = sources.judge(governance, Index(9), body, true).map(drop);
+    assert_eq!(judged, Err(SourceError::Undecodable));
 }
 
 #[test]
@@ -182,6 +293,7 @@ fn a_decommissioned_source_seals_nothing_more() {
         phase: SourcePhase::Decommissioned.into(),
         ..registration("a", 3, &[])
     };
+    let end = wire::SourceStatus { public_key: Vec::new().into(), ..end };
     let foreign = judge(&sources, "ledger", end.clone()).unwrap_err();
     assert_eq!(foreign, SourceError::Role { name: name("ledger"), role: Govern });
     take(&mut sources, "a", end);
@@ -233,6 +345,8 @@ fn there_is_one_genesis_and_control_needs_governance() {
     };
     assert_eq!(judge_control("ledger", Index(0), ControlKind::Genesis), Ok(()));
     assert_eq!(judge_control("ledger", Index(1), ControlKind::Genesis), Err(SourceError::Genesis));
+    let usurped = judge_control("governance", Index(0), ControlKind::Genesis);
+    assert_eq!(usurped, Err(SourceError::Genesis));
     assert_eq!(judge_control("governance", Index(1), ControlKind::Policy), Ok(()));
     assert_eq!(
         judge_control("ledger", Index(1), ControlKind::Policy),

@@ -6,6 +6,7 @@ use access_ledger_proto::{
     chain::Link,
     entry::Seal,
     hash::{Digest, sha256},
+    note::{KeyType, VerifierKey},
     position::{Index as Place, count_of},
     seal::{Batch, source_key_id},
     source::{Name, SourceName},
@@ -165,7 +166,9 @@ fn genesis(sources: &[&str]) -> Vec<u8> {
     };
     let content = wire::Genesis {
         origin: ORIGIN.into(),
-        ledger_vkey: "vkey".into(),
+        ledger_vkey: VerifierKey::new(ORIGIN, KeyType::Ed25519, key("checkpoints").as_bytes())
+            .unwrap()
+            .to_string(),
         ledger_source: Some(initial("ledger")),
         governance: sources.iter().chain([&GOVERNANCE]).map(|name| initial(name)).collect(),
         self_enrolment: false,

@@ -1,0 +1,134 @@
+//! The command line, and what follows from it.
+
+use std::{env, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures the ledger against what the machine can do.
+#[derive(Debug, Parser)]
+#[command(name = "access-ledger-load", version)]
+pub struct Cli {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(super) command: Command,
+
+    /// How often each thing is measured; medians are told.
+    #[arg(long, global = true, default_value_t = 5)]
+    pub(super) rounds: usize,
+
+    /// Measure next to nothing, in seconds: shows that the tool works, not what the ledger does.
+    #[arg(long, global = true)]
+    pub(super) quick: bool,
+
+    /// Also write the results to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+
+    /// Where ledgers are made for the time of the run. It must lie on a disk, not in memory.
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Threads for the network of each server. By default as many as `serve` takes.
+    #[arg(long, global = true, value_name = "N")]
+    pub(super) server_threads: Option<usize>,
+
+    /// How many callers `unary` has at once.
+    #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
+    callers: Vec<usize>,
+
+    /// Entries of the ledger that `check` verifies.
+    #[arg(long, global = true, value_name = "N", default_value_t = 1_000_000)]
+    check_entries: u64,
+
+    /// Entries of the ledgers that `open` opens, ascending; the largest takes 530 bytes an entry.
+    #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
+    open_entries: Vec<u64>,
+}
+
+/// The measurements, and the processes that they start.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Everything.
+    All,
+    /// Streamed appends in batches.
+    Stream,
+    /// Appends of one event a call.
+    Unary,
+    /// Verifying, on disk and over the network.
+    Check,
+    /// Opening, memory, bytes on disk.
+    Open,
+    /// A ledger, until standard input ends.
+    #[command(hide = true)]
+    ServeLedger(FolderArgs),
+    /// A service that decodes and echoes, until standard input ends.
+    #[command(hide = true)]
+    ServeEcho,
+    /// Opens a ledger once and tells what that took.
+    #[command(hide = true)]
+    OpenLedger(FolderArgs),
+}
+
+/// What a process of this tool is told.
+#[derive(Debug, Args)]
+pub(super) struct FolderArgs {
+    /// The data folder.
+    #[arg(long)]
+    pub(super) data: PathBuf,
+}
+
+/// How much to measure.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// At least one.
+    pub(super) rounds: usize,
+    /// How long one round of a stream lasts.
+    pub(super) stream_time: Duration,
+    /// Callers at once, and calls of all of them together in one round.
+    pub(super) unary: Vec<(usize, usize)>,
+    /// Syncs in one round.
+    pub(super) syncs: usize,
+    /// Entries of the ledger that is verified.
+    pub(super) check_entries: u64,
+    /// Entries of the ledgers that are opened, ascending.
+    pub(super) open_entries: Vec<u64>,
+    /// Where ledgers are made.
+    pub(super) dir: PathBuf,
+    /// Threads for the network of each server; `None`: the server's default.
+    pub(super) server_threads: Option<usize>,
+}
+
+/// Calls in a round of about two seconds: more callers share a sync, until the processors are the limit.
+const fn calls(callers: usize) -> usize {
+    let calls = 1_000 * if callers < 40 { callers } else { 40 };
+    if calls < callers { callers } else { calls }
+}
+
+impl Cli {
+    pub(super) fn plan(&self) -> Plan {
+        let dir = self.dir.clone().unwrap_or_else(env::temp_dir);
+        let server_threads = self.server_threads;
+        if self.quick {
+            return Plan {
+                rounds: 1,
+                stream_time: Duration::from_millis(200),
+                unary: vec![(1, 20), (10, 100)],
+                syncs: 20,
+                check_entries: 20_000,
+                open_entries: vec![10_000, 40_000],
+                dir,
+                server_threads,
+            };
+        }
+        Plan {
+            rounds: self.rounds.max(1),
+            stream_time: Duration::from_secs(2),
+            unary: self.callers.iter().map(|&callers| (callers, calls(callers))).collect(),
+            syncs: 100,
+            check_entries: self.check_entries,
+            open_entries: self.open_entries.clone(),
+            dir,
+            server_threads,
+        }
+    }
+}

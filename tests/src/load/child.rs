@@ -1,0 +1,165 @@
+//! Processes of this tool: the servers, each on its own so that it competes like a real one.
+
+use std::{
+    env, fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::{ChildStdin, Command, Stdio},
+    sync::Arc,
+    thread,
+};
+
+use access_ledger_proto::note::VerifierKey;
+use access_ledger_server::{
+    folder::{Folder, Genesis, real_disk},
+    ledger::{Ledger, LedgerOptions},
+    metrics,
+    os::{Clock, SystemClock},
+    serve::{self, Serving},
+};
+use anyhow::{Context as _, ensure};
+use tokio::sync::oneshot;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    args::{FolderArgs, Plan},
+    echo,
+};
+
+/// The origin of every ledger that this tool makes.
+pub(super) const ORIGIN: &str = "load.example/ledger";
+
+/// A process that serves, until this is dropped.
+pub(super) struct Child {
+    process: std::process::Child,
+    stdin: Option<ChildStdin>,
+    /// The words that it said when it was ready.
+    said: Vec<String>,
+}
+
+impl Child {
+    /// Starts a ledger on the folder, which gets one if it is empty.
+    pub(super) fn ledger(plan: &Plan, data: &Path) -> anyhow::Result<Self> {
+        Self::start(plan, "serve-ledger", Some(data))
+    }
+
+    /// Starts a service that decodes and echoes.
+    pub(super) fn echo(plan: &Plan) -> anyhow::Result<Self> {
+        Self::start(plan, "serve-echo", None)
+    }
+
+    /// Opens the ledger once, in a process of its own.
+    pub(super) fn open(plan: &Plan, data: &Path) -> anyhow::Result<Self> {
+        Self::start(plan, "open-ledger", Some(data))
+    }
+
+    fn start(plan: &Plan, command: &str, data: Option<&Path>) -> anyhow::Result<Self> {
+        let mut this = Command::new(env::current_exe()?);
+        this.arg(command);
+        if let Some(data) = data {
+            this.arg("--data").arg(data);
+        }
+        if let Some(threads) = plan.server_threads {
+            this.arg("--server-threads").arg(threads.to_string());
+        }
+        let mut process = this.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().context("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let said: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        ensure!(!said.is_empty(), "{command} ended before it was ready");
+        Ok(Self { process, stdin, said })
+    }
+
+    /// The word at this place of what the process said.
+    pub(super) fn said(&self, place: usize) -> anyhow::Result<&str> {
+        Ok(self.said.get(place).context("too few words")?)
+    }
+
+    /// A connection to the server.
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        let server = format!("http://{}", self.said(0)?);
+        Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?)
+    }
+
+    /// Seconds of processor time that the process and this one have taken.
+    pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        Ok(cpu_seconds(&self.process.id().to_string())? + cpu_seconds("self")?)
+    }
+
+    /// The ledger's key.
+    pub(super) fn vkey(&self) -> anyhow::Result<VerifierKey> {
+        Ok(self.said(1)?.parse()?)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // A server that does not stop in order is no part of what is measured.
+        let _ended = self.process.wait();
+    }
+}
+
+/// Serves the ledger in the folder.
+pub(super) fn serve_ledger(args: &FolderArgs, threads: Option<usize>) -> anyhow::Result<()> {
+    let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
+    let options = LedgerOptions::new(&args.data);
+    if Folder::new(&args.data).origin(&*disk)?.is_none() {
+        let origin = ORIGIN.to_owned();
+        let genesis = Genesis { origin, governance: Vec::new(), self_enrolment: true };
+        Ledger::init(&options, &disk, &clock, &genesis)?;
+    }
+    serve::runtime(threads)?.block_on(async {
+        let _address = metrics::expose(any_port()).await?;
+        let ledger = Ledger::open(&options, &disk, &clock, None)?;
+        let serving = Serving::bind(ledger, any_port()).await?;
+        say(&format!("{} {}", serving.address(), serving.ledger().vkey()))?;
+        Ok(serving.run(stdin_end()).await?)
+    })
+}
+
+/// Serves the echo.
+pub(super) fn serve_echo(threads: Option<usize>) -> anyhow::Result<()> {
+    serve::runtime(threads)?.block_on(async {
+        let listener = tokio::net::TcpListener::bind(any_port()).await?;
+        say(&listener.local_addr()?.to_string())?;
+        echo::serve(listener, stdin_end()).await
+    })
+}
+
+fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name of the program stands in parentheses and may hold anything.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    // proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks; the name is field 2.
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    let ticks: u32 = ticks.sum::<Result<_, _>>()?;
+    Ok(f64::from(ticks) / TICKS_PER_SECOND)
+}
+
+/// What Linux tells to programs, whatever its kernel counts in.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Tells the process that started this one.
+pub(super) fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Resolves when standard input ends: when the process that started this one wants it, or is gone.
+async fn stdin_end() {
+    let (ended, has_ended) = oneshot::channel::<()>();
+    thread::spawn(move || {
+        let _count = io::stdin().lock().read_to_end(&mut Vec::new());
+        drop(ended);
+    });
+    let _dropped = has_ended.await;
+}
+
+fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}

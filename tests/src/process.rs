@@ -1,0 +1,155 @@
+//! The real binary, as a process of its own.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::OnceLock,
+};
+
+use access_ledger_proto::note::VerifierKey;
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A server of its own; killed when dropped.
+pub struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// Where it serves gRPC.
+    pub address: SocketAddr,
+    /// Where it serves metrics.
+    pub metrics_address: SocketAddr,
+    /// The ledger's verifier key.
+    pub vkey: VerifierKey,
+}
+
+impl Process {
+    /// Starts `serve` on a folder, with further flags, and waits until it says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it ends before, with what it printed last.
+    pub fn serve(data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut child = Command::new(server_binary()?)
+            .args(["--log", "error", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--metrics-listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
+        let mut value = |label: &str| -> anyhow::Result<String> {
+            let mut line = String::new();
+            stdout.read_line(&mut line)?;
+            let value = line
+                .strip_prefix(label)
+                .with_context(|| format!("the server printed {line:?} where {label:?} was due"))?;
+            Ok(value.trim().to_owned())
+        };
+        let address = value("serving")?.trim_start_matches("http://").parse()?;
+        let vkey = VerifierKey::parse(&value("ledger key")?)?;
+        let metrics = value("metrics")?;
+        let metrics_address =
+            metrics.trim_start_matches("http://").trim_end_matches("/metrics").parse()?;
+        Ok(Self { child, stdout, address, metrics_address, vkey })
+    }
+
+    /// Kills the process, which gets no chance to do anything more.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks the process to stop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process id")?, Signal::TERM)?;
+        Ok(())
+    }
+
+    /// Waits until the process ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn wait(self) -> anyhow::Result<ExitStatus> {
+        Ok(self.wait_telling()?.0)
+    }
+
+    /// Waits until the process ended by itself; also what it printed behind the addresses and the key.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn wait_telling(mut self) -> anyhow::Result<(ExitStatus, String)> {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest)?;
+        Ok((self.child.wait()?, rest))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; the test has its result either way.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs the binary to its end.
+///
+/// # Errors
+///
+/// When it cannot be started.
+pub fn run_server(arguments: &[&str], data: &Path) -> anyhow::Result<Output> {
+    Ok(Command::new(server_binary()?).args(arguments).arg("--data").arg(data).output()?)
+}
+
+/// The server's binary, built first, so that no older one is tested, in the profile of the tests.
+///
+/// # Errors
+///
+/// When it does not build.
+pub fn server_binary() -> anyhow::Result<PathBuf> {
+    Ok(binaries()?.join("access-ledger-server"))
+}
+
+/// The folder of both binaries, `access-ledger-server` and `access-ledger`, as [`server_binary`].
+///
+/// # Errors
+///
+/// When they do not build.
+pub fn binaries() -> anyhow::Result<&'static Path> {
+    static BINARIES: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARIES.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    match built {
+        Ok(path) => Ok(path),
+        Err(problem) => anyhow::bail!("cannot build the binaries: {problem}"),
+    }
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    let (options, folder): (&[&str], _) =
+        if cfg!(debug_assertions) { (&[], "debug") } else { (&["--release"], "release") };
+    let mut cargo = Command::new(env!("CARGO"));
+    // Always the same packages: with others, the features of what they depend on would change, and
+    // every test would build it anew.
+    cargo.args(["build", "--quiet", "--locked", "--bins"]);
+    cargo.args(["--package", "access-ledger-server", "--package", "access-ledger-client"]);
+    let output = cargo.args(options).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // A test's binary lies in `<target>/<profile>/deps`.
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(3).context("the test lies in no target folder")?;
+    Ok(target.join(folder))
+}

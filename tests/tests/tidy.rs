@@ -1,0 +1,163 @@
+//! The rules of the house that a machine can check.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+/// A file of the repository, by its path from the top.
+struct Tracked {
+    path: PathBuf,
+    /// Empty for what is no text.
+    text: String,
+}
+
+/// All files that git would keep, in the order of their paths.
+fn files() -> anyhow::Result<Vec<Tracked>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(&folder)? {
+            let path = file?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if matches!(name, ".git" | "target" | "__pycache__") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = String::from_utf8(fs::read(&path)?).unwrap_or_default();
+            found.push(Tracked { path: path.strip_prefix(root)?.to_owned(), text });
+        }
+    }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+fn is_rust(file: &Tracked) -> bool {
+    file.path.extension().is_some_and(|extension| extension == "rs")
+}
+
+/// Written by people, and not data.
+fn is_source(file: &Tracked) -> bool {
+    let extension = file.path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("rs" | "proto" | "py" | "toml"))
+}
+
+/// Tells of every line that is against a rule.
+fn report(problems: &[String]) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// Every line that `is_bad` finds, in files that `concerns` names.
+fn bad_lines(
+    concerns: impl Fn(&Tracked) -> bool,
+    is_bad: impl Fn(&str) -> bool,
+) -> anyhow::Result<Vec<String>> {
+    let files = files()?;
+    let concerned = files.iter().filter(|file| concerns(file));
+    let lines = concerned.flat_map(|file| {
+        file.text.lines().zip(1..).map(move |(line, number)| (file, line, number))
+    });
+    let bad = lines.filter(|(_, line, _)| is_bad(line));
+    Ok(bad.map(|(file, line, at)| format!("{}:{at}: {line}", file.path.display())).collect())
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_can_hold() -> anyhow::Result<()> {
+    const LINES_MAX: usize = 500;
+    let files = files()?;
+    let long = files.iter().filter(|file| {
+        // The vocabulary is one list, in one order.
+        let is_vocabulary = file.path.ends_with("v1/event.proto");
+        is_source(file) && !is_vocabulary && file.text.lines().count() > LINES_MAX
+    });
+    report(
+        &long
+            .map(|file| format!("{}: {} lines", file.path.display(), file.text.lines().count()))
+            .collect::<Vec<_>>(),
+    );
+    Ok(())
+}
+
+#[test]
+fn every_file_says_first_what_it_is_for() -> anyhow::Result<()> {
+    let files = files()?;
+    let silent = files.iter().filter(|file| is_rust(file) && !file.text.starts_with("//!"));
+    report(&silent.map(|file| file.path.display().to_string()).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_for_later() -> anyhow::Result<()> {
+    let marks = ["TO-DO", "FIX-ME", "X-XX"].map(|mark| mark.replace('-', ""));
+    report(&bad_lines(is_source, |line| marks.iter().any(|mark| line.contains(mark)))?);
+    Ok(())
+}
+
+#[test]
+fn names_of_files_say_what_is_in_them() -> anyhow::Result<()> {
+    const SAY_NOTHING: [&str; 8] =
+        ["util", "utils", "helper", "helpers", "common", "manager", "misc", "types"];
+    let files = files()?;
+    let nameless = files.iter().filter(|file| {
+        file.path.with_extension("").iter().any(|part| SAY_NOTHING.iter().any(|name| part == *name))
+    });
+    report(&nameless.map(|file| file.path.display().to_string()).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn lines_fit_on_a_page() -> anyhow::Result<()> {
+    // What cannot be broken: addresses, text in quotes, rows of tables, code in documentation.
+    const WHOLE: [&str; 4] = ["http", "\"", "//! |", "//! # async fn"];
+    let is_breakable = |line: &str| !WHOLE.iter().any(|part| line.contains(part));
+    report(&bad_lines(is_source, |line| line.chars().count() > 100 && is_breakable(line))?);
+    Ok(())
+}
+
+#[test]
+fn nothing_names_the_machine_that_it_was_made_on() -> anyhow::Result<()> {
+    let own = Path::new("tests/tests/tidy.rs");
+    let marks = ["/home/", "/root/", "/Users/", "/work/", "://10.", "://192.168.", ".internal/"];
+    report(&bad_lines(
+        |file| file.path != own,
+        |line| {
+            let names_registry = line.trim_start().starts_with("source = \"")
+                && line.contains("registry")
+                && !line.contains("registry+https://github.com/rust-lang/crates.io-index");
+            names_registry || marks.iter().any(|mark| line.contains(mark))
+        },
+    )?);
+    Ok(())
+}
+
+#[test]
+fn every_crate_has_the_lints_of_the_workspace() -> anyhow::Result<()> {
+    for crate_name in CRATES {
+        let path = Path::new(crate_name).join("Cargo.toml");
+        let files = files()?;
+        let manifest = files.iter().find(|file| file.path == path).context("no manifest")?;
+        let has_lints = manifest.text.contains("[lints]\nworkspace = true");
+        assert!(has_lints, "{}", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_top_level_holds_the_crates_and_nothing_else() -> anyhow::Result<()> {
+    let allowed = ["Cargo.toml", "Cargo.lock", "README.md"];
+    let files = files()?;
+    let strangers = files
+        .iter()
+        .filter_map(|file| file.path.iter().next()?.to_str())
+        .filter(|top| !top.starts_with('.') && !allowed.contains(top) && !CRATES.contains(top));
+    report(&strangers.map(str::to_owned).collect::<Vec<_>>());
+    Ok(())
+}
+
+const CRATES: [&str; 4] = ["proto", "client", "server", "tests"];

@@ -1,0 +1,156 @@
+//! The tour of the README, taken from its text: every command is run as it stands there, and prints
+//! what stands there, but for keys, hashes, times and ports.
+
+use std::{fs, path::Path, process::Command};
+
+use access_ledger_tests::process::{Process, binaries};
+use anyhow::{Context as _, ensure};
+
+/// A command of the tour with what the README says that it prints.
+#[derive(Debug, Default, PartialEq)]
+struct Step {
+    /// One line, or more with a here-document.
+    command: String,
+    printed: Vec<String>,
+}
+
+/// The steps of the tour, in order: the lines of its indented blocks that begin with a prompt, and what
+/// follows each of them.
+fn steps(readme: &str) -> anyhow::Result<Vec<Step>> {
+    let (_, tour) = readme.split_once("## Five-minute tour\n").context("the README has no tour")?;
+    let (tour, _) = tour.split_once("\n## ").context("the tour has no end")?;
+    let mut steps: Vec<Step> = Vec::new();
+    let mut lines = tour.lines();
+    let mut in_step = false;
+    while let Some(line) = lines.next() {
+        match line.strip_prefix("    ") {
+            Some(line) if line.starts_with("$ ") => {
+                let mut command = line.trim_start_matches("$ ").to_owned();
+                while command.contains("<<'EOF'") && !command.ends_with("\nEOF") {
+                    let line = lines.next().context("a here-document has no end")?;
+                    command = format!("{command}\n{}", line.trim_start());
+                }
+                steps.push(Step { command, printed: Vec::new() });
+                in_step = true;
+            }
+            Some(line) if in_step => {
+                steps.last_mut().context("no step")?.printed.push(line.to_owned());
+            }
+            Some(_) => {}
+            // An empty line stands inside a block too.
+            None => in_step &= line.is_empty(),
+        }
+    }
+    Ok(steps)
+}
+
+/// What two runs have in common: words without what is made anew for each.
+fn lasting<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let lines = lines.into_iter().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| line.split_whitespace().map(lasting_word).collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+fn lasting_word(word: &str) -> String {
+    let name = word.trim_end_matches([',', ':', ';']);
+    let is_made =
+        ["localhost", "my-service+", "evidence-", "://"].iter().any(|part| name.contains(part));
+    let is_hex = [8, 64].contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_time = name.ends_with('Z') && name.starts_with("20");
+    // How long an entry is depends on its time.
+    let is_offset = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_digit());
+    if is_made || is_hex || is_time || is_offset { "*".to_owned() } else { word.to_owned() }
+}
+
+/// How many batches three events become depends on when they come.
+fn without_batches(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.starts_with("batches ")).collect()
+}
+
+/// Runs the steps in one shell, as somebody types them; what each printed, and its exit code.
+fn run(steps: &[Step], folder: &Path, server: &Process) -> anyhow::Result<Vec<(String, String)>> {
+    let mut script = String::new();
+    for (number, step) in steps.iter().enumerate() {
+        let command = &step.command;
+        script
+            .push_str(&format!("{{\n{command}\n}} > {number}.out 2>&1\necho $? > {number}.code\n"));
+    }
+    let path = std::env::var("PATH")?;
+    let done = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder)
+        .env("PATH", format!("{}:{path}", binaries()?.display()))
+        .env("ACCESS_LEDGER_SERVER", format!("http://{}", server.address))
+        .env("LEDGER", server.vkey.to_string())
+        .output()?;
+    ensure!(done.stderr.is_empty(), "the shell said {}", String::from_utf8_lossy(&done.stderr));
+    let read = |number: usize, what| fs::read_to_string(folder.join(format!("{number}.{what}")));
+    let results = (0..steps.len()).map(|number| Ok((read(number, "out")?, read(number, "code")?)));
+    results.collect()
+}
+
+/// Compares a step with what came of it.
+fn expect(step: &Step, printed: &str, code: &str) {
+    let command = &step.command;
+    let wanted = without_batches(lasting(step.printed.iter().map(String::as_str)));
+    let found = without_batches(lasting(printed.lines()));
+    assert_eq!(found, wanted, "`{command}` printed\n{printed}");
+    let is_caught = printed.contains("caught") || printed.contains("DAMAGED");
+    assert_eq!(code.trim(), if is_caught { "1" } else { "0" }, "`{command}` printed\n{printed}");
+}
+
+#[test]
+fn the_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let steps = steps(&readme)?;
+    let (serve, steps) = steps.split_first().context("the tour has no step")?;
+    let (check, steps) = steps.split_last().context("the tour has one step")?;
+    assert_eq!(serve.command, "access-ledger-server serve");
+    assert_eq!(check.command, "access-ledger-server check");
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("access-ledger-data");
+
+    let server = Process::serve(&data, &[])?;
+    let results = run(steps, folder.path(), &server)?;
+    for (step, (printed, code)) in steps.iter().zip(&results) {
+        expect(step, printed, code);
+    }
+    // That the README shows the catch at all.
+    let (caught, _) = results.last().context("no step before the check")?;
+    assert!(caught.contains("caught: at index 3"), "{caught}");
+    let evidence = caught.lines().find_map(|line| line.strip_prefix("evidence: "));
+    let evidence = fs::read_to_string(folder.path().join(evidence.context("no evidence")?))?;
+    assert!(evidence.contains("index 3") && evidence.contains(&server.vkey.to_string()));
+
+    // The README's exports are those that the server tells to type.
+    server.terminate()?;
+    let (status, told) = server.wait_telling()?;
+    assert!(status.success(), "{status}");
+    let wanted = lasting(serve.printed.iter().skip(3).map(String::as_str));
+    assert_eq!(lasting(told.lines()), wanted);
+    for export in told.lines().map(str::trim).filter(|line| line.starts_with("export ")) {
+        let wanted = lasting([export]);
+        assert!(
+            readme.lines().any(|line| line.starts_with("    export") && lasting([line]) == wanted)
+        );
+    }
+
+    let checked = Command::new(binaries()?.join("access-ledger-server"))
+        .args(["--log", "error", "check"])
+        .current_dir(folder.path())
+        .output()?;
+    let printed = String::from_utf8(checked.stdout)?;
+    expect(check, &printed, if checked.status.code() == Some(1) { "1" } else { "0" });
+    assert!(printed.contains("DAMAGED") && printed.contains("entry 3:"), "{printed}");
+    Ok(())
+}
+
+#[test]
+fn commands_and_what_they_print_are_told_apart() -> anyhow::Result<()> {
+    let text = "## Five-minute tour\n\n    $ one <<'EOF'\n    {a}\n    EOF\n    $ two\n    out\n\n      more\n\nWords:\n\n    export X=1\n\n## Next\n";
+    let one = Step { command: "one <<'EOF'\n{a}\nEOF".to_owned(), printed: Vec::new() };
+    let printed = ["out", "  more"].map(str::to_owned).to_vec();
+    assert_eq!(steps(text)?, [one, Step { command: "two".to_owned(), printed }]);
+    Ok(())
+}
