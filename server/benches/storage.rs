@@ -14,13 +14,14 @@ use std::{hint::black_box, path::Path, sync::Arc};
 use access_ledger_proto::{
     chain::Link,
     hash::{Digest, sha256},
-    note::{KeyType, Signer},
+    note::{KeyType, Signer, VerifierKey},
     position::{Index, count_of},
     seal::Batch,
     source::Name,
     wire::{ControlChange, ControlKind, Event, Genesis, InitialSource, event::Body},
 };
 use access_ledger_server::{
+    check::check,
     os::{Access, Disk, File, RealDisk},
     storage::{self, Opened, Options},
 };
@@ -92,6 +93,10 @@ impl File for UnsyncedFile {
     }
 }
 
+fn ledger_key() -> VerifierKey {
+    Signer::new(ORIGIN, KeyType::Ed25519, [3; 32]).unwrap().verifier().clone()
+}
+
 /// A ledger of one source that registers itself in the genesis.
 struct Ledger {
     opened: Opened,
@@ -143,7 +148,7 @@ impl Ledger {
         let governance = Signer::new("governance", KeyType::Ed25519, [2; 32]).unwrap();
         let genesis = Genesis {
             origin: ORIGIN.to_owned(),
-            ledger_vkey: self.key.verifier().to_string(),
+            ledger_vkey: ledger_key().to_string(),
             ledger_source: Some(initial("payments", &self.key)),
             governance: vec![initial("governance", &governance)],
             ..Genesis::default()
@@ -270,12 +275,13 @@ fn check_and_open(criterion: &mut Criterion) {
     drop(ledger);
     let options = Options::new(folder.path(), ORIGIN);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let ledger = ledger_key();
 
     let mut group = criterion.benchmark_group("storage/check");
     group.sample_size(10).throughput(Throughput::Elements(size.0));
     group.bench_function(format!("batch={BATCH}/bytes={EVENT_BYTES}"), |bencher| {
         bencher.iter(|| {
-            let report = storage::check(&disk, &options, checkpoint, &|_| {}).unwrap();
+            let report = check(&disk, &options, &ledger, checkpoint, &|_| {}).unwrap();
             assert!(report.problem.is_none() && report.size == size, "{report:?}");
         });
     });

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use access_ledger_client::verify;
 use access_ledger_proto::{
-    error::{ChainError, CheckpointError, EntryError, SealError, SequenceGap, SourceError},
+    error::{ChainError, CheckpointError, EntryError},
     hash::Digest,
     position::{Index, Size},
-    source::SourceName,
 };
 use thiserror::Error;
 
@@ -199,37 +199,12 @@ pub enum Fault {
         /// The stored hash.
         wanted: Digest,
     },
-    /// The event is not the one that the entry commits to.
-    #[error("digest of the event is {found}, the entry says {wanted}")]
-    EventDigest {
-        /// Digest of the bytes found.
-        found: Digest,
-        /// Digest in the entry.
-        wanted: Digest,
-    },
     /// Bytes of an erased event are still there.
     #[error("event is marked as erased but its bytes are there")]
     NotErased,
-    /// An entry in the middle of a batch is not of the source, or does not have the number, that
-    /// follows.
-    #[error(
-        "entry of source {source_name} with number {source_seq} inside a batch that goes on otherwise"
-    )]
-    Batch {
-        /// The entry's source.
-        source_name: SourceName,
-        /// The entry's number.
-        source_seq: u64,
-    },
-    /// The seal does not hold.
+    /// The log breaks a rule that every auditor checks.
     #[error(transparent)]
-    Seal(SealError),
-    /// The source may not do what it did.
-    #[error(transparent)]
-    Source(SourceError),
-    /// The source used another number than its next one.
-    #[error(transparent)]
-    Sequence(SequenceGap),
+    Log(verify::Fault),
 }
 
 /// The ledger cannot be made, opened or kept running.

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! os  <-  storage  <-  index  <-  ledger  <-  audit, serve  <-  demo        (arrow: is used by)
+//!             \<-  check
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
 
 mod audit;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod error;
 pub mod folder;
 pub mod index;
-pub mod inspect;
 pub mod ledger;
 pub mod metrics;
 pub mod os;

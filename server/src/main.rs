@@ -9,11 +9,11 @@ use std::{
 };
 
 use access_ledger_server::{
+    check,
     config::{CheckArgs, Cli, Command, InitArgs, LogFormat, ServeArgs},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
-    inspect,
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
@@ -77,7 +77,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     // The lock would make the folder.
     anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
     let _lock = lock(&*disk, folder)?;
-    inspect::run(&disk, folder)
+    check::run(&disk, folder)
 }
 
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {

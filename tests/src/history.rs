@@ -8,7 +8,7 @@ use access_ledger_proto::{
     chain::Link,
     entry::{Entry, Seal},
     hash::{Digest, sha256},
-    note::{KeyType, Signer},
+    note::{KeyType, Signer, VerifierKey},
     position::{Size, count_of, memory_len},
     seal::Batch,
     source::Name,
@@ -155,6 +155,15 @@ fn signer(name: &str, seed: u8) -> Result<Signer> {
     Ok(Signer::new(name, KeyType::Ed25519, [seed; 32])?)
 }
 
+/// The key of the ledger's checkpoints.
+///
+/// # Errors
+///
+/// None: the name can be a key's.
+pub fn ledger_key() -> Result<VerifierKey> {
+    Ok(signer(ORIGIN, 4)?.verifier().clone())
+}
+
 fn event(id: [u8; 16], text: String) -> Vec<u8> {
     let event = Event { event_id: id.to_vec().into(), correlation_id: text, ..Event::default() };
     event.encode_to_vec()
@@ -167,7 +176,7 @@ fn genesis(ledger: &Signer, governance: &Signer) -> Result<Vec<u8>> {
     };
     let genesis = Genesis {
         origin: ORIGIN.to_owned(),
-        ledger_vkey: Signer::new(ORIGIN, KeyType::Ed25519, [4; 32])?.verifier().to_string(),
+        ledger_vkey: ledger_key()?.to_string(),
         ledger_source: Some(initial(ledger)),
         governance: vec![initial(governance)],
         ..Genesis::default()

@@ -5,19 +5,21 @@ use std::{
     sync::Arc,
 };
 
+use access_ledger_client::verify;
 use access_ledger_proto::{
     error::SealError,
     hash::Digest,
     position::{Index, Size},
 };
 use access_ledger_server::{
+    check::{self, CheckReport},
     error::{Fault, StorageError},
     os::{Disk, RealDisk},
-    storage::{self, CheckReport, Opened, Options},
+    storage::{self, Opened, Options},
 };
 use access_ledger_tests::{
     disk::{Failure, SimulatedDisk},
-    history::{History, ORIGIN},
+    history::{History, ORIGIN, ledger_key},
 };
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -68,7 +70,11 @@ fn checkpoint_of(history: &History) -> Option<(Size, Digest)> {
 }
 
 fn check(disk: &SimulatedDisk, history: &History) -> Result<CheckReport> {
-    Ok(storage::check(&as_disk(disk), &options(), checkpoint_of(history), &|_| {})?)
+    check_with(disk, checkpoint_of(history))
+}
+
+fn check_with(disk: &SimulatedDisk, checkpoint: Option<(Size, Digest)>) -> Result<CheckReport> {
+    Ok(check::check(&as_disk(disk), &options(), &ledger_key()?, checkpoint, &|_| {})?)
 }
 
 /// The segments' files with the index of their first entries, ascending.
@@ -244,7 +250,7 @@ fn another_root_than_the_checkpoints_is_refused() -> Result<()> {
     let wanted = Digest::ZERO;
     let opened = storage::open(as_disk(&disk), &options(), Some((size, wanted)));
     ensure!(matches!(opened.map(|_| ()), Err(StorageError::Root { size: at, .. }) if at == size));
-    let report = storage::check(&as_disk(&disk), &options(), Some((size, wanted)), &|_| {})?;
+    let report = check_with(&disk, Some((size, wanted)))?;
     ensure!(matches!(report.problem, Some(StorageError::Root { .. })), "{report:?}");
     Ok(())
 }
@@ -288,7 +294,11 @@ fn altered_event_with_valid_checksums_is_named() -> Result<()> {
         let (_, event) = altered.records.get_mut(index).context("a record")?;
         *event.get_mut(3).context("an event")? ^= 1;
         match opened_or_checked(&history, &altered)? {
-            StorageError::Damage { index: found, fault: Fault::EventDigest { .. }, .. } => {
+            StorageError::Damage {
+                index: found,
+                fault: Fault::Log(verify::Fault::EventDigest { .. }),
+                ..
+            } => {
                 ensure!(found.0 == index as u64, "entry {index}: {found}");
             }
             other => bail!("entry {index}: {other}"),
@@ -313,7 +323,11 @@ fn forged_seal_is_named() -> Result<()> {
     drop(store(&disk, &history)?);
     let report = check(&disk, &history)?;
     match report.problem {
-        Some(StorageError::Damage { index, fault: Fault::Seal(SealError::Signature), .. }) => {
+        Some(StorageError::Damage {
+            index,
+            fault: Fault::Log(verify::Fault::Seal(SealError::Signature)),
+            ..
+        }) => {
             ensure!(Some(index) == history.size().last_index(), "{index}");
         }
         other => bail!("{other:?}"),
@@ -440,7 +454,8 @@ fn readers_see_whole_groups_while_the_writer_appends() -> Result<()> {
     })?;
     drop(opened);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let report = storage::check(&disk, &options, checkpoint_of(&history), &|_| {})?;
+    let checkpoint = checkpoint_of(&history);
+    let report = check::check(&disk, &options, &ledger_key()?, checkpoint, &|_| {})?;
     ensure!(report.problem.is_none() && report.size == history.size(), "{report:?}");
     Ok(())
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use access_ledger_proto::position::{Index, Size};
 use access_ledger_server::{
+    check::{self, CheckReport},
     error::{Fault, StorageError},
     os::Disk,
-    storage::{self, CheckReport, Opened, Options},
+    storage::{self, Opened, Options},
 };
 use access_ledger_tests::{
     disk::{Failure, Restart, SimulatedDisk},
-    history::{History, ORIGIN},
+    history::{History, ORIGIN, ledger_key},
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use rand::{RngExt as _, SeedableRng as _};
@@ -115,7 +116,8 @@ fn compare_records(opened: &Opened, history: &History) -> Result<()> {
 }
 
 fn check(disk: &SimulatedDisk, history: &History, size: Size) -> Result<CheckReport> {
-    Ok(storage::check(&as_disk(disk), &options(), Some((size, history.root(size))), &|_| {})?)
+    let checkpoint = Some((size, history.root(size)));
+    Ok(check::check(&as_disk(disk), &options(), &ledger_key()?, checkpoint, &|_| {})?)
 }
 
 /// Compares, goes on to the end of the history, and verifies everything that is stored then.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::liar::Liar;
 use crate::{
+    check::check,
     folder::{Folder, Keys, real_disk},
     os::Access,
     storage::{self, Options, Record},
@@ -81,7 +82,7 @@ impl Seized {
             }
         }
         let options = Options::new(copy, self.key.name());
-        let report = storage::check(&disk, &options, None, &|_| ())?;
+        let report = check(&disk, &options, self.key.verifier(), None, &|_| ())?;
         Ok(report.problem.map(|problem| problem.to_string()))
     }
 

@@ -93,7 +93,10 @@ pub fn open(
     let before = link_before(&*disk, &folder, &full, &last)?;
 
     let acknowledged = checkpoint.map_or(Size::ZERO, |(size, _)| size);
-    let walked = walk_last(&last, before, acknowledged)?;
+    let mut walked = walk_last(&last, before, acknowledged)?;
+    if let Some(problem) = walked.problem.take() {
+        return Err(problem);
+    }
     let cut_bytes = settle(&last, &walked)?;
     disk.sync_dir(&folder).map_err(io_error("sync", &folder))?;
     let prepared_end = last.file.length()?;
@@ -177,10 +180,12 @@ pub(crate) fn link_before(
     Ok(Link { size, last_leaf, recorded_at: entry.recorded_at })
 }
 
-/// The last segment up to its last whole batch.
+/// The last segment up to its last whole batch; with a problem, up to that.
 pub(crate) struct Walked {
     /// Where each frame starts.
     pub(crate) offsets: Vec<u32>,
+    /// Where the last of them ends.
+    pub(crate) end: u64,
     /// The leaf hash of each.
     pub(crate) leaves: Vec<Digest>,
     pub(crate) kept: Kept,
@@ -188,6 +193,8 @@ pub(crate) struct Walked {
     pub(crate) cut_entries: u64,
     /// Whether there is anything but zeros behind the last whole batch.
     pub(crate) must_cut: bool,
+    /// Damage: the segment cannot be opened.
+    pub(crate) problem: Option<StorageError>,
 }
 
 /// The log up to a seal.
@@ -200,7 +207,7 @@ pub(crate) struct Kept {
     pub(crate) group_start: u64,
 }
 
-/// Walks the last segment to the end of what can be kept, and refuses if that is less than `acknowledged`.
+/// Walks the last segment to the end of what can be kept; less than `acknowledged` is a problem.
 pub(crate) fn walk_last(
     segment: &Segment,
     before: Link,
@@ -208,52 +215,79 @@ pub(crate) fn walk_last(
 ) -> Result<Walked, StorageError> {
     let length = segment.file.length()?;
     let start = HEADER_LEN as u64;
-    let mut kept = Kept { link: before, end: start, group_start: start };
+    let kept = Kept { link: before, end: start, group_start: start };
     let (mut link, mut group_start) = (before, start);
-    let (mut offsets, mut leaves) = (Vec::new(), Vec::new());
+    let mut walked = Walked {
+        offsets: Vec::new(),
+        end: start,
+        leaves: Vec::new(),
+        kept,
+        cut_entries: 0,
+        must_cut: false,
+        problem: None,
+    };
     let mut walk = Walk::new(segment, length);
     let bad = loop {
-        let placed = match walk.next() {
-            Ok(Some(placed)) => placed,
+        let continued = match walk.next() {
+            Ok(Some(placed)) => placed.continues(segment, &mut link).map(|entry| (placed, entry)),
             Ok(None) => break None,
             // A whole frame in the wrong place was never written by us, torn or not.
-            Err(error @ StorageError::Damage { fault: Fault::Index { .. }, .. }) => {
-                return Err(error);
-            }
+            Err(error @ StorageError::Damage { fault: Fault::Index { .. }, .. }) => Err(error),
             Err(error @ StorageError::Damage { .. }) => break Some(error),
             Err(error) => return Err(error),
         };
-        let (entry, leaf) = placed.continues(segment, &mut link)?;
+        let (placed, (entry, leaf)) = match continued {
+            Ok(continued) => continued,
+            Err(problem) => {
+                walked.problem = Some(problem);
+                return Ok(walked);
+            }
+        };
         if placed.frame.group == 0 {
             group_start = placed.offset;
         }
-        offsets.push(u32::try_from(placed.offset).unwrap_or(u32::MAX));
-        leaves.push(leaf);
+        walked.offsets.push(u32::try_from(placed.offset).unwrap_or(u32::MAX));
+        walked.leaves.push(leaf);
+        walked.end = placed.end;
         if entry.seal.is_some() {
-            kept = Kept { link, end: placed.end, group_start };
+            walked.kept = Kept { link, end: placed.end, group_start };
         }
     };
+    let tail = tail::judge(segment, (walk.offset(), length), walk.index())?;
+    walked.keep_batches(segment, acknowledged, (tail, bad));
+    Ok(walked)
+}
 
-    let (offset, index) = (walk.offset(), walk.index());
-    let tail = tail::judge(segment, (offset, length), index)?;
-    let is_lost = kept.link.size < acknowledged;
-    match bad {
-        Some(damage) if tail == Tail::Damaged || is_lost && tail == Tail::Torn => {
-            return Err(damage);
+impl Walked {
+    /// Drops what is behind the last whole batch, if that may be cut. `bad` is the frame at which the
+    /// walk ended, `tail` what lies from there on.
+    fn keep_batches(
+        &mut self,
+        segment: &Segment,
+        acknowledged: Size,
+        (tail, bad): (Tail, Option<StorageError>),
+    ) {
+        let Kept { link, end, .. } = self.kept;
+        let is_lost = link.size < acknowledged;
+        self.problem = match bad {
+            Some(damage) if tail == Tail::Damaged || is_lost && tail == Tail::Torn => Some(damage),
+            _ if is_lost => {
+                let fault = Fault::Lost { checkpoint: acknowledged };
+                Some(segment.damage(end, link.size.next_index(), fault))
+            }
+            _ => None,
+        };
+        if self.problem.is_some() {
+            return;
         }
-        _ if is_lost => {
-            let fault = Fault::Lost { checkpoint: acknowledged };
-            return Err(segment.damage(kept.end, kept.link.size.next_index(), fault));
-        }
-        _ => {}
+        let count = link.size.0 - segment.first().0;
+        self.cut_entries = count_of(self.leaves.len()) - count;
+        self.must_cut = self.cut_entries > 0 || tail != Tail::Clean;
+        let count = memory_len(count).unwrap_or_default();
+        self.offsets.truncate(count);
+        self.leaves.truncate(count);
+        self.end = end;
     }
-    let count = kept.link.size.0 - segment.first().0;
-    let cut_entries = count_of(leaves.len()) - count;
-    let count = memory_len(count).unwrap_or_default();
-    offsets.truncate(count);
-    leaves.truncate(count);
-    let must_cut = cut_entries > 0 || tail != Tail::Clean;
-    Ok(Walked { offsets, leaves, kept, cut_entries, must_cut })
 }
 
 /// Cuts what is behind the last whole batch and makes the rest durable. Returns how many bytes were cut.

@@ -254,6 +254,11 @@ pub(crate) fn path(folder: &Path, first: Index) -> PathBuf {
     folder.join(format!("{:020}{SUFFIX}", first.0))
 }
 
+/// The length of the segment that starts at `first`, in bytes.
+pub(crate) fn length(disk: &dyn Disk, folder: &Path, first: Index) -> Result<u64, StorageError> {
+    StoredFile::open(disk, &path(folder, first), Access::Read)?.length()
+}
+
 /// The first index in a segment's file name; `None` for any other file.
 pub(crate) fn first_of_name(name: &str) -> Option<Index> {
     let digits = name.strip_suffix(SUFFIX)?;

@@ -4,7 +4,7 @@
 //!
 //! - only zeros, written ahead: the log ends here;
 //! - anything else, but no frame of a later group: the last group was being written when the machine
-//!   stopped, nobody was told that it is durable (rule 1 in `mod.rs`);
+//!   stopped, nobody was told that it is durable (rule 1 in `storage.rs`);
 //! - a frame of a later group: the bad frame's own group was whole once. This is damage.
 
 use access_ledger_proto::position::Index;

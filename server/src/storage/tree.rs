@@ -157,27 +157,10 @@ impl TreeFiles {
         disk.sync_dir(&self.inner.folder).map_err(io_error("sync", &self.inner.folder))
     }
 
-    /// How many hashes of a level there are to verify in a log of `size` entries, of which the first
-    /// `synced` were durable in the tree: what is newer may be missing, opening computes it again.
-    pub(crate) fn verifiable(
-        &self,
-        level: u8,
-        (synced, size): (Size, Size),
-    ) -> Result<u64, StorageError> {
+    /// How many hashes of a level are stored.
+    pub(crate) fn stored(&self, level: u8) -> Result<u64, StorageError> {
         let file = self.inner.levels.get(usize::from(level)).map(|level| &level.file);
-        let found = file.map_or(Ok(0), StoredFile::length)? / HASH_LEN;
-        let wanted = Stored::count_in(level, synced);
-        if found < wanted {
-            return Err(StorageError::TreeShort { level, found, wanted });
-        }
-        Ok(found.min(Stored::count_in(level, size)))
-    }
-
-    /// The tree of `size` leaves, from its stored nodes.
-    pub(crate) fn frontier(&self, size: Size) -> Result<Option<Frontier>, StorageError> {
-        let roots = decompose(size).map(|node| self.node(node));
-        let roots = roots.collect::<Result<Vec<_>, StorageError>>()?;
-        Ok(Frontier::from_roots(size, &roots))
+        Ok(file.map_or(Ok(0), StoredFile::length)? / HASH_LEN)
     }
 
     /// The hashes `first..first + count` of a level; all of them or an error.

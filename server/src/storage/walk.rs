@@ -1,8 +1,6 @@
 //! Streams the frames of one segment, in order and checked, through one bounded buffer.
 //!
-//! Opening, checking and rebuilding all read segments this way.
-
-use std::ops::Range;
+//! Opening walks the last segment this way; a check walks to the entry that it names.
 
 use access_ledger_proto::{
     chain::Link,
@@ -63,12 +61,7 @@ impl<'a> Placed<'a> {
 impl<'a> Walk<'a> {
     /// From the first frame of `segment` up to `end`.
     pub(crate) fn new(segment: &'a Segment, end: u64) -> Self {
-        Self::from(segment, HEADER_LEN as u64..end, segment.first())
-    }
-
-    /// The frames in these bytes of the file, of which the first has this index.
-    pub(crate) fn from(segment: &'a Segment, bytes: Range<u64>, index: Index) -> Self {
-        let (offset, end) = (bytes.start, bytes.end);
+        let (offset, index) = (HEADER_LEN as u64, segment.first());
         Self { segment, end, offset, position: 0, index, buffer: Vec::new(), filled: 0 }
     }
 

@@ -15,9 +15,10 @@ use access_ledger_client::{
     view::View,
 };
 use access_ledger_server::{
-    folder::real_disk,
+    check,
+    folder::{Folder, real_disk},
     os::Disk,
-    storage::{self, Options},
+    storage::Options,
 };
 use anyhow::ensure;
 use tokio::time::Instant;
@@ -106,8 +107,10 @@ impl Log {
 /// Seconds that `check` takes.
 fn check(folder: &Path) -> anyhow::Result<f64> {
     let disk: Arc<dyn Disk> = real_disk();
+    let keys = Folder::new(folder).open_keys(&*disk)?;
+    let (options, ledger) = (Options::new(folder, ORIGIN), keys.ledger.verifier());
     let begun = Instant::now();
-    let report = storage::check(&disk, &Options::new(folder, ORIGIN), None, &|_| {})?;
+    let report = check::check(&disk, &options, ledger, None, &|_| {})?;
     ensure!(report.problem.is_none(), "{:?}", report.problem);
     Ok(begun.elapsed().as_secs_f64())
 }

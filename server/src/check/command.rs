@@ -1,15 +1,12 @@
-//! `check`: verifies a stopped ledger's folder, with a progress bar, and prints what was found.
+//! The subcommand: checks a stopped ledger's folder, with a progress bar, and prints what was found.
 
 use std::{io, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    folder::Folder,
-    os::Disk,
-    storage::{self, CheckProgress, CheckReport, Options},
-};
+use super::{CheckProgress, CheckReport, check};
+use crate::{folder::Folder, os::Disk, storage::Options};
 
 /// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not hold.
 ///
@@ -26,7 +23,8 @@ pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
     let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
 
     let bar = ProgressBar::new(0).with_style(style());
-    let report = storage::check(disk, &Options::new(folder, &origin), signed, &|progress| {
+    let options = Options::new(folder, &origin);
+    let report = check(disk, &options, keys.ledger.verifier(), signed, &|progress| {
         let CheckProgress { done_bytes, total_bytes } = progress;
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
@@ -39,7 +37,8 @@ pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
 fn print(out: &mut impl io::Write, origin: &str, report: &CheckReport) -> io::Result<()> {
     writeln!(out, "ledger   {origin}")?;
     if let Some(problem) = &report.problem {
-        return writeln!(out, "DAMAGED  {problem}");
+        writeln!(out, "DAMAGED  {problem}")?;
+        return writeln!(out, "before   {} entries hold", report.size);
     }
     writeln!(out, "entries  {} in {} sealed batches", report.size, report.batches)?;
     writeln!(out, "bytes    {}", report.bytes)?;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! [`open`] recovers and hands out the parts: [`Log`] appends (one thread), [`LogReader`] reads (any),
-//! [`TreeFiles`] is the tree. [`check`] verifies everything without changing anything.
+//! [`TreeFiles`] is the tree. [`check`](crate::check::check) verifies everything without changing
+//! anything.
 //!
 //! Rules that recovery relies on, and that nothing here may break:
 //!
@@ -22,22 +23,17 @@
 
 use std::path::PathBuf;
 
-mod blame;
-mod check;
 pub(crate) mod file;
-mod fold;
-mod frame;
+pub(crate) mod frame;
 mod log;
 mod reader;
-mod recover;
-mod scan;
-mod segment;
+pub(crate) mod recover;
+pub(crate) mod segment;
 mod tail;
-mod tree;
-mod walk;
+pub(crate) mod tree;
+pub(crate) mod walk;
 
 pub use self::{
-    check::{CheckProgress, CheckReport, check},
     frame::GroupFrames,
     log::{Durable, Log},
     reader::{LogReader, Record},

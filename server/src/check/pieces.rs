@@ -1,0 +1,181 @@
+//! The segments of a stopped ledger, cut into pieces that are read in any order and on all cores.
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+use access_ledger_client::verify::Record;
+use access_ledger_proto::{
+    hash::{Digest, sha256},
+    position::{Index, Size, count_of, memory_len},
+};
+use bytes::Bytes;
+
+use crate::{
+    error::{Fault, StorageError},
+    os::{Access, Disk},
+    storage::{
+        Options,
+        frame::{FRAME_LEN_MAX, Frame, Verify},
+        recover::{link_before, list_segments, walk_last},
+        segment::{self, FullSegment, HEADER_LEN, Segment},
+    },
+};
+
+/// The segments, ascending.
+pub(super) struct LogFiles<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) folder: PathBuf,
+    pub(super) origin: Digest,
+    pub(super) firsts: Vec<Index>,
+    /// What the checkpoint covers. A piece ends there.
+    acknowledged: Size,
+}
+
+/// Frames that lie together in one segment: about [`PIECE_BYTES`] of them.
+pub(super) struct Piece {
+    segment: Arc<Segment>,
+    pub(super) first: Index,
+    bytes: Range<u64>,
+    /// Where each frame must start.
+    offsets: Vec<u32>,
+}
+
+/// The records of a piece, up to the first frame that does not hold.
+pub(super) struct ReadPiece {
+    pub(super) records: Vec<Record>,
+    /// Bytes of the frames that hold.
+    pub(super) bytes: u64,
+    pub(super) problem: Option<StorageError>,
+}
+
+/// The last segment: what is whole in it, or all that lies before the problem.
+#[derive(Default)]
+pub(super) struct LastPieces {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) has_torn_tail: bool,
+    pub(super) problem: Option<StorageError>,
+}
+
+impl<'a> LogFiles<'a> {
+    pub(super) fn list(
+        disk: &'a dyn Disk,
+        options: &Options,
+        acknowledged: Size,
+    ) -> Result<Self, StorageError> {
+        let folder = segment::folder(&options.folder);
+        let firsts = list_segments(disk, &folder)?;
+        let origin = sha256(options.origin.as_bytes());
+        Ok(Self { disk, folder, origin, firsts, acknowledged })
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn total_bytes(&self) -> Result<u64, StorageError> {
+        let length = |first| segment::length(self.disk, &self.folder, first);
+        self.firsts.iter().map(|&first| length(first)).sum()
+    }
+
+    /// How many entries were durable in the tree when the last segment was started.
+    pub(super) fn synced(&self) -> Size {
+        Size(self.firsts.last().map_or(0, |first| first.0))
+    }
+
+    /// How many segments are full: all but the last.
+    pub(super) fn full_segments(&self) -> usize {
+        self.firsts.len().saturating_sub(1)
+    }
+
+    pub(super) fn open_segment(&self, first: Index) -> Result<Segment, StorageError> {
+        Segment::open(self.disk, &self.folder, (first, self.origin), Access::Read)
+    }
+
+    /// Cuts the full segment at this position.
+    pub(super) fn full_pieces(&self, position: usize) -> Result<Vec<Piece>, StorageError> {
+        let Some(&[first, next]) = self.firsts.get(position..).and_then(<[_]>::first_chunk) else {
+            return Ok(Vec::new());
+        };
+        let full = FullSegment::open(self.open_segment(first)?)?;
+        full.check_reaches(next)?;
+        let offsets = full.all_offsets()?;
+        Ok(self.cut(full.segment, &offsets, full.frames_end))
+    }
+
+    /// Walks the last segment to the end of what is whole, and cuts it.
+    pub(super) fn last_pieces(&self) -> Result<LastPieces, StorageError> {
+        let Some((&first, full)) = self.firsts.split_last() else {
+            return Ok(LastPieces::default());
+        };
+        let segment = self.open_segment(first)?;
+        let before = link_before(self.disk, &self.folder, full, &segment)?;
+        let walked = walk_last(&segment, before, self.acknowledged)?;
+        let pieces = self.cut(segment, &walked.offsets, walked.end);
+        Ok(LastPieces { pieces, has_torn_tail: walked.must_cut, problem: walked.problem })
+    }
+
+    fn cut(&self, segment: Segment, offsets: &[u32], end: u64) -> Vec<Piece> {
+        let (mut first, mut start, mut rest) = (segment.first(), HEADER_LEN as u64, offsets);
+        let segment = Arc::new(segment);
+        let mut pieces = Vec::new();
+        while !rest.is_empty() {
+            let fitting = rest.partition_point(|&at| u64::from(at) < start + PIECE_BYTES);
+            let acknowledged = self.acknowledged.0.checked_sub(first.0).and_then(memory_len);
+            let most = acknowledged.filter(|&most| most > 0).unwrap_or(usize::MAX);
+            let (own, after) = rest.split_at(fitting.max(1).min(most));
+            let own_end = after.first().map_or(end, |&next| next.into());
+            let (bytes, offsets) = (start..own_end, own.to_vec());
+            pieces.push(Piece { segment: segment.clone(), first, bytes, offsets });
+            first = first.plus(count_of(own.len()));
+            (start, rest) = (own_end, after);
+        }
+        pieces
+    }
+}
+
+impl Piece {
+    /// Reads the frames, with one read, and verifies that they hold and lie where they should.
+    pub(super) fn read(&self) -> ReadPiece {
+        let mut read =
+            ReadPiece { records: Vec::with_capacity(self.offsets.len()), bytes: 0, problem: None };
+        read.problem = self.read_into(&mut read).err();
+        read
+    }
+
+    fn read_into(&self, read: &mut ReadPiece) -> Result<(), StorageError> {
+        let length = self.bytes.end.saturating_sub(self.bytes.start);
+        // A forged footer may say anything.
+        let length = length.min(PIECE_BYTES + FRAME_LEN_MAX as u64);
+        let length = memory_len(length).unwrap_or_default();
+        let bytes = Bytes::from(self.segment.file.read(self.bytes.start, length)?);
+        let mut rest = &bytes[..];
+        for (index, &offset) in (self.first.0..).map(Index).zip(&self.offsets) {
+            let start = self.bytes.start + read.bytes;
+            let damage = |fault| self.segment.damage(start, index, fault);
+            if start != u64::from(offset) {
+                return Err(damage(Fault::Footer));
+            }
+            let (frame, length) =
+                Frame::parse(rest, self.segment.header.salt, Verify::All).map_err(damage)?;
+            if frame.index() != index {
+                return Err(damage(Fault::Index { found: frame.index() }));
+            }
+            let event = frame.event();
+            if event.is_none() && frame.event_area.iter().any(|&byte| byte != 0) {
+                return Err(damage(Fault::NotErased));
+            }
+            read.records.push(Record {
+                entry: bytes.slice_ref(frame.entry),
+                event: event.map(|event| bytes.slice_ref(event)),
+            });
+            read.bytes += count_of(length);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        let end = self.bytes.start + read.bytes;
+        if end != self.bytes.end {
+            let index = self.first.plus(count_of(self.offsets.len()));
+            return Err(self.segment.damage(end, index, Fault::Footer));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a piece: long enough that starting one costs nothing, short enough that what was read is
+/// still in a core's cache when it is hashed, and that a small ledger keeps all cores busy.
+const PIECE_BYTES: u64 = 1 << 20;
