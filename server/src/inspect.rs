@@ -11,7 +11,8 @@ use crate::{
     storage::{self, CheckProgress, CheckReport, Options},
 };
 
-/// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not hold.
+/// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not
+/// hold.
 ///
 /// # Errors
 ///
