@@ -1,8 +1,8 @@
-//! The command line `access-ledger`: one file a subcommand, each of which parses nothing and decides
-//! little; what they do is in the library.
+//! The command line `access-ledger`: one file a subcommand, each of which parses nothing and
+//! decides little; what they do is in the library.
 //!
-//! Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file or
-//! network.
+//! Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file
+//! or network.
 
 use std::{
     ffi::OsString,
@@ -54,7 +54,8 @@ enum Command {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file or network.
+Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold;
+2 usage, file or network.
 Start a ledger to try it on with `access-ledger-server serve`.";
 
 /// Where the ledger is.

@@ -1,12 +1,13 @@
 //! For services: number, batch, seal, send, verify the receipt, repeat.
 //!
-//! A recorder takes the events of one source in order and sees to it that the ledger records each of
-//! them exactly once. It believes the ledger nothing: a ticket is resolved only when a receipt proves
-//! that the event is under a checkpoint that the ledger signed, and every checkpoint must go on from the
-//! newest one seen. A proof that fails ends the recorder with the evidence; it is never asked for again.
+//! A recorder takes the events of one source in order and sees to it that the ledger records each
+//! of them exactly once. It believes the ledger nothing: a ticket is resolved only when a receipt
+//! proves that the event is under a checkpoint that the ledger signed, and every checkpoint must go
+//! on from the newest one seen. A proof that fails ends the recorder with the evidence; it is never
+//! asked for again.
 //!
-//! With a spool an accepted event survives a crash of the service and an outage of the ledger. Without
-//! one, what has no receipt is lost with the process.
+//! With a spool an accepted event survives a crash of the service and an outage of the ledger.
+//! Without one, what has no receipt is lost with the process.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -47,8 +48,8 @@ mod shared;
 
 /// Records the events of one source. Share it between tasks behind an `Arc`.
 ///
-/// Call [`Recorder::close`] before the process ends: dropping a recorder stops it at once. What has no
-/// receipt by then stays in the spool, or, without one, is lost; the log says how many.
+/// Call [`Recorder::close`] before the process ends: dropping a recorder stops it at once. What has
+/// no receipt by then stays in the spool, or, without one, is lost; the log says how many.
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<Shared>,
@@ -82,17 +83,17 @@ pub struct Closed {
 }
 
 impl Recorder {
-    /// A recorder for the source that `key` is named like, at the ledger with the key `ledger`, whose
-    /// name is the origin.
+    /// A recorder for the source that `key` is named like, at the ledger with the key `ledger`,
+    /// whose name is the origin.
     pub const fn builder(channel: Channel, key: Signer, ledger: VerifierKey) -> Builder {
         Builder::new(channel, key, ledger)
     }
 
     /// Accepts an event, and waits for room while there is none.
     ///
-    /// An absent `event_id` is filled in with random bytes, an absent `occurred_at` with the time. With
-    /// a spool the event is on disk when this returns. Dropping the future does not take the event back
-    /// once it has its number.
+    /// An absent `event_id` is filled in with random bytes, an absent `occurred_at` with the time.
+    /// With a spool the event is on disk when this returns. Dropping the future does not take the
+    /// event back once it has its number.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl Recorder {
         Ok(ticket)
     }
 
-    /// Accepts an event if there is room for it. With a spool it is on its way to the disk when this
-    /// returns, but need not be there.
+    /// Accepts an event if there is room for it. With a spool it is on its way to the disk when
+    /// this returns, but need not be there.
     ///
     /// # Errors
     ///
@@ -142,8 +143,8 @@ impl Recorder {
 
     /// Takes no more events, waits until all are recorded, and ends.
     ///
-    /// Waits no longer than the deadline. Then, what the ledger did not answer stays in the spool, or,
-    /// without one, is lost.
+    /// Waits no longer than the deadline. Then, what the ledger did not answer stays in the spool,
+    /// or, without one, is lost.
     ///
     /// # Errors
     ///
@@ -209,8 +210,8 @@ impl Ticket {
     ///
     /// # Errors
     ///
-    /// What ended the recorder. With a spool the event is still in it, and the next recorder on that
-    /// spool goes on with it, unless the ledger refused it for good.
+    /// What ended the recorder. With a spool the event is still in it, and the next recorder on
+    /// that spool goes on with it, unless the ledger refused it for good.
     pub async fn receipt(mut self) -> Result<Recorded, RecorderError> {
         let seq = self.seq;
         let settled = |outcome: &Outcome| match outcome {
@@ -250,8 +251,8 @@ impl Recorded {
         &self.place.checkpoint
     }
 
-    /// The proof that was verified, of the last entry of the batch: by the chain it covers this event.
-    /// The file of an earlier entry comes from `AuditService.GetReceipt`.
+    /// The proof that was verified, of the last entry of the batch: by the chain it covers this
+    /// event. The file of an earlier entry comes from `AuditService.GetReceipt`.
     #[must_use]
     pub fn proof(&self) -> &TlogProof {
         &self.place.proof

@@ -1,8 +1,8 @@
-//! Events on disk until their receipt is verified, so that what a recorder accepted survives a crash of
-//! its service and an outage of the ledger.
+//! Events on disk until their receipt is verified, so that what a recorder accepted survives a
+//! crash of its service and an outage of the ledger.
 //!
-//! A folder of append-only files `<first number, 20 digits>-<salt, 8 hex digits>.spool`, each the magic
-//! and then frames:
+//! A folder of append-only files `<first number, 20 digits>-<salt, 8 hex digits>.spool`, each the
+//! magic and then frames:
 //!
 //! | field | bytes | meaning |
 //! |---|---|---|
@@ -15,12 +15,13 @@
 //! | owner | | first frame only: key id (4); origin and source, each after its length (4) |
 //! | events | | for each its length (4) and its bytes |
 //!
-//! Integers are big-endian. A frame is what one sync covers, so a crash leaves at most one bad frame, at
-//! the end: nobody was told that its events are safe, and it is cut. A bad frame with a good one behind
-//! it is damage, and an error. The salt is random: no service can record bytes that look like a frame.
+//! Integers are big-endian. A frame is what one sync covers, so a crash leaves at most one bad
+//! frame, at the end: nobody was told that its events are safe, and it is cut. A bad frame with a
+//! good one behind it is damage, and an error. The salt is random: no service can record bytes that
+//! look like a frame.
 //!
-//! Files whose events are all acknowledged are deleted, the last one excepted: the spool never forgets
-//! its last number.
+//! Files whose events are all acknowledged are deleted, the last one excepted: the spool never
+//! forgets its last number.
 
 use std::{collections::VecDeque, io};
 
@@ -117,8 +118,8 @@ impl<F: Files> Spool<F> {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Foreign`] for the files of another; [`SpoolError::Damaged`] for bytes that no crash
-    /// explains; [`SpoolError::Io`].
+    /// [`SpoolError::Foreign`] for the files of another; [`SpoolError::Damaged`] for bytes that no
+    /// crash explains; [`SpoolError::Io`].
     pub(crate) fn open(
         files: F,
         owner: Owner,
@@ -183,7 +184,8 @@ impl<F: Files> Spool<F> {
         Ok(())
     }
 
-    /// Notes that receipts up to this number were verified, and deletes what is not needed for that.
+    /// Notes that receipts up to this number were verified, and deletes what is not needed for
+    /// that.
     pub(crate) fn acknowledge(&mut self, seq: u64) -> Result<(), SpoolError> {
         self.acknowledged = self.acknowledged.max(seq.min(self.last));
         self.delete_acknowledged()
@@ -194,8 +196,8 @@ impl<F: Files> Spool<F> {
         self.acknowledged > self.acknowledged_on_disk && !self.part_due
     }
 
-    /// Writes what was acknowledged without waiting for the next group, so that a restart need not ask
-    /// the ledger.
+    /// Writes what was acknowledged without waiting for the next group, so that a restart need not
+    /// ask the ledger.
     pub(crate) fn mark(&mut self) -> Result<(), SpoolError> {
         self.append_frame(&[])
     }

@@ -86,7 +86,8 @@ impl Process {
         Ok(self.wait_telling()?.0)
     }
 
-    /// Waits until the process ended by itself; also what it printed behind the addresses and the key.
+    /// Waits until the process ended by itself; also what it printed behind the addresses and the
+    /// key.
     ///
     /// # Errors
     ///

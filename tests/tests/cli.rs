@@ -1,5 +1,5 @@
-//! The command line as a newcomer meets it: what it says when something is wrong, with which exit code,
-//! and that a mistake does no lasting harm.
+//! The command line as a newcomer meets it: what it says when something is wrong, with which exit
+//! code, and that a mistake does no lasting harm.
 
 use std::{
     fs,
@@ -328,6 +328,18 @@ fn the_server_says_what_is_wrong_with_a_folder_and_makes_none() -> anyhow::Resul
     server(&["check", "--data", &at("made")])?.says("verified");
     let running = Process::serve(Path::new(&at("made")), &[])?;
     server(&["check", "--data", &at("made")])?.complains(2, "made is in use by another process");
+    let taken = running.address.to_string();
+    let other = server(&[
+        "serve",
+        "--listen",
+        &taken,
+        "--metrics-listen",
+        "127.0.0.1:0",
+        "--data",
+        &at("other"),
+    ])?;
+    assert_eq!(other.err.matches("Address already in use").count(), 1, "{other:?}");
+    other.complains(2, &format!("cannot listen on {taken}: "));
     running.kill()?;
     let open = ["serve", "--listen", "0.0.0.0:0", "--data", &at("open")];
     server(&open)?.complains(2, "add --danger-plaintext");

@@ -1,5 +1,5 @@
-//! The demonstration shows what it says: the honest day is verified, what it tells of the day is what
-//! the log holds, and every tampering is caught at the entry that was tampered with.
+//! The demonstration shows what it says: the honest day is verified, what it tells of the day is
+//! what the log holds, and every tampering is caught at the entry that was tampered with.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

@@ -186,8 +186,8 @@ async fn trial() -> anyhow::Result<()> {
         // Some die before they have begun.
         let count = random.random_range(0..120_u64).saturating_sub(10);
         service.accept(count / 2)?;
-        // An outage of the ledger, of both kinds: the service goes on without it. A life that begins
-        // without a spool needs the ledger, but it has it before.
+        // An outage of the ledger, of both kinds: the service goes on without it. A life that
+        // begins without a spool needs the ledger, but it has it before.
         let outage = (count / 2 > 0).then_some(life % 8);
         match outage {
             Some(2) => ledger.kill()?,

@@ -14,8 +14,8 @@ struct Step {
     printed: Vec<String>,
 }
 
-/// The steps of the tour, in order: the lines of its indented blocks that begin with a prompt, and what
-/// follows each of them.
+/// The steps of the tour, in order: the lines of its indented blocks that begin with a prompt, and
+/// what follows each of them.
 fn steps(readme: &str) -> anyhow::Result<Vec<Step>> {
     let (_, tour) = readme.split_once("## Five-minute tour\n").context("the README has no tour")?;
     let (tour, _) = tour.split_once("\n## ").context("the tour has no end")?;

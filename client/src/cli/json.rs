@@ -35,8 +35,8 @@ fn in_line(error: &serde_json::Error) -> anyhow::Error {
     anyhow!("column {column}: {}", problem.unwrap_or(&said))
 }
 
-/// An event's bytes as JSON. Enum values that the schema does not know are numbers; fields that it does
-/// not know are left out, for JSON has no name for them.
+/// An event's bytes as JSON. Enum values that the schema does not know are numbers; fields that it
+/// does not know are left out, for JSON has no name for them.
 pub(super) fn event_json(event: &Bytes) -> anyhow::Result<Value> {
     let message = DynamicMessage::decode(schema()?, event.clone()).context("malformed event")?;
     Ok(message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())?)

@@ -29,8 +29,8 @@ pub(super) fn write_key(path: &Path, key: &Signer) -> anyhow::Result<()> {
         .with_context(|| format!("key {}", path.display()))
 }
 
-/// The ledger's key: as given, else as pinned at the first contact with this source key, else, for want
-/// of better, as the ledger itself tells it. A first contact pins it beside the key file.
+/// The ledger's key: as given, else as pinned at the first contact with this source key, else, for
+/// want of better, as the ledger itself tells it. A first contact pins it beside the key file.
 pub(super) async fn ledger_key(
     given: Option<&VerifierKey>,
     key_file: &Path,

@@ -24,8 +24,8 @@ use crate::{
 
 /// Prints entries with their events, as the server tells them
 ///
-/// That each event is the one its entry commits to, and that the entries form a chain, is checked on
-/// the way; who sealed them, and what the ledger signed, is for `verify`.
+/// That each event is the one its entry commits to, and that the entries form a chain, is checked
+/// on the way; who sealed them, and what the ledger signed, is for `verify`.
 #[derive(Debug, Args)]
 pub(super) struct Read {
     #[command(flatten)]

@@ -35,8 +35,8 @@ use crate::{
 
 /// Records events, one JSON object a line (protobuf JSON mapping of `Event`)
 ///
-/// Absent `eventId` and `occurredAt` are filled in. Events are kept in a spool until their receipt is
-/// verified; what a run that was cut off left there is recorded by the next one.
+/// Absent `eventId` and `occurredAt` are filled in. Events are kept in a spool until their receipt
+/// is verified; what a run that was cut off left there is recorded by the next one.
 #[derive(Debug, Args)]
 pub(super) struct Record {
     #[command(flatten)]
@@ -47,7 +47,8 @@ pub(super) struct Record {
     /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
     #[arg(long, value_name = "VKEY")]
     ledger: Option<VerifierKey>,
-    /// The folder that keeps events until they are recorded; default: the key file's name + `.spool`
+    /// The folder that keeps events until they are recorded; default: the key file's name +
+    /// `.spool`
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
     /// Writes `<index>.tlog-proof` and `<index>.event` for every event into this folder
@@ -189,7 +190,8 @@ impl Record {
         Ok(())
     }
 
-    /// Where the reading stopped. Said to whoever corrects the file and must not record lines twice.
+    /// Where the reading stopped. Said to whoever corrects the file and must not record lines
+    /// twice.
     fn at(&self, line: u64) -> String {
         let before = if line > 1 { " (the lines before it are recorded)" } else { "" };
         format!("{}, line {line}{before}", self.file.display())

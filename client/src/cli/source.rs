@@ -92,8 +92,8 @@ impl Register {
         let puller = Puller::new(channel.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let told = |error| Failure::of_recorder(error, &ledger);
-        // What changes the rules stands alone in its batch. No spool: a registration that the ledger
-        // refuses would stay there and be refused for ever.
+        // What changes the rules stands alone in its batch. No spool: a registration that the
+        // ledger refuses would stay there and be refused for ever.
         let recorder = Recorder::builder(channel, key, ledger.clone())
             .batch_events_max(1)
             .start()

@@ -15,11 +15,11 @@ use crate::{
     view::View,
 };
 
-/// Verifies the whole log: chain, events, seals, numbers, time, tree, checkpoint, and that nothing of
-/// what was verified before has changed
+/// Verifies the whole log: chain, events, seals, numbers, time, tree, checkpoint, and that nothing
+/// of what was verified before has changed
 ///
-/// Goes on from the pinned view. When the ledger is caught, the finding is one sentence, the evidence
-/// is written into the current directory, and the exit code is 1.
+/// Goes on from the pinned view. When the ledger is caught, the finding is one sentence, the
+/// evidence is written into the current directory, and the exit code is 1.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     #[command(flatten)]
@@ -27,8 +27,8 @@ pub(super) struct Verify {
     /// Verifier key of the ledger, from somebody you trust
     #[arg(long, value_name = "VKEY")]
     ledger: VerifierKey,
-    /// The view file; default: the ledger's name, `/` replaced by `_`, + `.view.json`, in the current
-    /// directory
+    /// The view file; default: the ledger's name, `/` replaced by `_`, + `.view.json`, in the
+    /// current directory
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
     /// Begin at entry 0 and compare with the pinned view

@@ -65,8 +65,8 @@ impl Builder {
         self
     }
 
-    /// Most bytes of the events of a batch: at most 4 MiB, default 1 MiB. A longer event is a batch of
-    /// its own.
+    /// Most bytes of the events of a batch: at most 4 MiB, default 1 MiB. A longer event is a batch
+    /// of its own.
     pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
         self.limits.bytes_max = bytes.clamp(1, BATCH_BYTES_MAX);
         self
@@ -100,15 +100,15 @@ impl Builder {
         self
     }
 
-    /// How long the ledger may leave a call or the oldest batch in flight without an answer before the
-    /// connection counts as broken, and how long starting and closing may take; default 30 s.
+    /// How long the ledger may leave a call or the oldest batch in flight without an answer before
+    /// the connection counts as broken, and how long starting and closing may take; default 30 s.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.pace.deadline = deadline;
         self
     }
 
-    /// Keeps events in this folder, made if need be, until their receipt is verified; at most `bytes_max`
-    /// bytes of files, at least 1 MiB. One recorder uses it at a time.
+    /// Keeps events in this folder, made if need be, until their receipt is verified; at most
+    /// `bytes_max` bytes of files, at least 1 MiB. One recorder uses it at a time.
     pub fn spool(mut self, folder: impl AsRef<Path>, bytes_max: u64) -> Self {
         let bytes_max = bytes_max.max(SPOOL_BYTES_MIN);
         self.spool = Some((folder.as_ref().to_owned(), bytes_max));
@@ -117,18 +117,18 @@ impl Builder {
 
     /// Starts the recorder, inside a tokio runtime with time enabled.
     ///
-    /// Asks the ledger where the source stands: numbers go on from there. With a spool that has been
-    /// used before, it starts without an answer, and sends what the spool holds once the ledger is back.
-    /// When the ledger knows more than the spool, the spool was lost, and a `SourceStatus` of the phase
-    /// `GAP_DECLARED` is recorded first.
+    /// Asks the ledger where the source stands: numbers go on from there. With a spool that has
+    /// been used before, it starts without an answer, and sends what the spool holds once the
+    /// ledger is back. When the ledger knows more than the spool, the spool was lost, and a
+    /// `SourceStatus` of the phase `GAP_DECLARED` is recorded first.
     ///
     /// # Errors
     ///
     /// [`RecorderError::Name`], [`RecorderError::Seal`] for a key that no source can have;
     /// [`RecorderError::Spool`]; [`RecorderError::Deadline`] without an answer in time;
     /// [`RecorderError::Refused`] for an unknown source; [`RecorderError::Origin`],
-    /// [`RecorderError::Key`] for another ledger or key; [`RecorderError::Lost`] when the ledger lost
-    /// what the spool knows to be recorded.
+    /// [`RecorderError::Key`] for another ledger or key; [`RecorderError::Lost`] when the ledger
+    /// lost what the spool knows to be recorded.
     pub async fn start(self) -> Result<Recorder, RecorderError> {
         let source = SourceName::parse(self.key.name())?;
         if self.key.verifier().key_type() != KeyType::Ed25519 {

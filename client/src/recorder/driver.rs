@@ -1,9 +1,9 @@
-//! The driver: the task that sends batches over one stream, judges the answers in order, and sets things
-//! right when the stream breaks.
+//! The driver: the task that sends batches over one stream, judges the answers in order, and sets
+//! things right when the stream breaks.
 //!
-//! An unanswered batch is repeated as it is, so that the ledger can tell it from another one. Only when
-//! the ledger says that it stands elsewhere are events cut anew: after those that it already holds were
-//! found in it, and proven to be ours.
+//! An unanswered batch is repeated as it is, so that the ledger can tell it from another one. Only
+//! when the ledger says that it stands elsewhere are events cut anew: after those that it already
+//! holds were found in it, and proven to be ours.
 
 use std::{collections::VecDeque, future::pending, pin::Pin, sync::Arc, time::Duration};
 
@@ -189,8 +189,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Finds the events that the ledger already holds, proves that they are ours, and leaves the others
-    /// to be cut anew.
+    /// Finds the events that the ledger already holds, proves that they are ours, and leaves the
+    /// others to be cut anew.
     async fn resynchronise(&mut self) -> Result<(), Interrupt> {
         let unanswered = std::mem::take(&mut self.in_flight);
         self.shared.uncut(unanswered.into_iter().flat_map(|batch| batch.events).collect());
@@ -314,8 +314,8 @@ impl Answers {
     }
 }
 
-/// Puts a request on its way. The channel holds as many as may be in flight, so only a broken stream
-/// refuses one; its answer says why, and the batch is repeated.
+/// Puts a request on its way. The channel holds as many as may be in flight, so only a broken
+/// stream refuses one; its answer says why, and the batch is repeated.
 fn enqueue(
     requests: &mpsc::Sender<wire::AppendRequest>,
     request: wire::AppendRequest,

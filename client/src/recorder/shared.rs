@@ -1,5 +1,5 @@
-//! What the recorder's callers, its driver and the keeper of its spool share: the events that wait, in
-//! the order of their numbers, and who waits for them.
+//! What the recorder's callers, its driver and the keeper of its spool share: the events that wait,
+//! in the order of their numbers, and who waits for them.
 //!
 //! Nobody holds the lock while waiting, and nothing under it touches disk or network.
 
@@ -32,8 +32,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     limits: BatchLimits,
     memory_bytes_max: usize,
-    /// Bytes that may still be taken into memory. With a spool an event gives its share back when it is
-    /// synced, without one when its receipt is verified.
+    /// Bytes that may still be taken into memory. With a spool an event gives its share back when
+    /// it is synced, without one when its receipt is verified.
     memory: Semaphore,
     /// With a spool: bytes that it may still take. Given back when the receipt is verified.
     spool_room: Option<Semaphore>,

@@ -47,7 +47,8 @@ impl Chance {
 }
 
 impl Disk {
-    /// Counts an operation; `Err` once the disk has crashed. The crashing one may have had its effect.
+    /// Counts an operation; `Err` once the disk has crashed. The crashing one may have had its
+    /// effect.
     fn run<T>(&self, operation: impl Fn(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.0.lock().unwrap();
         state.operations += 1;

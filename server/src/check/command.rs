@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{CheckProgress, CheckReport, check};
 use crate::{folder::Folder, os::Disk, storage::Options};
 
-/// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not hold.
+/// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not
+/// hold.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! A service that records with a spool until somebody kills it: for `spool_kill`.
 //!
-//! It records events of growing number, and prints each number once `record` has accepted the event, so
-//! that whoever reads the pipe knows what must never be lost.
+//! It records events of growing number, and prints each number once `record` has accepted the
+//! event, so that whoever reads the pipe knows what must never be lost.
 
 use std::{
     io::{self, Write as _},
