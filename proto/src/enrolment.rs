@@ -11,9 +11,9 @@
 //! ```
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 
-use crate::{error::SourceError, facts::sources::Roles, source::Name};
+use crate::{error::SourceError, facts::sources::Roles, note::verifies, source::Name};
 
 /// What the signatures of an enrolment cover.
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +53,12 @@ impl EnrolmentClaim<'_> {
         signature: &[u8],
         key: &VerifyingKey,
     ) -> Result<(), SourceError> {
-        let signature = Signature::from_slice(signature).map_err(|_| SourceError::Enrolment)?;
-        key.verify_strict(self.message(origin).as_bytes(), &signature)
-            .map_err(|_| SourceError::Enrolment)
+        let signature = signature.try_into().map_err(|_| SourceError::Enrolment)?;
+        if verifies(key, self.message(origin).as_bytes(), signature) {
+            Ok(())
+        } else {
+            Err(SourceError::Enrolment)
+        }
     }
 }
 

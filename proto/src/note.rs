@@ -8,7 +8,9 @@ mod keys;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-pub use self::keys::{KeyId, KeyType, Signer, VerifierKey, is_key_name, key_id, parse_public_key};
+pub use self::keys::{
+    KeyId, KeyType, Signer, VerifierKey, is_key_name, key_id, parse_public_key, verifies,
+};
 use crate::{error::NoteError, hash::Digest};
 
 /// A well-formed note whose signatures nobody has verified: its text proves nothing yet.

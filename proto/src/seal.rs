@@ -12,13 +12,13 @@
 //! visible to whoever holds the source's public key.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 
 use crate::{
     entry::Seal,
     error::SealError,
     hash::{Digest, sha256_of_digests},
-    note::{KeyId, KeyType, Signer, key_id},
+    note::{KeyId, KeyType, Signer, key_id, verifies},
     position::count_of,
     source::Name,
 };
@@ -100,9 +100,11 @@ impl Batch<'_> {
         if seal.key_id != source_key_id(self.source, key) {
             return Err(SealError::Key);
         }
-        let signature = Signature::from_bytes(&seal.signature);
-        key.verify_strict(self.message(origin).as_bytes(), &signature)
-            .map_err(|_| SealError::Signature)
+        if verifies(key, self.message(origin).as_bytes(), &seal.signature) {
+            Ok(())
+        } else {
+            Err(SealError::Signature)
+        }
     }
 }
 

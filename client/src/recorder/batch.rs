@@ -7,9 +7,9 @@ use access_ledger_proto::{
     entry::Seal,
     error::SealError,
     hash::Digest,
-    note::{Signer, VerifierKey},
+    note::Signer,
     position::Index,
-    receipt::{TlogProof, verify_receipt},
+    receipt::{ReceiptVerifier, TlogProof},
     seal,
     source::SourceName,
     wire,
@@ -48,7 +48,8 @@ pub(super) struct Place {
 pub(super) struct Notary {
     pub(super) source: SourceName,
     pub(super) key: Signer,
-    pub(super) ledger: VerifierKey,
+    /// Verifies receipts; holds the ledger's key.
+    pub(super) receipts: ReceiptVerifier,
     /// The newest checkpoint seen.
     pub(super) newest: Option<Arc<VerifiedCheckpoint>>,
 }
@@ -81,7 +82,7 @@ impl Notary {
         let digests = events.iter().map(|event| event.digest).collect();
         let seal = Seal { count: 0, key_id: self.key.verifier().id(), signature: [0; 64] };
         let batch = Batch { events, digests, seal };
-        let seal = batch.sealed(&self.source).seal(self.ledger.name(), &self.key)?;
+        let seal = batch.sealed(&self.source).seal(self.receipts.ledger().name(), &self.key)?;
         Ok(Batch { seal, ..batch })
     }
 
@@ -130,7 +131,7 @@ impl Notary {
         receipt: &wire::Receipt,
     ) -> Result<Place, EvidenceFault> {
         let sealed = batch.sealed(&self.source);
-        let verified = verify_receipt(&self.ledger, &[], &sealed, &batch.seal, receipt)?;
+        let verified = self.receipts.verify(&sealed, &batch.seal, receipt)?;
         let (first_seq, last_seq) = (sealed.first_seq, sealed.last_seq());
         let checkpoint = self.observe(verified.checkpoint())?;
         Ok(Place {
@@ -155,7 +156,7 @@ impl Notary {
             (entry.source_seq == seq, "number"),
         ];
         expect_all(&same)?;
-        let checkpoint = proof.verify(&self.ledger, &[])?;
+        let checkpoint = proof.verify(self.receipts.ledger(), &[])?;
         let checkpoint = self.observe(&checkpoint)?;
         let (first_index, recorded_at) = (entry.index, entry.recorded_at);
         let (first_seq, last_seq) = (seq, seq);

@@ -11,6 +11,7 @@ use access_ledger_proto::{
     entry::Seal,
     error::SealError,
     note::{KeyType, Signer, VerifierKey},
+    receipt::ReceiptVerifier,
     source::SourceName,
     wire,
 };
@@ -140,8 +141,12 @@ impl Builder {
             deadline: self.pace.deadline,
         };
         let owner = Owner::new(&self.key, &self.ledger);
-        let notary =
-            Notary { source: source.clone(), key: self.key, ledger: self.ledger, newest: None };
+        let notary = Notary {
+            source: source.clone(),
+            key: self.key,
+            receipts: ReceiptVerifier::new(self.ledger, Vec::new()),
+            newest: None,
+        };
         let mut spool = match self.spool {
             Some((folder, bytes_max)) => Some(open_spool(folder, bytes_max, owner).await?),
             None => None,

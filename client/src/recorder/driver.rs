@@ -239,8 +239,8 @@ impl Ledger {
         let source = notary.source.as_str().to_owned();
         let call = client.get_source_state(wire::GetSourceStateRequest { source });
         let state = self.answer(call).await?.map_err(classify)?;
-        if state.origin != notary.ledger.name() {
-            let wanted = notary.ledger.name().to_owned();
+        if state.origin != notary.receipts.ledger().name() {
+            let wanted = notary.receipts.ledger().name().to_owned();
             return Err(RecorderError::Origin { found: state.origin, wanted }.into());
         }
         let wanted = notary.key.verifier().id();

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use access_ledger_proto::{
     checkpoint::Checkpoint, facts::sources::Roles, note::KeyType, position::Size,
+    receipt::ReceiptVerifier,
 };
 use tokio::task::JoinSet;
 
@@ -186,7 +187,12 @@ fn a_checkpoint_behind_or_beside_the_newest_is_evidence() {
     };
     let source = SourceName::parse(SOURCE).unwrap();
     let vkey = ledger.verifier().clone();
-    let mut notary = Notary { source, key: key(), ledger: vkey, newest: None };
+    let mut notary = Notary {
+        source,
+        key: key(),
+        receipts: ReceiptVerifier::new(vkey, Vec::new()),
+        newest: None,
+    };
     for size in [5, 5, 8] {
         notary.observe(&signed(size, b"root")).unwrap();
     }

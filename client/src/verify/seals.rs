@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use access_ledger_proto::{
-    entry::Seal, error::SealError, hash::Digest, position::Index, seal::seal_message,
-    source::SourceName,
+    entry::Seal, error::SealError, hash::Digest, note::verifies, position::Index,
+    seal::seal_message, source::SourceName,
 };
 use bytes::Bytes;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use rayon::prelude::*;
 
 use super::{
@@ -40,12 +40,12 @@ impl SealCheck {
         let count = u64::from(self.seal.count);
         let message =
             seal_message(&self.origin, self.source.as_name(), self.first_seq, count, &self.joined);
-        let signature = Signature::from_bytes(&self.seal.signature);
-        self.key.verify_strict(message.as_bytes(), &signature).map_err(|_| {
-            let served = Record { entry: self.entry.clone(), event: None };
-            let evidence = encode_evidence(self.index, &[served]);
-            Violation { evidence, ..Violation::new(self.index, Fault::Seal(SealError::Signature)) }
-        })
+        if verifies(&self.key, message.as_bytes(), &self.seal.signature) {
+            return Ok(());
+        }
+        let served = Record { entry: self.entry.clone(), event: None };
+        let evidence = encode_evidence(self.index, &[served]);
+        Err(Violation { evidence, ..Violation::new(self.index, Fault::Seal(SealError::Signature)) })
     }
 }
 

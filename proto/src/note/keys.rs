@@ -1,14 +1,13 @@
 //! Keys: their ids, their text forms, signing and verifying.
 //!
-//! Ed25519 is verified strictly: on top of RFC 8032's equation, a signature whose `R` and a public key
-//! whose point is of small order are refused, and a public key must be encoded canonically. No honest
-//! signer of the C2SP ecosystem makes such values, and without the rule a weak key could be registered
-//! for which one signature fits many messages.
+//! Ed25519 is verified as Go's and OpenSSL's implementations do it (see [`verifies`]). On top of that a
+//! public key must be encoded canonically and not be of small order: no honest signer makes such a key,
+//! and one signature would fit many messages under it.
 
 use std::{fmt, str};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::KeyError;
@@ -113,6 +112,15 @@ pub fn parse_public_key(bytes: &[u8]) -> Result<VerifyingKey, KeyError> {
         .ok_or(KeyError::PublicKey)
 }
 
+/// Whether `signature` is `key`'s over `message` (RFC 8032, section 5.1.7).
+///
+/// By the equation without cofactor, with `S` below the group's order and `R` compared by its bytes: what
+/// Go, OpenSSL and the reference implementation accept, so that no two verifiers of a log disagree.
+#[must_use]
+pub fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8; 64]) -> bool {
+    key.verify(message, &Signature::from_bytes(signature)).is_ok()
+}
+
 /// Whether `name` can name a key: not empty, no Unicode space, no `+`, no control character.
 #[must_use]
 pub fn is_key_name(name: &str) -> bool {
@@ -171,7 +179,7 @@ impl VerifierKey {
     /// begins with its own header lines.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        self.public_key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+        verifies(&self.public_key, message, signature)
     }
 
     fn from_point(name: &str, key_type: KeyType, point: VerifyingKey) -> Result<Self, KeyError> {
