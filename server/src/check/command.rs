@@ -1,4 +1,5 @@
-//! The subcommand: checks a stopped ledger's folder, with a progress bar, and prints what was found.
+//! The subcommand: checks a stopped ledger's folder, with a progress bar, and prints what was
+//! found.
 
 use std::{io, path::Path, process::ExitCode, sync::Arc};
 
@@ -8,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{CheckProgress, CheckReport, check};
 use crate::{folder::Folder, os::Disk, storage::Options};
 
-/// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not hold.
+/// Verifies the ledger in `folder`; the caller holds its lock. Exit code 1 when something does not
+/// hold.
 ///
 /// # Errors
 ///
