@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256, block_api::compress256};
 
+use crate::position::count_of;
+
 /// A SHA-256 digest: 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; Self::LEN]);
@@ -71,39 +73,53 @@ pub fn sha256_of_digests<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> D
 /// `SHA-256(0x00 || data)`: the hash of a leaf.
 #[must_use]
 pub fn leaf_hash(data: &[u8]) -> Digest {
-    let mut hasher = Sha256::new();
-    hasher.update([0x00]);
-    hasher.update(data);
-    Digest(hasher.finalize().into())
+    two_blocks(LEAF, [data]).unwrap_or_else(|| {
+        let mut hasher = Sha256::new();
+        hasher.update([LEAF]);
+        hasher.update(data);
+        Digest(hasher.finalize().into())
+    })
 }
 
 /// `SHA-256(0x01 || left || right)`: the hash of an interior node.
-///
-/// These 65 bytes are always the same two blocks, so they are laid out here, padding included, and not
-/// by a hasher that takes any length: a quarter less time for what a tree mostly consists of.
 #[must_use]
 pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
-    let [start @ .., end] = right.0;
-    let mut blocks = [[0_u8; 64]; 2];
-    let [first, second] = &mut blocks;
-    first[0] = 0x01;
-    first[1..33].copy_from_slice(&left.0);
-    first[33..].copy_from_slice(&start);
-    second[0] = end;
-    second[1] = 0x80;
-    second[56..].copy_from_slice(&NODE_BITS.to_be_bytes());
+    two_blocks(NODE, [&left.0, &right.0])
+        .unwrap_or_else(|| sha256(&[&[NODE][..], &left.0, &right.0].concat()))
+}
 
+/// `SHA-256(prefix || parts)` where that and its padding fill two blocks: 55 to 118 bytes of parts.
+///
+/// A tree and its leaves mostly consist of such hashes. Laid out here, padding included, they take
+/// a quarter less time than by a hasher that takes any length.
+#[inline]
+fn two_blocks<const N: usize>(prefix: u8, parts: [&[u8]; N]) -> Option<Digest> {
+    let length = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+    if length < 56 {
+        return None;
+    }
+    let mut blocks = [[0_u8; 64]; 2];
+    let (mut rest, bits) = blocks.as_flattened_mut().split_last_chunk_mut::<8>()?;
+    *bits = (count_of(length) * 8).to_be_bytes();
+    for part in [[prefix].as_slice()].into_iter().chain(parts).chain([[0x80].as_slice()]) {
+        let (own, after) = rest.split_at_mut_checked(part.len())?;
+        own.copy_from_slice(part);
+        rest = after;
+    }
     let mut state = INITIAL_STATE;
     compress256(&mut state, &blocks);
     let mut digest = [0; Digest::LEN];
     for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
         *bytes = word.to_be_bytes();
     }
-    Digest(digest)
+    Some(Digest(digest))
 }
 
-/// Length of a node's hash input in bits, which ends its padding.
-const NODE_BITS: u64 = 65 * 8;
+/// What the hash of a leaf begins with.
+const LEAF: u8 = 0x00;
+
+/// What the hash of a node begins with.
+const NODE: u8 = 0x01;
 
 /// FIPS 180-4, section 5.3.3.
 const INITIAL_STATE: [u32; 8] = [
@@ -134,6 +150,15 @@ mod tests {
             sha256(b"").to_string(),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
+    }
+
+    #[test]
+    fn leaves_of_any_length_hash_like_their_bytes() {
+        let data: Vec<u8> = (0..=255).collect();
+        for len in 0..data.len() {
+            let bytes = [&[0x00], &data[..len]].concat();
+            assert_eq!(leaf_hash(&data[..len]), sha256(&bytes), "{len} bytes");
+        }
     }
 
     #[test]

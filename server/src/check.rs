@@ -1,13 +1,14 @@
 //! `check`: verifies everything that is stored, and changes nothing.
 //!
 //! Whether the log keeps its rules is for the verifier that auditors use
-//! ([`access_ledger_client::verify`]). Here is what only the owner of the files sees: segments, frames,
-//! checksums, erased events, the torn tail, the files of the tree; and where in which file the entry
-//! lies that breaks a rule.
+//! ([`access_ledger_client::verify`]). Here is what only the owner of the files sees: segments,
+//! frames, checksums, erased events, the torn tail, the files of the tree; and where in which file
+//! the entry lies that breaks a rule.
 //!
-//! The log is cut into pieces of about a megabyte. While a window of pieces is read and digested on all
-//! cores, the window before is folded; so memory does not grow with the ledger. Nothing is believed
-//! that was not computed here from event and entry bytes, except that the checkpoint is genuine.
+//! The log is cut into pieces of about half a megabyte. While a window of pieces is read and
+//! digested on all cores, the window before is folded; so memory does not grow with the ledger.
+//! Nothing is believed that was not computed here from event and entry bytes, except that the
+//! checkpoint is genuine.
 
 use std::{
     collections::VecDeque,
@@ -23,6 +24,7 @@ use access_ledger_proto::{
     note::VerifierKey,
     position::{Index, Size},
 };
+use bytes::Bytes;
 use rayon::prelude::*;
 
 mod blame;
@@ -32,7 +34,7 @@ mod tree;
 
 pub use self::command::run;
 use self::{
-    pieces::{LogFiles, Piece},
+    pieces::{Buffers, LogFiles, Piece},
     tree::StoredTree,
 };
 use crate::{
@@ -71,8 +73,8 @@ pub struct CheckProgress {
 /// Verifies the ledger in `options.folder`, which no server has open and whose checkpoints `ledger`
 /// signs.
 ///
-/// `checkpoint` as for [`open`](crate::storage::open). `progress` is called from any thread, about once
-/// a megabyte.
+/// `checkpoint` as for [`open`](crate::storage::open). `progress` is called from any thread, about
+/// twice a megabyte.
 ///
 /// # Errors
 ///
@@ -94,9 +96,10 @@ pub fn check(
     };
     let tree = StoredTree::open(&**disk, options)?;
     let total_bytes = log.total_bytes()?;
-    let reading = Reading { total_bytes, done_bytes: AtomicU64::new(0), progress };
+    let (buffers, done_bytes) = (Buffers::default(), AtomicU64::new(0));
+    let reading = Reading { buffers: &buffers, total_bytes, done_bytes, progress };
     let verifier = LogVerifier::new(ledger, Scope::Events);
-    let mut fold = Fold { verifier, tree, checkpoint, bytes: 0 };
+    let mut fold = Fold { verifier, tree, checkpoint, buffers: &buffers, bytes: 0 };
     let mut steps = Steps {
         reading: &reading,
         fold: &mut fold,
@@ -147,16 +150,16 @@ impl From<Violation> for Problem {
 }
 
 /// Drives a check: window after window of pieces is read and digested, the one before is folded.
-struct Steps<'a> {
-    reading: &'a Reading<'a>,
-    fold: &'a mut Fold,
+struct Steps<'a, 'b> {
+    reading: &'a Reading<'b>,
+    fold: &'a mut Fold<'b>,
     /// Pieces of the next windows.
     waiting: VecDeque<Piece>,
     /// The window that comes next into the fold.
     digested: Vec<Digested>,
 }
 
-impl Steps<'_> {
+impl Steps<'_, '_> {
     /// Verifies everything. Tells whether the tail is torn, too.
     fn verify(&mut self, log: &LogFiles<'_>) -> (bool, Result<(), Problem>) {
         // The end of the last segment is found by walking all of it, on one core.
@@ -218,6 +221,7 @@ impl Steps<'_> {
 
 /// What reading pieces needs, on any thread.
 struct Reading<'a> {
+    buffers: &'a Buffers,
     total_bytes: u64,
     done_bytes: AtomicU64,
     progress: &'a (dyn Fn(CheckProgress) + Sync),
@@ -226,6 +230,7 @@ struct Reading<'a> {
 /// A piece that was checked by itself.
 struct Digested {
     run: DigestedRun,
+    buffer: Bytes,
     /// Bytes of its frames that hold.
     bytes: u64,
     /// Why there are no more records.
@@ -234,30 +239,34 @@ struct Digested {
 
 impl Reading<'_> {
     fn digest(&self, piece: &Piece) -> Digested {
-        let read = piece.read();
+        let read = piece.read(self.buffers);
         let run = digest(piece.first, read.records, Scope::Events);
         let done_bytes = self.done_bytes.fetch_add(read.bytes, Ordering::Relaxed) + read.bytes;
         (self.progress)(CheckProgress { done_bytes, total_bytes: self.total_bytes });
-        Digested { run, bytes: read.bytes, problem: read.problem }
+        Digested { run, buffer: read.buffer, bytes: read.bytes, problem: read.problem }
     }
 }
 
 /// The part of a check that goes in order.
-struct Fold {
+struct Fold<'a> {
     verifier: LogVerifier,
     tree: StoredTree,
     /// Pieces end where it stands.
     checkpoint: Option<(Size, Digest)>,
+    buffers: &'a Buffers,
     /// Bytes of frames that hold.
     bytes: u64,
 }
 
-impl Fold {
+impl Fold<'_> {
     /// Takes up a window and verifies its seals; what is wrong first in the log comes out.
     fn take(&mut self, digested: Vec<Digested>) -> Result<(), Problem> {
+        let buffers: Vec<_> = digested.iter().map(|piece| piece.buffer.clone()).collect();
         let taken = digested.into_iter().try_for_each(|piece| self.take_piece(piece));
         // A seal before that place is the earlier problem.
         self.verifier.settle()?;
+        // Until here seals hold on to the entries that they stand on.
+        buffers.into_iter().for_each(|buffer| self.buffers.give_back(buffer));
         taken
     }
 
@@ -294,6 +303,6 @@ impl Fold {
     }
 }
 
-/// Pieces in memory for each thread, and as many that wait for the fold: some tens of megabytes for
-/// two threads.
-const PIECES_PER_THREAD: usize = 8;
+/// Pieces of a window for each thread. Two windows are in memory: some megabytes a thread, which is
+/// about what its core's cache holds.
+const PIECES_PER_THREAD: usize = 4;

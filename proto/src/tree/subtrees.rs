@@ -1,7 +1,8 @@
 //! The complete nodes over a stretch of leaves, computed apart from the tree they belong to.
 //!
 //! Growing a tree leaf by leaf is sequential. Stretches of leaves are not: whoever has many of them
-//! hashes each on its own core, and [`Frontier::extend`] then joins them with a hash or two a level.
+//! hashes each on its own core, and [`Frontier::extend`] then joins them with a hash or two a
+//! level.
 
 use super::{Frontier, Level, Node};
 use crate::{
@@ -44,8 +45,8 @@ impl Subtrees {
 }
 
 impl Frontier {
-    /// Adds the leaves of `subtrees`, as [`Frontier::append`] would one by one. Hashes at most once a
-    /// level.
+    /// Adds the leaves of `subtrees`, as [`Frontier::append`] would one by one. Hashes at most once
+    /// a level.
     ///
     /// # Panics
     ///
@@ -68,7 +69,8 @@ impl Frontier {
             carry = match (carry, nodes.first()) {
                 (None, Some(first)) => own.root().map(|left| node_hash(left, first)),
                 (Some(node), None) => own.push(node),
-                // Either the carried node completes a pair, or it begins the one that `first` completes.
+                // Either the carried node completes a pair, or it begins the one that `first`
+                // completes.
                 (Some(node), Some(first)) => {
                     own.push(node).or_else(|| own.root().map(|left| node_hash(left, first)))
                 }

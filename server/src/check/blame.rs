@@ -1,9 +1,9 @@
-//! Where the entry lies that breaks a rule, and which of two entries changed when they no longer fit
-//! together.
+//! Where the entry lies that breaks a rule, and which of two entries changed when they no longer
+//! fit together.
 //!
 //! A broken link shows at the entry that carries it, but the one before may be what changed; a leaf
-//! that differs from the tree may be the tree's fault. Three know an entry's leaf hash: its own bytes,
-//! the tree, and the next entry. When the last two agree, the entry itself changed.
+//! that differs from the tree may be the tree's fault. Three know an entry's leaf hash: its own
+//! bytes, the tree, and the next entry. When the last two agree, the entry itself changed.
 
 use access_ledger_client::verify::{self, Violation};
 use access_ledger_proto::{entry::Entry, error::ChainError, hash::Digest, position::Index};

@@ -1,4 +1,5 @@
-//! The subcommand: checks a stopped ledger's folder, with a progress bar, and prints what was found.
+//! The subcommand: checks a stopped ledger's folder, with a progress bar, and prints what was
+//! found.
 
 use std::{io, path::Path, process::ExitCode, sync::Arc};
 

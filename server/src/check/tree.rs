@@ -48,8 +48,8 @@ impl StoredTree {
         Ok(())
     }
 
-    /// Checks that the tree of the first `synced` leaves is there. What is newer may be missing, opening
-    /// computes it again.
+    /// Checks that the tree of the first `synced` leaves is there. What is newer may be missing,
+    /// opening computes it again.
     pub(super) fn check_lengths(&self, synced: Size) -> Result<(), StorageError> {
         for (level, &found) in (0..).zip(&self.lengths) {
             let wanted = Stored::count_in(level, synced);

@@ -7,13 +7,13 @@ use fst::{IntoStreamer as _, Map, Streamer as _};
 use super::{Block, BlockId, BlockWriter, FIELDS, small};
 use crate::{index::error::IndexError, os::Disk};
 
-/// Writes the block that `parts` make together: [`MERGE_FACTOR`](super::MERGE_FACTOR) of them, one level lower, in order.
-/// Holds their dictionaries and one term's postings of one part in memory.
+/// Writes the block that `parts` make together: [`MERGE_FACTOR`](super::MERGE_FACTOR) of them, one
+/// level lower, in order. Holds their dictionaries and one term's postings of one part in memory.
 ///
 /// # Errors
 ///
-/// [`IndexError::Damaged`] names the part that is not as written; [`IndexError::Storage`] when the disk
-/// refuses. Then the parts are as they were.
+/// [`IndexError::Damaged`] names the part that is not as written; [`IndexError::Storage`] when the
+/// disk refuses. Then the parts are as they were.
 pub(crate) fn merge(
     disk: &dyn Disk,
     folder: &Path,

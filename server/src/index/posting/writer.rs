@@ -87,8 +87,8 @@ impl<'a> BlockWriter<'a> {
         Ok(())
     }
 
-    /// Writes what is left and gives the file its name: from then on it is there, whole, whenever the
-    /// machine stops.
+    /// Writes what is left and gives the file its name: from then on it is there, whole, whenever
+    /// the machine stops.
     pub(crate) fn finish(mut self) -> Result<(), StorageError> {
         let mut table = Vec::new();
         for field in &self.table {
