@@ -99,18 +99,19 @@ pub struct Enrolled {
     pub proof: TlogProof,
 }
 
-/// Registers the source that `key` is named like: below `parent` when one vouches, else by itself, where
-/// the ledger allows that. Enrolling again with the same key and roles answers like the first time.
+/// Registers the source that `key` is named like: below `parent` when one vouches, else by itself,
+/// where the ledger allows that. Enrolling again with the same key and roles answers like the first
+/// time.
 ///
-/// `ledger` is the ledger's key, whose name is the origin. The answer is verified: the event says what
-/// was asked for, and its entry is in a tree that the ledger signed. That the ledger may register
-/// sources at all is for auditors to see.
+/// `ledger` is the ledger's key, whose name is the origin. The answer is verified: the event says
+/// what was asked for, and its entry is in a tree that the ledger signed. That the ledger may
+/// register sources at all is for auditors to see.
 ///
 /// # Errors
 ///
 /// [`ConnectError::Name`], [`ConnectError::Key`] for a key that no source can have;
-/// [`ConnectError::Roles`] without roles; [`ConnectError::Refused`], [`ConnectError::Deadline`] from
-/// the ledger; [`ConnectError::Answer`] with the evidence when the answer does not hold.
+/// [`ConnectError::Roles`] without roles; [`ConnectError::Refused`], [`ConnectError::Deadline`]
+/// from the ledger; [`ConnectError::Answer`] with the evidence when the answer does not hold.
 pub async fn enroll(
     channel: Channel,
     ledger: &VerifierKey,

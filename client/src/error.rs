@@ -53,7 +53,8 @@ pub enum ConnectError {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// The ledger answered an enrolment with something else: it must be confronted with the evidence.
+    /// The ledger answered an enrolment with something else: it must be confronted with the
+    /// evidence.
     #[error("answer to the enrolment does not hold: {fault}")]
     Answer {
         /// What is wrong with it.
@@ -69,7 +70,8 @@ impl From<Status> for ConnectError {
     }
 }
 
-/// Why an event was not recorded, or is not known to be. Cheap to clone: all tickets that wait share it.
+/// Why an event was not recorded, or is not known to be. Cheap to clone: all tickets that wait
+/// share it.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum RecorderError {

@@ -1,5 +1,5 @@
-//! The access ledger's client library: for services that record, and for auditors who believe nothing
-//! that they have not verified.
+//! The access ledger's client library: for services that record, and for auditors who believe
+//! nothing that they have not verified.
 //!
 //! ```no_run
 //! # use access_ledger_client::{connect, recorder::Recorder};

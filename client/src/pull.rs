@@ -116,8 +116,8 @@ impl Puller {
     ///
     /// # Errors
     ///
-    /// [`PullError::Refused`], [`PullError::Deadline`]; [`PullError::Answer`] for hashes that are not
-    /// 32 bytes long.
+    /// [`PullError::Refused`], [`PullError::Deadline`]; [`PullError::Answer`] for hashes that are
+    /// not 32 bytes long.
     pub async fn consistency_path(&self, old: Size, new: Size) -> Result<Vec<Digest>, PullError> {
         let request = wire::GetConsistencyProofRequest { old_size: old.0, new_size: new.0 };
         let answer = self.persist(async |mut client| client.get_consistency_proof(request).await);

@@ -1,18 +1,18 @@
-//! The one fold that verifies a log: pure, and the same for auditors, custodians and the server's own
-//! offline check.
+//! The one fold that verifies a log: pure, and the same for auditors, custodians and the server's
+//! own offline check.
 //!
 //! Verification has three parts, so that all cores work and memory stays bounded:
 //!
-//! 1. [`digest`] checks a run of records by itself: form, places, links, event digests, batch cuts. It
-//!    hashes entries, events and the tree over them.
-//! 2. [`LogVerifier::take`] folds digested runs in their order: the seams between runs, who may seal
-//!    what, numbers without gaps. It costs some microseconds a batch.
-//! 3. [`SealCheck`]s verify the sources' signatures, with the keys that the log itself had registered
-//!    at that place.
+//! 1. [`digest`] checks a run of records by itself: form, places, links, event digests, batch cuts.
+//!    It hashes entries, events and the tree over them.
+//! 2. [`LogVerifier::take`] folds digested runs in their order: the seams between runs, who may
+//!    seal what, numbers without gaps. It costs some microseconds a batch.
+//! 3. [`SealCheck`]s verify the sources' signatures, with the keys that the log itself had
+//!    registered at that place.
 //!
-//! [`LogVerifier::advance`] runs the three side by side; [`LogVerifier::finish`] compares with what the
-//! ledger signed. The first rule that is broken comes back as a [`Violation`]: whatever has a lower
-//! index was found in order.
+//! [`LogVerifier::advance`] runs the three side by side; [`LogVerifier::finish`] compares with what
+//! the ledger signed. The first rule that is broken comes back as a [`Violation`]: whatever has a
+//! lower index was found in order.
 
 use std::sync::Arc;
 
@@ -160,9 +160,9 @@ impl LogVerifier {
         &self.totals
     }
 
-    /// The first event that is gone and not accounted for by the entries taken so far. The record may
-    /// lie beyond the checkpoint that was verified first: an auditor fetches a newer one before it
-    /// calls [`LogVerifier::finish`].
+    /// The first event that is gone and not accounted for by the entries taken so far. The record
+    /// may lie beyond the checkpoint that was verified first: an auditor fetches a newer one before
+    /// it calls [`LogVerifier::finish`].
     #[must_use]
     pub fn unaccounted(&self) -> Option<Index> {
         self.erasures.first()
@@ -171,8 +171,8 @@ impl LogVerifier {
     /// Verifies runs of consecutive records on all cores: digests them while the seals of the runs
     /// before are checked, then takes them up.
     ///
-    /// Runs are given by the index of their first record, in order. A few thousand records a run, and
-    /// a few runs a call for each core, keep all of them busy.
+    /// Runs are given by the index of their first record, in order. A few thousand records a run,
+    /// and a few runs a call for each core, keep all of them busy.
     ///
     /// # Errors
     ///
@@ -234,15 +234,16 @@ impl LogVerifier {
         Ok(())
     }
 
-    /// Concludes at a checkpoint: all seals hold, no batch is cut off, every erased event is accounted
-    /// for, and the entries make the tree that the ledger signed. The verifier may go on from there.
+    /// Concludes at a checkpoint: all seals hold, no batch is cut off, every erased event is
+    /// accounted for, and the entries make the tree that the ledger signed. The verifier may go on
+    /// from there.
     ///
     /// The caller has taken exactly as many entries as the checkpoint says.
     ///
     /// # Errors
     ///
-    /// [`Fault::Seal`], [`Fault::Unsealed`], [`Fault::ErasedWithoutRecord`], or [`Fault::Root`], which
-    /// also stands for another size.
+    /// [`Fault::Seal`], [`Fault::Unsealed`], [`Fault::ErasedWithoutRecord`], or [`Fault::Root`],
+    /// which also stands for another size.
     pub fn finish(&mut self, checkpoint: &VerifiedCheckpoint) -> Result<(), Violation> {
         self.conclude()?;
         let (signed, computed) = (checkpoint.root(), self.root());
@@ -253,8 +254,8 @@ impl LogVerifier {
         Ok(())
     }
 
-    /// Concludes where the log ends, whatever was signed: all seals hold, no batch is cut off, every
-    /// erased event is accounted for. For whoever holds the whole log, checkpoint or not.
+    /// Concludes where the log ends, whatever was signed: all seals hold, no batch is cut off,
+    /// every erased event is accounted for. For whoever holds the whole log, checkpoint or not.
     ///
     /// # Errors
     ///
@@ -325,8 +326,8 @@ impl LogVerifier {
         self.take_batch(batch, run.records.get(last)).map_err(|fault| (last, fault))
     }
 
-    /// The first stretch of a batch: entry 0 must be the genesis, any other goes on with its source's
-    /// next number.
+    /// The first stretch of a batch: entry 0 must be the genesis, any other goes on with its
+    /// source's next number.
     fn begin(&mut self, run: &DigestedRun, stretch: &Stretch) -> Result<(), Fault> {
         if run.index(stretch.range.start) == Index::GENESIS {
             self.totals.first_recorded_at = stretch.recorded_at;

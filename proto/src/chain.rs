@@ -69,8 +69,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`ChainError::Index`] when another place was next; [`ChainError::Link`] when `prev` is not the
-    /// leaf hash before; [`ChainError::Time`] when time runs backwards.
+    /// [`ChainError::Index`] when another place was next; [`ChainError::Link`] when `prev` is not
+    /// the leaf hash before; [`ChainError::Time`] when time runs backwards.
     pub fn check(&mut self, entry: &Entry<'_>, leaf: Digest) -> Result<(), ChainError> {
         let index = self.size.next_index();
         if entry.index != index {

@@ -54,9 +54,10 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Note`] for a text that no note holds; [`CheckpointError::Lines`] with fewer than
-    /// three lines; [`CheckpointError::Origin`], [`CheckpointError::Size`], [`CheckpointError::Root`]
-    /// for the line that is malformed; [`CheckpointError::Extension`] for an empty extension line.
+    /// [`CheckpointError::Note`] for a text that no note holds; [`CheckpointError::Lines`] with
+    /// fewer than three lines; [`CheckpointError::Origin`], [`CheckpointError::Size`],
+    /// [`CheckpointError::Root`] for the line that is malformed; [`CheckpointError::Extension`] for
+    /// an empty extension line.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         note::check_text(text)?;
         let mut lines = text.splitn(4, '\n');
@@ -108,8 +109,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::OtherOrigin`] unless the key's name is the origin; [`CheckpointError::Note`]
-    /// with [`crate::error::NoteError::KeyType`] for a witness's key.
+    /// [`CheckpointError::OtherOrigin`] unless the key's name is the origin;
+    /// [`CheckpointError::Note`] with [`crate::error::NoteError::KeyType`] for a witness's key.
     pub fn sign(&self, ledger: &Signer) -> Result<String, CheckpointError> {
         self.check_origin(ledger.verifier())?;
         Ok(note::sign_note(&self.text(), ledger)?)
@@ -125,8 +126,9 @@ impl Checkpoint {
 }
 
 impl VerifiedCheckpoint {
-    /// Opens a checkpoint of the ledger with the key `ledger`, whose name is the origin, and verifies the
-    /// cosignatures of `witnesses` on it. Which and how many are wanted is for the caller to decide.
+    /// Opens a checkpoint of the ledger with the key `ledger`, whose name is the origin, and
+    /// verifies the cosignatures of `witnesses` on it. Which and how many are wanted is for the
+    /// caller to decide.
     ///
     /// # Errors
     ///
@@ -167,9 +169,9 @@ impl VerifiedCheckpoint {
         Ok(Self { checkpoint, note: parsed.as_str().to_owned(), cosignatures })
     }
 
-    /// Cosigns this checkpoint at `timestamp_s`, in seconds since the Unix epoch: one signature line, to
-    /// be appended to the note. What the signature states beyond the ledger's own, the signer answers
-    /// for.
+    /// Cosigns this checkpoint at `timestamp_s`, in seconds since the Unix epoch: one signature
+    /// line, to be appended to the note. What the signature states beyond the ledger's own, the
+    /// signer answers for.
     ///
     /// # Errors
     ///

@@ -1,18 +1,18 @@
-//! Judges the bytes of an event by the rules that stand in `event.proto`, without decoding them and,
-//! for an event that keeps the rules, without allocating.
+//! Judges the bytes of an event by the rules that stand in `event.proto`, without decoding them
+//! and, for an event that keeps the rules, without allocating.
 //!
 //! The event's bytes are kept verbatim and read by many parsers for years, so they must have one
-//! reading only: a singular field stands at most once, at most one body is set, and nothing is written
-//! in a form that some parsers truncate and others refuse (enums beyond 32 bits, booleans other than 0
-//! and 1, field numbers beyond 2^29 - 1, tags and lengths of more than five bytes, groups).
-//! Fields and, where they are not required, enum values that this version does not know are let
-//! through: a newer client's event is kept whole. A body that it does not know is refused, because
-//! nothing could be judged by it.
+//! reading only: a singular field stands at most once, at most one body is set, and nothing is
+//! written in a form that some parsers truncate and others refuse (enums beyond 32 bits, booleans
+//! other than 0 and 1, field numbers beyond 2^29 - 1, tags and lengths of more than five bytes,
+//! groups). Fields and, where they are not required, enum values that this version does not know
+//! are let through: a newer client's event is kept whole. A body that it does not know is refused,
+//! because nothing could be judged by it.
 
 use crate::{entry::Entry, error::EventError, error::EventFault, source::Name};
 
-/// How far ahead of the ledger's clock `occurred_at` may lie, in nanoseconds: five minutes, more than
-/// any clock that is kept by NTP is off.
+/// How far ahead of the ledger's clock `occurred_at` may lie, in nanoseconds: five minutes, more
+/// than any clock that is kept by NTP is off.
 pub const AHEAD_NANOS_MAX: u64 = 300_000_000_000;
 
 /// The body of an event: which one, and its encoded message.
@@ -80,8 +80,8 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
 ///
 /// # Errors
 ///
-/// As [`validate`], with paths that begin below the body; [`EventFault::UnknownBody`] for one that this
-/// version does not know.
+/// As [`validate`], with paths that begin below the body; [`EventFault::UnknownBody`] for one that
+/// this version does not know.
 pub(crate) fn validate_body(body: Body<'_>) -> Result<(), EventError> {
     match MESSAGES.get(EVENT).and_then(|event| event.find(body.number)) {
         Some((_, &Field { kind: Kind::Message { place }, in_oneof: true, .. })) => {
@@ -93,8 +93,8 @@ pub(crate) fn validate_body(body: Body<'_>) -> Result<(), EventError> {
 
 /// Finds the body of an event, which a verifier need not have validated.
 ///
-/// `None` when the bytes are no protobuf message, hold no body that this version knows, or more than
-/// one: parsers would read different events. Two readers that use this function always agree.
+/// `None` when the bytes are no protobuf message, hold no body that this version knows, or more
+/// than one: parsers would read different events. Two readers that use this function always agree.
 #[must_use]
 pub fn body(bytes: &[u8]) -> Option<Body<'_>> {
     let mut body = None;
@@ -309,8 +309,8 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
 }
 
 /// UTF-8 that a person reads as it is stored: no control characters (line feed and tab only in
-/// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is not
-/// shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
+/// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is
+/// not shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
 fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
     // Without a way out of the loop, so that many bytes are looked at at once.
     if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
@@ -350,8 +350,8 @@ fn instant(bytes: &[u8]) -> Result<u64, EventFault> {
     Ok(seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(nanos)))
 }
 
-/// A `google.protobuf.Duration` in its range, and not negative: no field of an event means less than
-/// no time.
+/// A `google.protobuf.Duration` in its range, and not negative: no field of an event means less
+/// than no time.
 fn duration(bytes: &[u8]) -> Result<(), EventFault> {
     match seconds_and_nanos(bytes)? {
         (0..=315_576_000_000, 0..=999_999_999) => Ok(()),
@@ -442,8 +442,8 @@ fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
     Ok(taken)
 }
 
-/// A tag or a length: a base-128 number of at most 32 bits in at most five bytes. Of longer ones some
-/// parsers drop the upper bits, others refuse the message.
+/// A tag or a length: a base-128 number of at most 32 bits in at most five bytes. Of longer ones
+/// some parsers drop the upper bits, others refuse the message.
 fn varint_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
     let before = rest.len();
     let value = varint(rest)?;

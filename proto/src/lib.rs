@@ -1,8 +1,8 @@
 //! The access ledger's protocol, as pure code: no I/O, no clock, no randomness, no async.
 //!
-//! Both sides of the ledger run this code: the server to write, services and auditors to verify. What
-//! it takes from outside may be any bytes at all: nothing here panics on input, and what is allocated
-//! is bounded by a small multiple of the input's size.
+//! Both sides of the ledger run this code: the server to write, services and auditors to verify.
+//! What it takes from outside may be any bytes at all: nothing here panics on input, and what is
+//! allocated is bounded by a small multiple of the input's size.
 
 pub mod chain;
 pub mod checkpoint;

@@ -1,8 +1,8 @@
 //! Signed notes and keys (C2SP signed-note; formats.md, section 4).
 //!
 //! A note is a text, an empty line, and one or more lines `— <name> <base64(key id || signature)>`.
-//! Whoever reads a note names the keys that it knows; signatures of others are ignored, and a known key
-//! whose signature fails spoils the whole note.
+//! Whoever reads a note names the keys that it knows; signatures of others are ignored, and a known
+//! key whose signature fails spoils the whole note.
 
 mod keys;
 
@@ -42,12 +42,12 @@ pub struct VerifiedSignature<'k> {
 }
 
 impl<'a> Note<'a> {
-    /// Most signatures of a note. C2SP asks for 16 at least; more than any ledger has cosigners is only
-    /// work for the reader.
+    /// Most signatures of a note. C2SP asks for 16 at least; more than any ledger has cosigners is
+    /// only work for the reader.
     pub const SIGNATURES_MAX: usize = 64;
 
-    /// Reads a note. Allocates for the decoded signatures, which are shorter than the input, and for
-    /// one record each.
+    /// Reads a note. Allocates for the decoded signatures, which are shorter than the input, and
+    /// for one record each.
     ///
     /// # Errors
     ///
@@ -95,14 +95,15 @@ impl<'a> Note<'a> {
         &self.signatures
     }
 
-    /// Verifies every signature whose name and key id are those of a known key, each by the key's type.
+    /// Verifies every signature whose name and key id are those of a known key, each by the key's
+    /// type.
     ///
     /// At least one comes back, in the order of the lines; a key that signed twice comes twice.
     ///
     /// # Errors
     ///
-    /// [`NoteError::Signature`] when a known key's signature fails; [`NoteError::NoKnownKey`] when no
-    /// known key signed.
+    /// [`NoteError::Signature`] when a known key's signature fails; [`NoteError::NoKnownKey`] when
+    /// no known key signed.
     pub fn verify<'k>(
         &self,
         known: &[&'k VerifierKey],
@@ -162,8 +163,9 @@ impl<'a> NoteSignature<'a> {
 ///
 /// # Errors
 ///
-/// [`NoteError::Control`] for a control character other than a line feed; [`NoteError::Unterminated`]
-/// for a text that does not end with one; [`NoteError::KeyType`] for a key that cosigns only.
+/// [`NoteError::Control`] for a control character other than a line feed;
+/// [`NoteError::Unterminated`] for a text that does not end with one; [`NoteError::KeyType`] for a
+/// key that cosigns only.
 pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteError> {
     check_text(text)?;
     expect_key_type(signer.verifier(), KeyType::Ed25519)?;

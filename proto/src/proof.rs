@@ -3,9 +3,9 @@
 //! An inclusion path shows that a leaf lies at an index of the tree with a root; a consistency path
 //! shows that one tree begins with all leaves of another (RFC 6962, sections 2.1.1 and 2.1.2).
 //!
-//! Verifying trusts nothing but the roots and sizes that it is given, and those belong together: take
-//! both from one verified checkpoint. With a size that is not the root's, an inclusion path may still
-//! lead to the root.
+//! Verifying trusts nothing but the roots and sizes that it is given, and those belong together:
+//! take both from one verified checkpoint. With a size that is not the root's, an inclusion path
+//! may still lead to the root.
 
 use crate::{
     error::{BuildError, ProofError},
@@ -29,12 +29,13 @@ pub trait NodeSource {
 
 /// Builds the inclusion path of the leaf at `index` in the tree of `size` leaves.
 ///
-/// PATH of RFC 6962, section 2.1.1: the leaf's sibling first, at most 64 digests. Reads at most twice
-/// that many nodes.
+/// PATH of RFC 6962, section 2.1.1: the leaf's sibling first, at most 64 digests. Reads at most
+/// twice that many nodes.
 ///
 /// # Errors
 ///
-/// [`BuildError::BeyondTree`] unless `index < size`; [`BuildError::Source`] when a node cannot be had.
+/// [`BuildError::BeyondTree`] unless `index < size`; [`BuildError::Source`] when a node cannot be
+/// had.
 pub fn inclusion_path<S: NodeSource + ?Sized>(
     source: &S,
     index: Index,
@@ -55,7 +56,8 @@ pub fn inclusion_path<S: NodeSource + ?Sized>(
 ///
 /// # Errors
 ///
-/// [`BuildError::Sizes`] unless `1 <= old <= new`; [`BuildError::Source`] when a node cannot be had.
+/// [`BuildError::Sizes`] unless `1 <= old <= new`; [`BuildError::Source`] when a node cannot be
+/// had.
 pub fn consistency_path<S: NodeSource + ?Sized>(
     source: &S,
     old: Size,
@@ -94,8 +96,8 @@ pub fn root_at<S: NodeSource + ?Sized>(
 ///
 /// # Errors
 ///
-/// [`ProofError::BeyondTree`] unless `index < size`; [`ProofError::Length`] unless the path has exactly
-/// as many digests as it needs; [`ProofError::Root`] when it leads to another root.
+/// [`ProofError::BeyondTree`] unless `index < size`; [`ProofError::Length`] unless the path has
+/// exactly as many digests as it needs; [`ProofError::Root`] when it leads to another root.
 pub fn verify_inclusion(
     index: Index,
     size: Size,
@@ -121,9 +123,9 @@ pub fn verify_inclusion(
 ///
 /// # Errors
 ///
-/// [`ProofError::Sizes`] unless `1 <= old <= new`: the empty tree is a part of any, so a proof for it
-/// would prove nothing; [`ProofError::Length`] unless the path has exactly as many digests as it needs;
-/// [`ProofError::Root`] when it leads to another root, old or new.
+/// [`ProofError::Sizes`] unless `1 <= old <= new`: the empty tree is a part of any, so a proof for
+/// it would prove nothing; [`ProofError::Length`] unless the path has exactly as many digests as it
+/// needs; [`ProofError::Root`] when it leads to another root, old or new.
 pub fn verify_consistency(
     old: Size,
     new: Size,
@@ -163,8 +165,8 @@ pub fn verify_consistency(
     check_root(found_new, new_root, new)
 }
 
-/// Whether a tree's smallest complete subtree is the whole tree, so that its hash is the root, which
-/// the verifier has.
+/// Whether a tree's smallest complete subtree is the whole tree, so that its hash is the root,
+/// which the verifier has.
 const fn is_whole(seam: Node) -> bool {
     seam.index == 0
 }

@@ -1,9 +1,9 @@
 //! Receipts: what a service holds to prove, later and offline, that its batch is in the ledger.
 //!
-//! In a response to an append a receipt is a message, which together with the service's own batch gives
-//! the entries: [`verify_receipt`]. On disk it is a C2SP tlog-proof file for one entry: [`TlogProof`]
-//! (formats.md, section 6). Either way the proof ends at a checkpoint that the ledger signed, and
-//! nothing else is believed.
+//! In a response to an append a receipt is a message, which together with the service's own batch
+//! gives the entries: [`verify_receipt`]. On disk it is a C2SP tlog-proof file for one entry:
+//! [`TlogProof`] (formats.md, section 6). Either way the proof ends at a checkpoint that the ledger
+//! signed, and nothing else is believed.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -50,9 +50,9 @@ impl TlogProof {
     ///
     /// # Errors
     ///
-    /// [`TlogProofError::Utf8`]; [`TlogProofError::Truncated`] without an empty line and a checkpoint
-    /// after the proof; [`TlogProofError::Line`] for the first line that is malformed. The checkpoint is
-    /// read by [`TlogProof::verify`].
+    /// [`TlogProofError::Utf8`]; [`TlogProofError::Truncated`] without an empty line and a
+    /// checkpoint after the proof; [`TlogProofError::Line`] for the first line that is malformed.
+    /// The checkpoint is read by [`TlogProof::verify`].
     pub fn parse(file: &[u8]) -> Result<Self, TlogProofError> {
         let text = str::from_utf8(file)
             .map_err(|error| TlogProofError::Utf8 { position: error.valid_up_to() })?;
@@ -89,8 +89,8 @@ impl TlogProof {
     ///
     /// # Errors
     ///
-    /// [`ReceiptError::Checkpoint`] as of [`VerifiedCheckpoint::open`]; [`ReceiptError::Entry`] for a
-    /// malformed entry; [`ReceiptError::Index`] for an entry of another place;
+    /// [`ReceiptError::Checkpoint`] as of [`VerifiedCheckpoint::open`]; [`ReceiptError::Entry`] for
+    /// a malformed entry; [`ReceiptError::Index`] for an entry of another place;
     /// [`ReceiptError::Inclusion`] when the path does not lead to the root.
     pub fn verify(
         &self,
@@ -110,16 +110,17 @@ impl TlogProof {
 
 /// Verifies the receipt for a batch that this source sealed itself.
 ///
-/// The entries are made again from the batch and from what the receipt tells, and the last of them must
-/// be in the tree of the checkpoint: by the chain, so are the others, in this order and at these places.
-/// `ledger` is the ledger's key, whose name is the origin. The seal is taken as it is.
+/// The entries are made again from the batch and from what the receipt tells, and the last of them
+/// must be in the tree of the checkpoint: by the chain, so are the others, in this order and at
+/// these places. `ledger` is the ledger's key, whose name is the origin. The seal is taken as it
+/// is.
 ///
 /// # Errors
 ///
-/// [`ReceiptError::Batch`] for a batch and seal that do not fit each other; [`ReceiptError::Hash`] for a
-/// digest that is not 32 bytes; [`ReceiptError::Genesis`] for something before entry 0;
-/// [`ReceiptError::Checkpoint`] as of [`VerifiedCheckpoint::open`]; [`ReceiptError::Inclusion`] when
-/// the batch lies beyond the tree, or its last entry is not in it.
+/// [`ReceiptError::Batch`] for a batch and seal that do not fit each other; [`ReceiptError::Hash`]
+/// for a digest that is not 32 bytes; [`ReceiptError::Genesis`] for something before entry 0;
+/// [`ReceiptError::Checkpoint`] as of [`VerifiedCheckpoint::open`]; [`ReceiptError::Inclusion`]
+/// when the batch lies beyond the tree, or its last entry is not in it.
 pub fn verify_receipt(
     ledger: &VerifierKey,
     witnesses: &[VerifierKey],

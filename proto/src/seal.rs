@@ -39,8 +39,8 @@ impl Batch<'_> {
     ///
     /// # Errors
     ///
-    /// [`SealError::Count`] unless 1 to 4,096; [`SealError::Sequence`] when the numbers start at 0 or
-    /// run out.
+    /// [`SealError::Count`] unless 1 to 4,096; [`SealError::Sequence`] when the numbers start at 0
+    /// or run out.
     pub fn count(&self) -> Result<u16, SealError> {
         let found = self.digests.len();
         let count = u16::try_from(found)
@@ -91,7 +91,8 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// As [`Batch::count`]; [`SealError::Covers`] when the seal covers another number of events;
-    /// [`SealError::Key`] when it names another key; [`SealError::Signature`] when the signature fails.
+    /// [`SealError::Key`] when it names another key; [`SealError::Signature`] when the signature
+    /// fails.
     pub fn verify(&self, origin: &str, seal: &Seal, key: &VerifyingKey) -> Result<(), SealError> {
         let count = self.count()?;
         if seal.count != count {

@@ -1,10 +1,10 @@
 //! The Merkle tree: where its nodes are, and how it grows (RFC 6962, section 2.1).
 //!
-//! A tree of `size` leaves is made of complete subtrees, one for each set bit of `size`, largest first.
-//! Everything else follows from that: the root joins their roots, the [`Frontier`] is those roots, and
-//! the way from a leaf to the root passes complete nodes and, at most once, the incomplete subtree at
-//! the right edge. `siblings` says which; building and verifying proofs both walk it, so they cannot
-//! disagree about the shape.
+//! A tree of `size` leaves is made of complete subtrees, one for each set bit of `size`, largest
+//! first. Everything else follows from that: the root joins their roots, the [`Frontier`] is those
+//! roots, and the way from a leaf to the root passes complete nodes and, at most once, the
+//! incomplete subtree at the right edge. `siblings` says which; building and verifying proofs both
+//! walk it, so they cannot disagree about the shape.
 //!
 //! Complete nodes never change, so they can be stored. Storage keeps one binary level in
 //! [`TILE_HEIGHT`] (formats.md, section 7) and computes the nodes between: [`Node::stored`].
@@ -60,8 +60,8 @@ impl Node {
         Self { level: 0, index: index.0 }
     }
 
-    /// The stored hashes whose [`root_of`] is this node: itself at a tile level, else the nodes below
-    /// it at the next lower one. `None` for a node that no tree can have.
+    /// The stored hashes whose [`root_of`] is this node: itself at a tile level, else the nodes
+    /// below it at the next lower one. `None` for a node that no tree can have.
     #[must_use]
     pub const fn stored(self) -> Option<Stored> {
         if self.level > Self::LEVEL_MAX {
@@ -86,7 +86,8 @@ impl Stored {
     }
 }
 
-/// The complete subtrees that a tree of `size` leaves is made of, largest first: one for each set bit.
+/// The complete subtrees that a tree of `size` leaves is made of, largest first: one for each set
+/// bit.
 pub fn decompose(size: Size) -> impl DoubleEndedIterator<Item = Node> {
     (0..=Node::LEVEL_MAX)
         .rev()
@@ -129,8 +130,8 @@ pub(crate) enum Sibling {
     Left(Node),
     /// A complete node to the right.
     Right(Node),
-    /// To the right, what is left over of this level: the leaves after its last complete node, fewer
-    /// than a node of it covers and at least one.
+    /// To the right, what is left over of this level: the leaves after its last complete node,
+    /// fewer than a node of it covers and at least one.
     Edge(u8),
 }
 
@@ -168,8 +169,8 @@ pub struct Frontier {
 /// The complete nodes of one level, without those that nothing needs any more.
 #[derive(Clone, Debug, Default)]
 struct Level {
-    /// Index of the first of `nodes`. Always even, so that an odd length of `nodes` means that the last
-    /// is a left child without its sibling: one of the frontier's roots.
+    /// Index of the first of `nodes`. Always even, so that an odd length of `nodes` means that the
+    /// last is a left child without its sibling: one of the frontier's roots.
     first: u64,
     nodes: Vec<Digest>,
     /// How many of `nodes` are older than the last `forget`: 0 or 1.
@@ -244,15 +245,15 @@ impl Frontier {
         self.levels.push(Level { nodes: vec![node], ..Level::default() });
     }
 
-    /// The complete nodes at binary level `level` made since the last `forget`: the index of the first
-    /// and the nodes in their order. With none, the index that the next one gets.
+    /// The complete nodes at binary level `level` made since the last `forget`: the index of the
+    /// first and the nodes in their order. With none, the index that the next one gets.
     #[must_use]
     pub fn recent(&self, level: u8) -> (u64, &[Digest]) {
         self.levels.get(usize::from(level)).map_or((0, &[]), Level::recent)
     }
 
-    /// Inclusion paths in the tree as it is. Make it once a group: it hashes like [`Frontier::root`],
-    /// its paths not at all.
+    /// Inclusion paths in the tree as it is. Make it once a group: it hashes like
+    /// [`Frontier::root`], its paths not at all.
     #[must_use]
     pub fn paths(&self) -> Paths<'_> {
         let mut edge = None;
@@ -268,7 +269,8 @@ impl Frontier {
         Paths { frontier: self, edges, root: edge.unwrap_or_else(empty_root) }
     }
 
-    /// Drops the nodes that only `recent` and `paths` need. Their memory is kept for the next group.
+    /// Drops the nodes that only `recent` and `paths` need. Their memory is kept for the next
+    /// group.
     pub fn forget(&mut self) {
         self.levels.iter_mut().for_each(Level::forget);
     }

@@ -1,7 +1,7 @@
 //! The storage's hot paths: commit (writer thread), range reads (auditors, index), check.
 //!
-//! 320-byte events in batches of 256. Throughput is in entries, so a time of 16 x 256 entries is one
-//! group of 16 batches.
+//! 320-byte events in batches of 256. Throughput is in entries, so a time of 16 x 256 entries is
+//! one group of 16 batches.
 
 #![expect(
     clippy::unwrap_used,

@@ -169,7 +169,8 @@ impl AuditService for Auditor {
         let request = request.into_inner();
         self.blocking(move |shared, published| {
             let new = size_or_newest(request.new_size, published.size)?;
-            // A view that is ahead of the tree is the sign of a rollback, not of a malformed request.
+            // A view that is ahead of the tree is the sign of a rollback, not of a malformed
+            // request.
             let old = request.old_size;
             if old > published.size.0 {
                 let (what, size) = ("size", published.size);
@@ -318,8 +319,8 @@ fn size_or_newest(asked: u64, newest: Size) -> Result<Size, Refusal> {
     }
 }
 
-/// Most bytes of frames in one response: large enough that reading is sequential, small enough that a
-/// slow reader holds little.
+/// Most bytes of frames in one response: large enough that reading is sequential, small enough that
+/// a slow reader holds little.
 const RUN_BYTES_MAX: usize = 512 << 10;
 
 /// Most entries in one response: as many as fit without their events.

@@ -15,8 +15,8 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
-    /// Which events of the server itself are logged to standard error: `info`, `debug`, or per module
-    /// as in `info,access_ledger_server::ledger=debug`.
+    /// Which events of the server itself are logged to standard error: `info`, `debug`, or per
+    /// module as in `info,access_ledger_server::ledger=debug`.
     #[arg(long, global = true, default_value = "info", env = "ACCESS_LEDGER_LOG")]
     pub log: String,
 
@@ -37,11 +37,13 @@ pub enum LogFormat {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve a ledger over gRPC. In an empty folder: make one first that lets sources enrol themselves.
+    /// Serve a ledger over gRPC. In an empty folder: make one first that lets sources enrol
+    /// themselves.
     Serve(ServeArgs),
     /// Make a ledger, without self-enrolment unless asked for.
     Init(InitArgs),
-    /// Verify everything that a stopped ledger has on disk; name the first entry that does not hold.
+    /// Verify everything that a stopped ledger has on disk; name the first entry that does not
+    /// hold.
     Check(CheckArgs),
     /// Show the whole thing in under a minute: record a day, verify it, tamper with copies.
     Demo(DemoArgs),
@@ -75,8 +77,8 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:7071", env = "ACCESS_LEDGER_METRICS_LISTEN")]
     pub metrics_listen: SocketAddr,
 
-    /// Serve on an address other than loopback although nothing is encrypted and nobody authenticated:
-    /// whoever can reach the port can record and read.
+    /// Serve on an address other than loopback although nothing is encrypted and nobody
+    /// authenticated: whoever can reach the port can record and read.
     #[arg(long)]
     pub danger_plaintext: bool,
 
@@ -92,7 +94,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
 
-    /// Threads for the network. By default half the processors: the writer and the disk need the rest.
+    /// Threads for the network. By default half the processors: the writer and the disk need the
+    /// rest.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
@@ -104,13 +107,13 @@ pub struct InitArgs {
     #[command(flatten)]
     pub data: DataArgs,
 
-    /// The ledger's name, as in `ledger.example/us-user-data`: part of every seal and checkpoint, and
-    /// never to be used for another ledger.
+    /// The ledger's name, as in `ledger.example/us-user-data`: part of every seal and checkpoint,
+    /// and never to be used for another ledger.
     #[arg(long, value_name = "NAME")]
     pub origin: String,
 
-    /// Verifier key of a governance party (`access-ledger keygen` prints it); repeatable. Without any,
-    /// a key is made in the data folder.
+    /// Verifier key of a governance party (`access-ledger keygen` prints it); repeatable. Without
+    /// any, a key is made in the data folder.
     #[arg(long, value_name = "VKEY")]
     pub governance: Vec<VerifierKey>,
 

@@ -1,5 +1,5 @@
-//! The demonstration: a company's day is recorded and verified, then the operator tampers with copies,
-//! with every key and disk in its hands, and is caught each time.
+//! The demonstration: a company's day is recorded and verified, then the operator tampers with
+//! copies, with every key and disk in its hands, and is caught each time.
 
 pub mod day;
 pub mod liar;

@@ -187,8 +187,8 @@ impl Folder {
         Ok(key)
     }
 
-    /// The newest checkpoint that this ledger signed, as far as its file tells: a file that is missing
-    /// or torn is as good as none, the log has it all.
+    /// The newest checkpoint that this ledger signed, as far as its file tells: a file that is
+    /// missing or torn is as good as none, the log has it all.
     pub(crate) fn read_checkpoint(
         &self,
         disk: &dyn Disk,

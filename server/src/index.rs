@@ -1,22 +1,22 @@
-//! The index: finds entries by what they say. It follows the log, behind it, and is derived from it:
-//! deleting it costs time, never data.
+//! The index: finds entries by what they say. It follows the log, behind it, and is derived from
+//! it: deleting it costs time, never data.
 //!
 //! ```text
 //! index/blocks/<first index, 20 digits>-<level>   postings, immutable     posting.rs, blocks.rs
 //! index/state/                                    sources, watermark      state.rs (sled)
 //! ```
 //!
-//! [`open`] brings the index up to the log and hands out two ends: [`Index`] answers, from any thread;
-//! [`Indexer`] reads the log, and is driven by the thread of [`Follower`]. Entries that do not yet fill a
-//! block are in memory (tail.rs) and are read from the log again at the next start.
+//! [`open`] brings the index up to the log and hands out two ends: [`Index`] answers, from any
+//! thread; [`Indexer`] reads the log, and is driven by the thread of [`Follower`]. Entries that do
+//! not yet fill a block are in memory (tail.rs) and are read from the log again at the next start.
 //!
-//! An entry is found by (source, number) by rank: a source's numbers have no gaps, so the entry with
-//! number n is the (n - first)th of the source's postings in the block whose first number of the source
-//! is `first`.
+//! An entry is found by (source, number) by rank: a source's numbers have no gaps, so the entry
+//! with number n is the (n - first)th of the source's postings in the block whose first number of
+//! the source is `first`.
 //!
 //! Order of a block's end, which the next start relies on: the posting file is durable, then the
-//! state is saved with the new watermark, then files are merged. So files cover all entries below the
-//! watermark, or what they do not cover was lost and is filled from the log.
+//! state is saved with the new watermark, then files are merged. So files cover all entries below
+//! the watermark, or what they do not cover was lost and is filled from the log.
 
 use std::{
     path::{Path, PathBuf},
@@ -104,8 +104,8 @@ impl Index {
         self.shared.progress.notify(size);
     }
 
-    /// Waits, and makes the follower hurry, until the index covers `size` entries, which the log must
-    /// have. Blocks.
+    /// Waits, and makes the follower hurry, until the index covers `size` entries, which the log
+    /// must have. Blocks.
     ///
     /// # Errors
     ///
@@ -122,8 +122,8 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// [`IndexError::Damaged`], and from then on [`IndexError::Rebuilding`] until the follower has read
-    /// the log again; [`IndexError::Storage`] when the disk refuses.
+    /// [`IndexError::Damaged`], and from then on [`IndexError::Rebuilding`] until the follower has
+    /// read the log again; [`IndexError::Storage`] when the disk refuses.
     pub fn position(&self, source: Name<'_>, source_seq: u64) -> Result<Option<Place>, IndexError> {
         // The tail before the blocks: what leaves the tail is in a block by then.
         let (found, mut covered) =
@@ -172,15 +172,16 @@ impl Shared {
 
 /// Opens the index and brings it up to the log, which must hold its genesis. Blocks.
 ///
-/// Usually that means to read the last, unfinished block of the log. When the state is lost, of another
-/// version or ledger, or does not follow from this log, the index is removed and built again, about a
-/// million entries a second. Lost posting blocks are left to the [`Follower`].
+/// Usually that means to read the last, unfinished block of the log. When the state is lost, of
+/// another version or ledger, or does not follow from this log, the index is removed and built
+/// again, about a million entries a second. Lost posting blocks are left to the [`Follower`].
 ///
 /// # Errors
 ///
-/// [`IndexError::Genesis`] for a log without genesis; [`IndexError::Entry`], [`IndexError::Sequence`] and
-/// [`IndexError::Unlawful`] for a log that no writer of ours has written; [`IndexError::Storage`],
-/// [`IndexError::State`] and [`IndexError::Remove`] when the disk refuses.
+/// [`IndexError::Genesis`] for a log without genesis; [`IndexError::Entry`],
+/// [`IndexError::Sequence`] and [`IndexError::Unlawful`] for a log that no writer of ours has
+/// written; [`IndexError::Storage`], [`IndexError::State`] and [`IndexError::Remove`] when the disk
+/// refuses.
 pub fn open(
     disk: Arc<dyn Disk>,
     options: &Options,

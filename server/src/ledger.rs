@@ -113,13 +113,13 @@ pub(crate) struct Shared {
 }
 
 impl Ledger {
-    /// Makes a new ledger in an empty folder, up to its genesis entry. Taken up again where an earlier
-    /// attempt stopped.
+    /// Makes a new ledger in an empty folder, up to its genesis entry. Taken up again where an
+    /// earlier attempt stopped.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Initialised`] when there is one already; [`LedgerError::Origin`] for a name that
-    /// no ledger can have; else as [`Ledger::open`].
+    /// [`LedgerError::Initialised`] when there is one already; [`LedgerError::Origin`] for a name
+    /// that no ledger can have; else as [`Ledger::open`].
     pub fn init(
         options: &LedgerOptions,
         disk: &Arc<dyn Disk>,
@@ -144,13 +144,13 @@ impl Ledger {
         Ok(vkey)
     }
 
-    /// Opens the ledger in a folder that was initialised. It keeps `lock`, which its owner took on the
-    /// folder, until nothing of it runs any more.
+    /// Opens the ledger in a folder that was initialised. It keeps `lock`, which its owner took on
+    /// the folder, until nothing of it runs any more.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Uninitialised`]; [`LedgerError::Storage`] and [`LedgerError::Index`] when what
-    /// is stored is damaged; [`LedgerError::File`] for keys.
+    /// [`LedgerError::Uninitialised`]; [`LedgerError::Storage`] and [`LedgerError::Index`] when
+    /// what is stored is damaged; [`LedgerError::File`] for keys.
     pub fn open(
         options: &LedgerOptions,
         disk: &Arc<dyn Disk>,
@@ -290,8 +290,8 @@ impl Shared {
         self.published.subscribe()
     }
 
-    /// Judges what depends on the order: that the source is still active, and the batch's changes of
-    /// the rules; carries them out. For the writer.
+    /// Judges what depends on the order: that the source is still active, and the batch's changes
+    /// of the rules; carries them out. For the writer.
     fn change_sources(&self, batch: &Admitted, first: LogIndex) -> Result<(), SourceError> {
         let change = {
             let sources = self.sources();

@@ -9,8 +9,8 @@ use tracing::warn;
 
 use crate::error::ServeError;
 
-/// Makes all metrics of this process visible at `http://<address>/metrics`; gives the address that was
-/// bound. The endpoint lives as long as the runtime. Once a process.
+/// Makes all metrics of this process visible at `http://<address>/metrics`; gives the address that
+/// was bound. The endpoint lives as long as the runtime. Once a process.
 ///
 /// # Errors
 ///

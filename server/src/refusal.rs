@@ -1,8 +1,8 @@
 //! What a caller is told: every reason to refuse a call, with its gRPC code and rich details.
 //!
-//! The codes and reasons are listed in `recorder.proto` and `audit.proto`. Details follow the gRPC rich
-//! error model: `ErrorInfo` always, `BadRequest` where a field is to blame, `RetryInfo` where repeating
-//! the same call helps.
+//! The codes and reasons are listed in `recorder.proto` and `audit.proto`. Details follow the gRPC
+//! rich error model: `ErrorInfo` always, `BadRequest` where a field is to blame, `RetryInfo` where
+//! repeating the same call helps.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -33,9 +33,9 @@ use crate::{
     ledger::{Ledger, Recorder, message_too_large},
 };
 
-/// The runtime that serves: `threads` threads for the network, by default half the processors, for the
-/// writer and the disk need the rest. One thread takes no part in balancing work, which is worth half
-/// as many unary calls again.
+/// The runtime that serves: `threads` threads for the network, by default half the processors, for
+/// the writer and the disk need the rest. One thread takes no part in balancing work, which is
+/// worth half as many unary calls again.
 ///
 /// # Errors
 ///
@@ -87,7 +87,8 @@ impl Serving {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Reflection`] and [`ServeError::Transport`] when the services cannot be started.
+    /// [`ServeError::Reflection`] and [`ServeError::Transport`] when the services cannot be
+    /// started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let (stopping, is_stopping) = watch::channel(false);

@@ -1,23 +1,25 @@
-//! The ledger on disk: what was acknowledged is here, whole and in order, whenever the machine stops.
+//! The ledger on disk: what was acknowledged is here, whole and in order, whenever the machine
+//! stops.
 //!
 //! ```text
 //! log/<first index, 20 digits>.seg    frames, append-only       segment.rs, frame.rs
 //! tree/<level>                        hashes, derived           tree.rs
 //! ```
 //!
-//! [`open`] recovers and hands out the parts: [`Log`] appends (one thread), [`LogReader`] reads (any),
-//! [`TreeFiles`] is the tree. [`check`](crate::check::check) verifies everything without changing
-//! anything.
+//! [`open`] recovers and hands out the parts: [`Log`] appends (one thread), [`LogReader`] reads
+//! (any), [`TreeFiles`] is the tree. [`check`](crate::check::check) verifies everything without
+//! changing anything.
 //!
 //! Rules that recovery relies on, and that nothing here may break:
 //!
 //! 1. A group is written behind the last one and synced once before anything follows it. So of all
-//!    groups only the last may be incomplete on disk, and bytes of a later group prove that an earlier
-//!    one was whole.
+//!    groups only the last may be incomplete on disk, and bytes of a later group prove that an
+//!    earlier one was whole.
 //! 2. A failed write or sync ends all writing until the ledger is opened again.
-//! 3. A segment gets its name when the one before has its footer and the tree files are synced. So only
-//!    the segment with the highest name may be incomplete.
-//! 4. Groups consist of whole batches and lie in one segment. So the log may be cut behind any seal.
+//! 3. A segment gets its name when the one before has its footer and the tree files are synced. So
+//!    only the segment with the highest name may be incomplete.
+//! 4. Groups consist of whole batches and lie in one segment. So the log may be cut behind any
+//!    seal.
 //!
 //! Everything blocks; callers bring their own threads.
 
@@ -54,8 +56,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Default length of a segment: opening walks one segment, which takes a fraction of a second, and
-    /// a thousand of them hold a ledger of a hundred million events.
+    /// Default length of a segment: opening walks one segment, which takes a fraction of a second,
+    /// and a thousand of them hold a ledger of a hundred million events.
     pub const SEGMENT_BYTES: u64 = 64 << 20;
 
     /// Longest segment: its offsets fit into 32 bits with room to spare.

@@ -1,5 +1,6 @@
 //! What the tests share: disks that fail, a model of the log, a model of what was acknowledged, a
-//! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load tool.
+//! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
+//! tool.
 
 pub mod disk;
 pub mod gate;

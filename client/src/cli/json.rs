@@ -87,7 +87,8 @@ mod tests {
         let error =
             parse_event(r#"{"access": {"action": "ACTION_PEEK"}}"#).unwrap_err().to_string();
         assert!(error.contains("ACTION_PEEK"), "{error}");
-        assert_eq!(error, "column 35: unrecognized enum value 'ACTION_PEEK'");
+        // The column is the JSON parser's, which counts differently with other features.
+        assert!(error.ends_with(": unrecognized enum value 'ACTION_PEEK'"), "{error}");
         assert!(parse_event("{} {}").is_err());
         assert!(parse_event("[]").is_err());
     }

@@ -1,9 +1,10 @@
 //! The part of verification that needs nothing from before: runs of entries can be digested in any
 //! order and on all cores.
 //!
-//! Inside a run everything is checked that the run alone tells: each entry is well formed and in its
-//! place, continues the one before it, and commits to its event; batches are cut by seals and their
-//! numbers go up by one. What is left for the fold is the seam between runs, and who may do what.
+//! Inside a run everything is checked that the run alone tells: each entry is well formed and in
+//! its place, continues the one before it, and commits to its event; batches are cut by seals and
+//! their numbers go up by one. What is left for the fold is the seam between runs, and who may do
+//! what.
 
 use std::ops::Range;
 
@@ -37,8 +38,8 @@ pub struct Record {
 pub enum Scope {
     /// Entries and events: everything is checked.
     Events,
-    /// Entries alone: chain, time, numbers, batch cuts, tree. Who sealed cannot be checked, for the keys
-    /// are in the events.
+    /// Entries alone: chain, time, numbers, batch cuts, tree. Who sealed cannot be checked, for the
+    /// keys are in the events.
     EntriesOnly,
 }
 
@@ -63,7 +64,8 @@ pub struct DigestedRun {
     pub(super) violation: Option<Violation>,
 }
 
-/// Entries of one source, next to each other and numbered one by one, up to a seal or the run's end.
+/// Entries of one source, next to each other and numbered one by one, up to a seal or the run's
+/// end.
 #[derive(Debug)]
 pub(super) struct Stretch {
     /// Offsets in the run.
@@ -84,8 +86,8 @@ pub(super) struct Stretch {
 
 /// Digests the records from `first` on.
 ///
-/// Hashes each entry, each event, and the tree over them; verifies no signature. Of several violations
-/// the run keeps the first.
+/// Hashes each entry, each event, and the tree over them; verifies no signature. Of several
+/// violations the run keeps the first.
 #[must_use]
 pub fn digest(first: Index, records: Vec<Record>, scope: Scope) -> DigestedRun {
     let mut leaves = Vec::with_capacity(records.len());

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use access_ledger_proto::position::Index;
 
-/// Stretches of missing events. The record of an erasure stands behind the entries that it erases, so
-/// one pass over the log settles all; memory grows with the stretches that are not accounted for yet.
+/// Stretches of missing events. The record of an erasure stands behind the entries that it erases,
+/// so one pass over the log settles all; memory grows with the stretches that are not accounted for
+/// yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Erasures {
     /// First index to last index; disjoint.

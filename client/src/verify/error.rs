@@ -19,8 +19,8 @@ pub struct Violation {
     pub index: Index,
     /// Which rule, and how.
     pub what: Fault,
-    /// An encoded `access_ledger.v1.EntryRun`: the entry as it was served, the one before it where that
-    /// was at hand, and their events. Empty when no entry says it, as for a wrong root.
+    /// An encoded `access_ledger.v1.EntryRun`: the entry as it was served, the one before it where
+    /// that was at hand, and their events. Empty when no entry says it, as for a wrong root.
     pub evidence: Vec<u8>,
 }
 

@@ -1,4 +1,5 @@
-//! A ledger in memory for tests: it keeps every rule, and hands out what a tampering operator needs.
+//! A ledger in memory for tests: it keeps every rule, and hands out what a tampering operator
+//! needs.
 
 use std::collections::BTreeMap;
 

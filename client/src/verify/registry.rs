@@ -22,8 +22,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Reads the event of entry 0, which says whose ledger this is: it must be the pinned one, and its
-    /// own source seals the entry.
+    /// Reads the event of entry 0, which says whose ledger this is: it must be the pinned one, and
+    /// its own source seals the entry.
     pub(super) fn from_genesis(
         event: Option<&Bytes>,
         sealer: &SourceName,

@@ -1,4 +1,5 @@
-//! Signatures of sources: the dear part of verification, made independent so that all cores share it.
+//! Signatures of sources: the dear part of verification, made independent so that all cores share
+//! it.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use super::{
     error::{Fault, Violation},
 };
 
-/// The seal of a batch that is in order otherwise, with the key that its source had registered there.
+/// The seal of a batch that is in order otherwise, with the key that its source had registered
+/// there.
 #[derive(Clone, Debug)]
 pub struct SealCheck {
     pub(super) origin: Arc<str>,

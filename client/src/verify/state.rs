@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogVerifier, Scope, Totals, error::StateError, registry::Registry};
 
-/// A verifier that concluded at a checkpoint: all it takes to go on from there. Digests, keys and the
-/// genesis are in lower-case hexadecimal.
+/// A verifier that concluded at a checkpoint: all it takes to go on from there. Digests, keys and
+/// the genesis are in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedState {
@@ -93,8 +93,8 @@ impl LogVerifier {
     ///
     /// # Errors
     ///
-    /// [`StateError::Field`] for what cannot be read; [`StateError::Root`] unless the state's tree is
-    /// the one of the checkpoint.
+    /// [`StateError::Field`] for what cannot be read; [`StateError::Root`] unless the state's tree
+    /// is the one of the checkpoint.
     pub fn restore(
         ledger: &VerifierKey,
         checkpoint: &VerifiedCheckpoint,

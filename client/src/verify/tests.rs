@@ -16,8 +16,8 @@ use super::{
     *,
 };
 
-/// The registrations of `a` and `b` are at 1 and 2, a batch of `a` at 3 to 6, one of `b` at 7 to 9, one
-/// of `a` at 10 to 11.
+/// The registrations of `a` and `b` are at 1 and 2, a batch of `a` at 3 to 6, one of `b` at 7 to 9,
+/// one of `a` at 10 to 11.
 fn log() -> Honest {
     let mut ledger = Honest::new();
     ledger.register("a");

@@ -162,7 +162,8 @@ pub enum TlogProofError {
     },
 }
 
-/// A receipt or a tlog-proof does not prove what it should. Unless the batch is at fault, the ledger is.
+/// A receipt or a tlog-proof does not prove what it should. Unless the batch is at fault, the
+/// ledger is.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReceiptError {

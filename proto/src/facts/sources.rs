@@ -6,12 +6,12 @@
 //! (`enrolment.rs`). The same rules refuse a change at the server and convict the operator at the
 //! auditor.
 //!
-//! An event that changes the rules stands alone in its batch, so that a batch is refused or taken as
-//! a whole.
+//! An event that changes the rules stands alone in its batch, so that a batch is refused or taken
+//! as a whole.
 //!
-//! No party gains power alone: a registration never gives the role GOVERN, only governance gives the
-//! role APPROVE, and a source of the genesis leaves service by its own word only, the ledger's own
-//! source not at all.
+//! No party gains power alone: a registration never gives the role GOVERN, only governance gives
+//! the role APPROVE, and a source of the genesis leaves service by its own word only, the ledger's
+//! own source not at all.
 
 use std::collections::BTreeMap;
 
@@ -85,9 +85,9 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Genesis`] when the event is not a `ControlChange` of kind GENESIS whose content
-    /// keeps its rules, when the ledger's key is no Ed25519 key named like the origin, or when two of
-    /// the sources have the same name or key: whoever holds both would count as two.
+    /// [`SourceError::Genesis`] when the event is not a `ControlChange` of kind GENESIS whose
+    /// content keeps its rules, when the ledger's key is no Ed25519 key named like the origin, or
+    /// when two of the sources have the same name or key: whoever holds both would count as two.
     pub fn from_genesis(event: &[u8]) -> Result<Self, SourceError> {
         let body = event::body(event).ok_or(SourceError::Genesis)?;
         event::validate_body(body).map_err(|_| SourceError::Genesis)?;
@@ -187,21 +187,21 @@ impl Sources {
 
     /// Judges an event of a batch that `sealer` sealed; `index` is its place.
     ///
-    /// What changes no rule is lawful from any source that may record; of it, only the number of the
-    /// body counts. `alone` tells whether the batch holds nothing else.
+    /// What changes no rule is lawful from any source that may record; of it, only the number of
+    /// the body counts. `alone` tells whether the batch holds nothing else.
     ///
     /// # Errors
     ///
-    /// [`SourceError::Undecodable`] for a status or a change that breaks the rules of `event.proto`;
-    /// [`SourceError::Alone`] for a change of the rules beside other events; [`SourceError::Role`]
-    /// when the sealer lacks the role; [`SourceError::Foreign`] for another source's status;
-    /// [`SourceError::Exists`], [`SourceError::Name`], [`SourceError::PublicKey`],
+    /// [`SourceError::Undecodable`] for a status or a change that breaks the rules of
+    /// `event.proto`; [`SourceError::Alone`] for a change of the rules beside other events;
+    /// [`SourceError::Role`] when the sealer lacks the role; [`SourceError::Foreign`] for another
+    /// source's status; [`SourceError::Exists`], [`SourceError::Name`], [`SourceError::PublicKey`],
     /// [`SourceError::NoRole`], [`SourceError::UnknownRole`], [`SourceError::Governance`],
     /// [`SourceError::Enrolment`], [`SourceError::NotBelow`], [`SourceError::Ancestor`],
     /// [`SourceError::SelfEnrolment`], [`SourceError::SelfEnrolmentRoles`] for what is wrong with a
     /// registration; [`SourceError::Unknown`], [`SourceError::Inactive`], [`SourceError::Founding`]
-    /// with a decommissioning; [`SourceError::Genesis`] for a genesis that is not entry 0 or not the
-    /// ledger's.
+    /// with a decommissioning; [`SourceError::Genesis`] for a genesis that is not entry 0 or not
+    /// the ledger's.
     pub fn judge(
         &self,
         sealer: &Source,
@@ -359,8 +359,8 @@ impl Sources {
         Ok(false)
     }
 
-    /// A parent registers children below its own name, with no role that it lacks itself, and none that
-    /// counts heads: an approver could otherwise multiply itself.
+    /// A parent registers children below its own name, with no role that it lacks itself, and none
+    /// that counts heads: an approver could otherwise multiply itself.
     fn judge_parent(parent: &Source, claim: &EnrolmentClaim<'_>) -> Result<(), SourceError> {
         parent.require(SourceRole::Enrol)?;
         if !claim.source.is_below(parent.name.as_name()) {

@@ -1,8 +1,8 @@
 //! Keys: their ids, their text forms, signing and verifying.
 //!
-//! Ed25519 is verified as Go's and OpenSSL's implementations do it (see [`verifies`]). On top of that a
-//! public key must be encoded canonically and not be of small order: no honest signer makes such a key,
-//! and one signature would fit many messages under it.
+//! Ed25519 is verified as Go's and OpenSSL's implementations do it (see [`verifies`]). On top of
+//! that a public key must be encoded canonically and not be of small order: no honest signer makes
+//! such a key, and one signature would fit many messages under it.
 
 use std::{fmt, str};
 
@@ -102,8 +102,8 @@ pub fn key_id(name: &str, key_type: KeyType, public_key: &VerifyingKey) -> KeyId
 ///
 /// # Errors
 ///
-/// [`KeyError::PublicKey`] unless the bytes are the canonical encoding of a point that is not of small
-/// order.
+/// [`KeyError::PublicKey`] unless the bytes are the canonical encoding of a point that is not of
+/// small order.
 pub fn parse_public_key(bytes: &[u8]) -> Result<VerifyingKey, KeyError> {
     let bytes = bytes.try_into().map_err(|_| KeyError::PublicKey)?;
     VerifyingKey::from_bytes(bytes)
@@ -114,8 +114,9 @@ pub fn parse_public_key(bytes: &[u8]) -> Result<VerifyingKey, KeyError> {
 
 /// Whether `signature` is `key`'s over `message` (RFC 8032, section 5.1.7).
 ///
-/// By the equation without cofactor, with `S` below the group's order and `R` compared by its bytes: what
-/// Go, OpenSSL and the reference implementation accept, so that no two verifiers of a log disagree.
+/// By the equation without cofactor, with `S` below the group's order and `R` compared by its
+/// bytes: what Go, OpenSSL and the reference implementation accept, so that no two verifiers of a
+/// log disagree.
 #[must_use]
 pub fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8; 64]) -> bool {
     key.verify(message, &Signature::from_bytes(signature)).is_ok()
@@ -142,8 +143,8 @@ impl VerifierKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError::Form`] for another form; [`KeyError::Type`] for a type that is not verified here;
-    /// [`KeyError::Id`] when the id is not that of the key; else as [`VerifierKey::new`].
+    /// [`KeyError::Form`] for another form; [`KeyError::Type`] for a type that is not verified
+    /// here; [`KeyError::Id`] when the id is not that of the key; else as [`VerifierKey::new`].
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let (name, id, key_type, public_key) = parse_key_text(text)?;
         let key = Self::new(name, key_type, &public_key)?;
@@ -175,8 +176,8 @@ impl VerifierKey {
         &self.public_key
     }
 
-    /// Whether `signature` is this key's over `message`, as the bytes stand: a cosignature's message
-    /// begins with its own header lines.
+    /// Whether `signature` is this key's over `message`, as the bytes stand: a cosignature's
+    /// message begins with its own header lines.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         verifies(&self.public_key, message, signature)
@@ -227,8 +228,8 @@ impl Signer {
         Ok(Self { key, verifier })
     }
 
-    /// Reads `PRIVATE+KEY+<name>+<8 hex digits of the key id>+<base64(type || seed)>`, the form of Go's
-    /// `golang.org/x/mod/sumdb/note`.
+    /// Reads `PRIVATE+KEY+<name>+<8 hex digits of the key id>+<base64(type || seed)>`, the form of
+    /// Go's `golang.org/x/mod/sumdb/note`.
     ///
     /// # Errors
     ///
@@ -241,7 +242,8 @@ impl Signer {
         Ok(signer)
     }
 
-    /// The form that [`Signer::parse`] reads. It holds the seed: for a file that only its owner reads.
+    /// The form that [`Signer::parse`] reads. It holds the seed: for a file that only its owner
+    /// reads.
     #[must_use]
     pub fn secret_text(&self) -> String {
         let mut text = String::from(PRIVATE_PREFIX);

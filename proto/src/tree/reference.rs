@@ -1,5 +1,5 @@
-//! RFC 6962, section 2.1, word for word: what the rest is tested against. It takes leaf hashes in the
-//! place of the leaves' data.
+//! RFC 6962, section 2.1, word for word: what the rest is tested against. It takes leaf hashes in
+//! the place of the leaves' data.
 
 use crate::hash::{Digest, sha256};
 

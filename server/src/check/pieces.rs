@@ -53,8 +53,8 @@ pub(super) struct ReadPiece {
     pub(super) problem: Option<StorageError>,
 }
 
-/// Memory for pieces, used again and again: with fresh memory for each, a seventh of the samples in a
-/// profile of the check were pages being cleared.
+/// Memory for pieces, used again and again: with fresh memory for each, a seventh of the samples in
+/// a profile of the check were pages being cleared.
 #[derive(Default)]
 pub(super) struct Buffers {
     free: Mutex<Vec<BytesMut>>,

@@ -1,9 +1,9 @@
 //! A company's day, as its services record it: seeded, so that it can be told again byte for byte.
 //!
-//! Staff at home and in offices abroad, and machines, reach the data of users at home with the tools
-//! of their desks. Each office follows its own working hours. Abroad, most accesses to protected data
-//! name a grant; some are denied, and a few happen without one. Nothing here reads a clock or draws
-//! randomness from elsewhere: seed, start and count decide everything.
+//! Staff at home and in offices abroad, and machines, reach the data of users at home with the
+//! tools of their desks. Each office follows its own working hours. Abroad, most accesses to
+//! protected data name a grant; some are denied, and a few happen without one. Nothing here reads a
+//! clock or draws randomness from elsewhere: seed, start and count decide everything.
 
 mod company;
 mod datasets;

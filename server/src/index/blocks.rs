@@ -2,7 +2,8 @@
 //!
 //! Blocks do not overlap. A merged block takes its name before the blocks that it is made of are
 //! removed, so a stop at any point leaves at worst an overlap, in which the larger block wins. A
-//! block that is found damaged is dropped; what it covered becomes a gap, which is filled from the log.
+//! block that is found damaged is dropped; what it covered becomes a gap, which is filled from the
+//! log.
 
 use std::{
     path::PathBuf,

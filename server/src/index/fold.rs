@@ -93,8 +93,8 @@ impl Fold {
     ///
     /// # Errors
     ///
-    /// [`IndexError::Entry`], [`IndexError::Sequence`], [`IndexError::Unlawful`] for what no sound log
-    /// holds; then the facts are of no use any more.
+    /// [`IndexError::Entry`], [`IndexError::Sequence`], [`IndexError::Unlawful`] for what no sound
+    /// log holds; then the facts are of no use any more.
     pub(crate) fn take_records<'a>(
         &mut self,
         records: &'a [Record],

@@ -1,7 +1,8 @@
 //! The thread that keeps the index behind the log.
 //!
-//! It must not take the writer's time: it is woken when it is far behind or somebody waits, and else
-//! looks a few times a second. An error that may pass is tried again; the log goes on meanwhile.
+//! It must not take the writer's time: it is woken when it is far behind or somebody waits, and
+//! else looks a few times a second. An error that may pass is tried again; the log goes on
+//! meanwhile.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},

@@ -65,13 +65,13 @@ impl Indexer {
         Answers { shared: self.shared.clone() }
     }
 
-    /// Indexes the next stretch of the log, or finishes a block; returns whether there was anything to
-    /// do. May be repeated after an error that is passing.
+    /// Indexes the next stretch of the log, or finishes a block; returns whether there was anything
+    /// to do. May be repeated after an error that is passing.
     ///
     /// # Errors
     ///
-    /// As [`super::open`]; [`IndexError::Damaged`] for a posting block that is not as written, which
-    /// [`Indexer::repair`] then builds again.
+    /// As [`super::open`]; [`IndexError::Damaged`] for a posting block that is not as written,
+    /// which [`Indexer::repair`] then builds again.
     pub fn follow(&mut self) -> Result<bool, IndexError> {
         let end = self.block_end();
         if self.size().next_index() == end {
@@ -141,6 +141,6 @@ impl Indexer {
     }
 }
 
-/// Bytes of frames in one read of the log: what the allocator gives out again without asking the system
-/// for fresh pages, which cost a third of following the log.
+/// Bytes of frames in one read of the log: what the allocator gives out again without asking the
+/// system for fresh pages, which cost a third of following the log.
 const READ_BYTES: usize = 256 << 10;

@@ -2,9 +2,9 @@
 //! stretch of the log have it.
 //!
 //! A block of level k covers `block_entries * 8^k` entries (65,536 at level 0), and its first index
-//! is a multiple of that. Postings are kept in chunks, one for each stretch of `block_entries` entries
-//! in which the term occurs, so a merge copies chunks as they are and a lookup reads one of them,
-//! however large the block. Nothing but the handle and the table of fields is kept in memory.
+//! is a multiple of that. Postings are kept in chunks, one for each stretch of `block_entries`
+//! entries in which the term occurs, so a merge copies chunks as they are and a lookup reads one of
+//! them, however large the block. Nothing but the handle and the table of fields is kept in memory.
 //!
 //! Integers are big-endian; every part has a CRC-32C that is verified whenever it is read.
 //!
@@ -27,8 +27,8 @@
 //! | zero | 2 | |
 //! | CRC | 4 | of the 60 bytes before |
 //!
-//! A chunk is a roaring bitmap in the portable format, of places relative to the chunk's first index.
-//! A directory is: count u32, entries of 32 bytes, CRC u32:
+//! A chunk is a roaring bitmap in the portable format, of places relative to the chunk's first
+//! index. A directory is: count u32, entries of 32 bytes, CRC u32:
 //!
 //! | directory entry | bytes | |
 //! |---|---|---|
@@ -87,8 +87,8 @@ pub(crate) enum Lookup {
 /// So many blocks of one level become one of the next.
 pub(crate) const MERGE_FACTOR: u64 = 8;
 
-/// Blocks of this level, 2^28 entries, are merged no further: a merge of them would hold the index up
-/// for long, and even a ledger of ten billion entries has 38 of them.
+/// Blocks of this level, 2^28 entries, are merged no further: a merge of them would hold the index
+/// up for long, and even a ledger of ten billion entries has 38 of them.
 pub(crate) const LEVEL_MAX: u8 = 4;
 
 impl Layout {

@@ -1,8 +1,8 @@
 //! The index's state on disk: the only place that uses sled.
 //!
-//! Holds what is small and changes in place: the registered sources with their last numbers, and the
-//! watermark. It is written once for every block, in one batch that is flushed, so it is that of a
-//! block's end whenever the machine stops.
+//! Holds what is small and changes in place: the registered sources with their last numbers, and
+//! the watermark. It is written once for every block, in one batch that is flushed, so it is that
+//! of a block's end whenever the machine stops.
 //!
 //! | key | value |
 //! |---|---|

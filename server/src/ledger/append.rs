@@ -1,8 +1,8 @@
 //! Admission: judges a batch before it waits to be written.
 //!
-//! Many tasks do this at once; here is the work that needs no order: limits, every event's rules and
-//! digest, the source's key and seal. What depends on the order (numbers, registrations) is left to
-//! the writer. Only this stage makes an [`Admitted`].
+//! Many tasks do this at once; here is the work that needs no order: limits, every event's rules
+//! and digest, the source's key and seal. What depends on the order (numbers, registrations) is
+//! left to the writer. Only this stage makes an [`Admitted`].
 
 use access_ledger_proto::{
     entry::{Entry, Seal},
@@ -37,8 +37,8 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    /// Judges a batch for the ledger of the genesis of `sources`; `now` is nanoseconds since the Unix
-    /// epoch and becomes the batch's `recorded_at`, unless the log is ahead of it.
+    /// Judges a batch for the ledger of the genesis of `sources`; `now` is nanoseconds since the
+    /// Unix epoch and becomes the batch's `recorded_at`, unless the log is ahead of it.
     ///
     /// # Errors
     ///
@@ -70,8 +70,8 @@ impl Admitted {
             return Err(Refusal::Request { field: "batch.events", problem });
         }
 
-        // Whether it is still in service is judged in order, by the writer: what it recorded while it was
-        // keeps its place, however late it is sent again.
+        // Whether it is still in service is judged in order, by the writer: what it recorded while
+        // it was keeps its place, however late it is sent again.
         let sealer = sources.holder(name, KeyId(key_id))?;
         // Counting comes before hashing: an oversized batch costs nothing.
         let found = batch.events.len();
@@ -153,8 +153,8 @@ impl Admitted {
     }
 }
 
-/// Judges every event; tells whether any of them may change the rules. Those are judged again by the
-/// writer, in their order.
+/// Judges every event; tells whether any of them may change the rules. Those are judged again by
+/// the writer, in their order.
 fn judge_events(
     events: &[Bytes],
     sources: &Sources,

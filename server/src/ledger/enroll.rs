@@ -1,5 +1,6 @@
-//! `Enroll`: registers a source by its own key, upon its own signature and, below a parent, upon the
-//! parent's. The ledger records the registration under its own name, together with those signatures.
+//! `Enroll`: registers a source by its own key, upon its own signature and, below a parent, upon
+//! the parent's. The ledger records the registration under its own name, together with those
+//! signatures.
 
 use access_ledger_proto::{
     facts::sources::Roles,

@@ -138,6 +138,6 @@ impl Slot {
     }
 }
 
-/// Replacing a file makes the file system flush it; twenty times a second stays out of the way of the
-/// log's own syncs.
+/// Replacing a file makes the file system flush it; twenty times a second stays out of the way of
+/// the log's own syncs.
 const REPLACE_INTERVAL: Duration = Duration::from_millis(50);

@@ -1,8 +1,8 @@
 //! The waiting room between the many that admit batches and the one that writes them.
 //!
-//! Bounded in bytes: a full queue refuses, it never grows. Whoever puts a batch in gets a [`Ticket`]
-//! that is answered when the batch is durable; a batch that is dropped unanswered (the writer failed)
-//! answers its ticket with a refusal, so no caller waits for ever.
+//! Bounded in bytes: a full queue refuses, it never grows. Whoever puts a batch in gets a
+//! [`Ticket`] that is answered when the batch is durable; a batch that is dropped unanswered (the
+//! writer failed) answers its ticket with a refusal, so no caller waits for ever.
 //!
 //! The writer takes admitted batches in the order in which they stand here. A ledger that takes its
 //! order from a replicated log would fill the queue from there.
@@ -68,7 +68,8 @@ impl Ticket {
 }
 
 impl Queue {
-    /// A queue that holds at most `bytes_max` bytes, or one batch; `gauge` is the name of its metric.
+    /// A queue that holds at most `bytes_max` bytes, or one batch; `gauge` is the name of its
+    /// metric.
     pub(crate) fn new(bytes_max: usize, gauge: &'static str) -> Self {
         let state = State { waiting: VecDeque::new(), bytes: 0, closed: None };
         Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max, gauge }

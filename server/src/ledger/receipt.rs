@@ -30,8 +30,8 @@ pub(crate) struct StoredBatch {
 }
 
 impl StoredBatch {
-    /// Reads the batch that the entry at `index` lies in. The caller makes sure that the log holds the
-    /// entry.
+    /// Reads the batch that the entry at `index` lies in. The caller makes sure that the log holds
+    /// the entry.
     ///
     /// # Errors
     ///

@@ -103,8 +103,8 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollResponse>, Status> {
-        // On a task of its own, which a caller that goes away does not end: the registration may have
-        // its number already, and the next one must wait for it.
+        // On a task of its own, which a caller that goes away does not end: the registration may
+        // have its number already, and the next one must wait for it.
         let (shared, request) = (self.shared.clone(), request.into_inner());
         let enrolled = tokio::spawn(async move { shared.enroll(request).await }).await;
         Ok(Response::new(enrolled.unwrap_or(Err(Refusal::Stopping))?))

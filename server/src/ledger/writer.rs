@@ -1,9 +1,10 @@
 //! The one thread that decides order, and the only one that writes the log.
 //!
-//! It takes everything that waits (natural group commit: while one sync runs the next group gathers;
-//! no timer), places each batch in the chain, appends the group with exactly one data sync, grows the
-//! tree, publishes a signed checkpoint, and only then answers. Time comes with the batches, not from a
-//! clock of its own, so that every node that applies the same batches makes the same chain.
+//! It takes everything that waits (natural group commit: while one sync runs the next group
+//! gathers; no timer), places each batch in the chain, appends the group with exactly one data
+//! sync, grows the tree, publishes a signed checkpoint, and only then answers. Time comes with the
+//! batches, not from a clock of its own, so that every node that applies the same batches makes the
+//! same chain.
 //!
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.

@@ -12,7 +12,8 @@
 //!
 //! Both checksums start from the ledger's salt instead of zero. The salt is a secret of the data
 //! folder, so no source can submit an event whose bytes pass for a frame when recovery searches
-//! behind a torn one. The event has its own checksum, so that erasing it leaves the entry untouched.
+//! behind a torn one. The event has its own checksum, so that erasing it leaves the entry
+//! untouched.
 
 use access_ledger_proto::{entry::Entry, position::Index};
 use crc32c::crc32c_append;
@@ -54,8 +55,9 @@ impl GroupFrames {
     ///
     /// # Panics
     ///
-    /// When a length is outside the format (`Entry::LEN_MIN..=LEN_MAX`, `1..=EVENT_LEN_MAX`), or the
-    /// group grows beyond [`GroupFrames::LEN_MAX`]: both are checked where batches are admitted.
+    /// When a length is outside the format (`Entry::LEN_MIN..=LEN_MAX`, `1..=EVENT_LEN_MAX`), or
+    /// the group grows beyond [`GroupFrames::LEN_MAX`]: both are checked where batches are
+    /// admitted.
     pub fn push(&mut self, entry: &[u8], event: &[u8]) {
         assert!(!event.is_empty(), "an event has at least one byte");
         self.push_frame(entry, State::Present, event);

@@ -1,8 +1,8 @@
 //! The writing end of the log: appends groups, each with one sync, and starts new segments.
 //!
-//! What [`Log::commit`] returns is [`Durable`], and nothing else makes one. After any failed write or
-//! sync nobody knows what is on the disk, so the log refuses to go on: a sync that failed once may
-//! answer yes the next time although the data is gone.
+//! What [`Log::commit`] returns is [`Durable`], and nothing else makes one. After any failed write
+//! or sync nobody knows what is on the disk, so the log refuses to go on: a sync that failed once
+//! may answer yes the next time although the data is gone.
 //!
 //! A sync that need not change the length of the file costs half. [`Log::prepare`] therefore writes
 //! zeros ahead in small steps, but only when asked to (the writer asks when it has nothing else to
@@ -107,8 +107,8 @@ impl Log {
     /// # Errors
     ///
     /// [`StorageError::Io`] when a write or sync fails, full disk included; from then on
-    /// [`StorageError::Poisoned`]. [`StorageError::GroupOutOfPlace`] and [`StorageError::TreeBehind`]
-    /// for mistakes of the caller.
+    /// [`StorageError::Poisoned`]. [`StorageError::GroupOutOfPlace`] and
+    /// [`StorageError::TreeBehind`] for mistakes of the caller.
     pub fn commit(&mut self, group: GroupFrames) -> Result<Durable<Range<Index>>, StorageError> {
         self.check_open()?;
         if group.first != self.next {
@@ -167,9 +167,9 @@ impl Log {
         self.segment.file.sync_data()
     }
 
-    /// Closes the segment with its footer and starts the next one. The order matters: recovery takes
-    /// the last segment by name as the only one that may be incomplete, and the tree files as complete
-    /// up to where it starts.
+    /// Closes the segment with its footer and starts the next one. The order matters: recovery
+    /// takes the last segment by name as the only one that may be incomplete, and the tree files as
+    /// complete up to where it starts.
     fn rotate(&mut self) -> Result<(), StorageError> {
         let stored = self.tree.size();
         if stored.next_index() != self.next {
@@ -191,8 +191,8 @@ impl Log {
     }
 }
 
-/// Zeros are written ahead in steps of this length: two thousand unary appends' worth, and no longer
-/// to write than one large group.
+/// Zeros are written ahead in steps of this length: two thousand unary appends' worth, and no
+/// longer to write than one large group.
 const PREPARE_STEP: u64 = 1 << 20;
 
 /// Zeros are written ahead when fewer than these are left.

@@ -52,10 +52,10 @@ impl LogReader {
 
     /// Reads records from `first` on, in order and without gaps.
     ///
-    /// At most `entries_max`, and at most `bytes_max` bytes of frames, but at least one record where
-    /// there is one (and `entries_max` is not 0). A read ends where a segment ends, so fewer than asked
-    /// for does not mean the end of the log; none does. Costs at most two disk reads, and holds
-    /// `bytes_max` bytes in memory as long as any record of it lives.
+    /// At most `entries_max`, and at most `bytes_max` bytes of frames, but at least one record
+    /// where there is one (and `entries_max` is not 0). A read ends where a segment ends, so fewer
+    /// than asked for does not mean the end of the log; none does. Costs at most two disk reads,
+    /// and holds `bytes_max` bytes in memory as long as any record of it lives.
     ///
     /// # Errors
     ///
@@ -282,8 +282,8 @@ enum Found {
     Run(Run),
 }
 
-/// As many of the frames at `starts` as fit into `bytes_max`, but one at least. `end` is where the last
-/// one ends.
+/// As many of the frames at `starts` as fit into `bytes_max`, but one at least. `end` is where the
+/// last one ends.
 fn cut_run(segment: &Segment, starts: &[u32], end: u64, bytes_max: usize) -> Run {
     let start = u64::from(starts.first().copied().unwrap_or_default());
     let limit = start.saturating_add(count_of(bytes_max));

@@ -1,10 +1,11 @@
 //! Opening: finds the end of what was acknowledged, cuts what was not, and catches the tree up.
 //!
-//! Reads the last segment, not the ledger, so it takes the same time however large the ledger is. It
-//! may be stopped at any point and started again: every step leaves a folder that opens the same way.
+//! Reads the last segment, not the ledger, so it takes the same time however large the ledger is.
+//! It may be stopped at any point and started again: every step leaves a folder that opens the same
+//! way.
 //!
-//! Entries that were written but never acknowledged may survive, in whole batches. That is harmless:
-//! their sources send them again and get the receipt of what is already there.
+//! Entries that were written but never acknowledged may survive, in whole batches. That is
+//! harmless: their sources send them again and get the receipt of what is already there.
 
 use std::{ffi::OsString, path::Path, sync::Arc};
 
@@ -66,7 +67,8 @@ pub struct Recovery {
 /// Opens the ledger in `options.folder`, or creates an empty one there. The caller holds the lock.
 ///
 /// `checkpoint` is the newest one that this ledger signed, as far as its file can be read: entries
-/// that it covers were acknowledged, so they must be there, and the tree's root must be the signed one.
+/// that it covers were acknowledged, so they must be there, and the tree's root must be the signed
+/// one.
 ///
 /// # Errors
 ///
@@ -259,8 +261,8 @@ pub(crate) fn walk_last(
 }
 
 impl Walked {
-    /// Drops what is behind the last whole batch, if that may be cut. `bad` is the frame at which the
-    /// walk ended, `tail` what lies from there on.
+    /// Drops what is behind the last whole batch, if that may be cut. `bad` is the frame at which
+    /// the walk ended, `tail` what lies from there on.
     fn keep_batches(
         &mut self,
         segment: &Segment,
@@ -290,10 +292,11 @@ impl Walked {
     }
 }
 
-/// Cuts what is behind the last whole batch and makes the rest durable. Returns how many bytes were cut.
+/// Cuts what is behind the last whole batch and makes the rest durable. Returns how many bytes were
+/// cut.
 ///
-/// The last group is written again first: if its sync failed before the stop, the system may believe
-/// its pages to be on the disk although they are not, and would sync nothing.
+/// The last group is written again first: if its sync failed before the stop, the system may
+/// believe its pages to be on the disk although they are not, and would sync nothing.
 fn settle(segment: &Segment, walked: &Walked) -> Result<u64, StorageError> {
     let Kept { end, group_start, .. } = walked.kept;
     let mut cut_bytes = 0;

@@ -10,8 +10,8 @@
 //! | 56 | 4 | zeros |
 //! | 60 | 4 | CRC-32C of the 60 bytes before |
 //!
-//! Frames follow without gaps. The newest segment ends in zeros that were written ahead, or where the
-//! file ends. A full one ends with a footer, by which any entry is found in two reads:
+//! Frames follow without gaps. The newest segment ends in zeros that were written ahead, or where
+//! the file ends. A full one ends with a footer, by which any entry is found in two reads:
 //!
 //! | bytes | footer |
 //! |---|---|
@@ -21,7 +21,8 @@
 //! | 4 | CRC-32C of the offsets |
 //! | 4 | CRC-32C of the 16 bytes before |
 //!
-//! A file gets its name only when its header is on disk, so a name without a valid header is damage.
+//! A file gets its name only when its header is on disk, so a name without a valid header is
+//! damage.
 
 use std::path::{Path, PathBuf};
 

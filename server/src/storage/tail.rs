@@ -3,8 +3,8 @@
 //! Frames are valid up to some point. Behind it there are:
 //!
 //! - only zeros, written ahead: the log ends here;
-//! - anything else, but no frame of a later group: the last group was being written when the machine
-//!   stopped, nobody was told that it is durable (rule 1 in `storage.rs`);
+//! - anything else, but no frame of a later group: the last group was being written when the
+//!   machine stopped, nobody was told that it is durable (rule 1 in `storage.rs`);
 //! - a frame of a later group: the bad frame's own group was whole once. This is damage.
 
 use access_ledger_proto::position::Index;
@@ -27,7 +27,8 @@ pub(crate) enum Tail {
     Damaged,
 }
 
-/// Judges the bytes from `offset` to `end`; a frame with index `bad` should start there and does not.
+/// Judges the bytes from `offset` to `end`; a frame with index `bad` should start there and does
+/// not.
 pub(crate) fn judge(
     segment: &Segment,
     (offset, end): (u64, u64),
@@ -50,8 +51,8 @@ pub(crate) fn judge(
     Ok(tail)
 }
 
-/// A stretch of the file in which frames may start in the first [`CHUNK_LEN`] bytes; what follows lets
-/// the last of them be read to its end.
+/// A stretch of the file in which frames may start in the first [`CHUNK_LEN`] bytes; what follows
+/// lets the last of them be read to its end.
 struct Window {
     bytes: Vec<u8>,
 }

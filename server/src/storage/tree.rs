@@ -1,9 +1,10 @@
 //! The tree on disk: one file a tile level, `tree/<level>`, of 32-byte hashes without a header.
 //!
-//! Hash `i` of level `l` is the tree hash of leaves `i * 256^l` up to `(i + 1) * 256^l`; only complete
-//! ones are stored. Nodes between two levels are computed from the level below, at most 128 hashes that
-//! lie together. All of it follows from the log: it is synced only when a segment is full, and after
-//! a stop whatever is newer than the last segment's first entry is computed again.
+//! Hash `i` of level `l` is the tree hash of leaves `i * 256^l` up to `(i + 1) * 256^l`; only
+//! complete ones are stored. Nodes between two levels are computed from the level below, at most
+//! 128 hashes that lie together. All of it follows from the log: it is synced only when a segment
+//! is full, and after a stop whatever is newer than the last segment's first entry is computed
+//! again.
 
 use std::{
     path::{Path, PathBuf},
@@ -79,13 +80,13 @@ impl TreeFiles {
         Size(self.inner.size.load(Ordering::Acquire))
     }
 
-    /// Stores the nodes that `frontier` made since its last `forget`: to be called after each commit,
-    /// with the leaves of that commit. Does not wait for the disk.
+    /// Stores the nodes that `frontier` made since its last `forget`: to be called after each
+    /// commit, with the leaves of that commit. Does not wait for the disk.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Io`] when a write fails; [`StorageError::TreeBehind`] when leaves between what
-    /// is stored and `frontier` are missing. Nothing is lost by either, the log has it all.
+    /// [`StorageError::Io`] when a write fails; [`StorageError::TreeBehind`] when leaves between
+    /// what is stored and `frontier` are missing. Nothing is lost by either, the log has it all.
     pub fn append(&self, frontier: &Frontier) -> Result<(), StorageError> {
         let (first_leaf, _) = frontier.recent(0);
         if first_leaf > self.size().0 {

@@ -43,8 +43,8 @@ pub(crate) struct Placed<'a> {
 }
 
 impl<'a> Placed<'a> {
-    /// Reads the entry, checks that it continues `link`, moves `link` past it, and returns the entry
-    /// with its leaf hash.
+    /// Reads the entry, checks that it continues `link`, moves `link` past it, and returns the
+    /// entry with its leaf hash.
     pub(crate) fn continues(
         &self,
         segment: &Segment,

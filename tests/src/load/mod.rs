@@ -1,7 +1,7 @@
 //! The load tool: what the ledger does, beside what this machine could do at all.
 //!
-//! Machines differ and are shared, so no number stands alone: every comparison runs side by side, in
-//! several rounds of alternating order, and what counts is the ratio of the medians.
+//! Machines differ and are shared, so no number stands alone: every comparison runs side by side,
+//! in several rounds of alternating order, and what counts is the ratio of the medians.
 //!
 //! ```text
 //! stream   appends in batches over one stream   :  a service that decodes and echoes

@@ -18,8 +18,9 @@ use super::{
     report::{Ratio, Row, Section, Wanted, median},
 };
 
-/// Opening reads the last segment and the last block of the index, so it depends on how full those are.
-/// A ledger is opened at so many sizes, so far apart, that they cover a whole segment and two blocks.
+/// Opening reads the last segment and the last block of the index, so it depends on how full those
+/// are. A ledger is opened at so many sizes, so far apart, that they cover a whole segment and two
+/// blocks.
 const STEPS: u64 = 8;
 const STEP_ENTRIES: u64 = 16_384;
 

@@ -56,8 +56,8 @@ pub(super) struct Sample {
     /// Milliseconds from call to answer.
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
-    /// Microseconds of processor time that an event takes, of client and server together: a rate that
-    /// neighbours on the machine disturb less. 0: not measured.
+    /// Microseconds of processor time that an event takes, of client and server together: a rate
+    /// that neighbours on the machine disturb less. 0: not measured.
     pub(super) cpu_us: f64,
 }
 
@@ -115,7 +115,8 @@ impl Ratio {
         Self { name: name.into(), found, wanted }
     }
 
-    /// The rate of the ledger against that of the echo, and the same as their processor time has it.
+    /// The rate of the ledger against that of the echo, and the same as their processor time has
+    /// it.
     pub(super) fn rates(
         name: &str,
         recorded: &Sample,

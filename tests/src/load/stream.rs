@@ -1,4 +1,5 @@
-//! Streamed appends: batches of 256 events, 16 of them under way, sealed and verified by the client.
+//! Streamed appends: batches of 256 events, 16 of them under way, sealed and verified by the
+//! client.
 
 use std::{cell::RefCell, collections::VecDeque, time::Duration};
 

@@ -1,8 +1,8 @@
 //! Every decoder of the protocol against 10,000 mutations of valid bytes: nothing panics, what is
 //! accepted comes back byte for byte, and what verifies says what was signed.
 //!
-//! `FUZZ_SEED=<number>` replays a run; a failure prints the seed and the input. The bodies are ordinary
-//! functions over bytes, so that a fuzzer can run them for longer.
+//! `FUZZ_SEED=<number>` replays a run; a failure prints the seed and the input. The bodies are
+//! ordinary functions over bytes, so that a fuzzer can run them for longer.
 
 // Marked, so that the lints take their panics as a test's.
 #[cfg(test)]

@@ -32,7 +32,8 @@ pub(super) fn fuzz(name: &str, samples: &[Vec<u8>], target: impl Fn(&[u8]) -> bo
     }
 }
 
-/// One step away from valid bytes: a bit, a byte, a piece cut out, doubled, moved in from elsewhere.
+/// One step away from valid bytes: a bit, a byte, a piece cut out, doubled, moved in from
+/// elsewhere.
 fn mutate(input: &mut Vec<u8>, samples: &[Vec<u8>], rng: &mut impl Rng) {
     let at = rng.random_range(0..=input.len());
     let end = (at + rng.random_range(0..40)).min(input.len());

@@ -1,5 +1,5 @@
-//! A small ledger in memory: real chain, tree, seals and signatures, exactly once as the real one; and
-//! able to fail and to lie.
+//! A small ledger in memory: real chain, tree, seals and signatures, exactly once as the real one;
+//! and able to fail and to lie.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +72,8 @@ struct Appended {
 /// What goes wrong.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// Chances of 256 that a batch is lost on the way, that its answer is lost, that the ledger is busy.
+    /// Chances of 256 that a batch is lost on the way, that its answer is lost, that the ledger is
+    /// busy.
     pub(super) lost: u8,
     pub(super) unanswered: u8,
     pub(super) busy: u8,
@@ -121,6 +122,12 @@ impl FakeLedger {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap()
+    }
+
+    /// As [`FakeLedger::lock`], unless the ledger is down.
+    fn lock_up(&self) -> Result<MutexGuard<'_, Log>, Status> {
+        let log = self.lock();
+        if log.faults.down { Err(Status::unavailable("down")) } else { Ok(log) }
     }
 
     pub(super) fn key(&self) -> VerifierKey {
@@ -405,10 +412,7 @@ impl RecorderService for FakeLedger {
         &self,
         request: Request<wire::GetSourceStateRequest>,
     ) -> Result<Response<wire::GetSourceStateResponse>, Status> {
-        let log = self.lock();
-        if log.faults.down {
-            return Err(Status::unavailable("down"));
-        }
+        let log = self.lock_up()?;
         let source = log.sources.get(&request.into_inner().source);
         let source = source.ok_or_else(|| Status::not_found("unknown source"))?;
         Ok(Response::new(wire::GetSourceStateResponse {
@@ -429,10 +433,7 @@ impl AuditService for FakeLedger {
         &self,
         request: Request<wire::GetReceiptRequest>,
     ) -> Result<Response<wire::GetReceiptResponse>, Status> {
-        let log = self.lock();
-        if log.faults.down {
-            return Err(Status::unavailable("down"));
-        }
+        let log = self.lock_up()?;
         let index = match request.into_inner().entry {
             Some(wire::get_receipt_request::Entry::Index(index)) => index,
             Some(wire::get_receipt_request::Entry::Position(at)) => {

@@ -13,7 +13,8 @@ pub const ACCESS_LEN_MIN: usize = 128;
 /// Most bytes of an event of [`access_of_len`]: the justification, which fills it, holds 4,096.
 pub const ACCESS_LEN_MAX: usize = 4_096;
 
-/// What [`access_of_len`] is mostly called with: what an access of a [`Day`](super::Day) has, about.
+/// What [`access_of_len`] is mostly called with: what an access of a [`Day`](super::Day) has,
+/// about.
 pub const ACCESS_LEN: usize = 320;
 
 /// A valid, encoded access of exactly `len` bytes, for load tests; cheap to make.
