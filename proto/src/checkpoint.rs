@@ -369,7 +369,8 @@ mod tests {
             origin in "[ -~\u{e9}]{1,40}", size: u64, root: [u8; 32],
             extensions in prop::collection::vec("[ -~]{1,20}", 0..4),
         ) {
-            let checkpoint = Checkpoint::new(&origin, Size(size), Digest::from_bytes(root)).unwrap();
+            let root = Digest::from_bytes(root);
+            let checkpoint = Checkpoint::new(&origin, Size(size), root).unwrap();
             let mut text = checkpoint.text();
             prop_assert_eq!(Checkpoint::parse(&text), Ok(checkpoint));
             extensions.iter().for_each(|line| text.extend([line, "\n"]));

@@ -413,7 +413,10 @@ mod tests {
                 match then {
                     0 => continue,
                     1 => frontier.forget(),
-                    _ => frontier = Frontier::from_roots(frontier.size(), &frontier.roots()).unwrap(),
+                    _ => {
+                        let roots = frontier.roots();
+                        frontier = Frontier::from_roots(frontier.size(), &roots).unwrap();
+                    }
                 }
                 forgotten = size;
                 check(&frontier, &leaves[..size], forgotten)?;

@@ -145,10 +145,10 @@ impl Hostile {
 
     /// Changes the answers of `Watch`.
     #[must_use]
-    pub fn watch(
-        mut self,
-        hook: impl Fn(usize, &wire::WatchRequest, Vec<wire::EntryRun>) -> Runs + Send + Sync + 'static,
-    ) -> Self {
+    pub fn watch<H>(mut self, hook: H) -> Self
+    where
+        H: Fn(usize, &wire::WatchRequest, Vec<wire::EntryRun>) -> Runs + Send + Sync + 'static,
+    {
         self.on_watch = Box::new(hook);
         self
     }

@@ -93,8 +93,7 @@ async fn callers_that_race_for_one_source_neither_double_nor_lose() -> anyhow::R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_come_in_the_order_of_their_requests_while_streams_interleave() -> anyhow::Result<()>
-{
+async fn answers_come_in_the_order_of_requests_while_streams_interleave() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let node = Node::start(folder.path()).await?;
     let clients = node.clients();

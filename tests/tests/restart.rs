@@ -52,8 +52,7 @@ fn damage(folder: &Path) -> anyhow::Result<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_derived_can_be_lost_or_damaged_and_the_answers_stay_the_same() -> anyhow::Result<()>
-{
+async fn what_is_derived_can_be_lost_or_damaged_and_answers_stay_the_same() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let setup = {
         let mut setup = Setup::new(folder.path());

@@ -370,7 +370,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_judged_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_judged_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
         let _judged = (validate(&bytes, NOW), validate_genesis(&bytes), body(&bytes));
     }
 }

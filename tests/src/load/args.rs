@@ -98,7 +98,7 @@ pub(super) struct Plan {
     pub(super) server_threads: Option<usize>,
 }
 
-/// Calls in a round of about two seconds: more callers share a sync, until the processors are the limit.
+/// Calls in a round of about two seconds. More callers share a sync, as far as processors allow.
 const fn calls(callers: usize) -> usize {
     let calls = 1_000 * if callers < 40 { callers } else { 40 };
     if calls < callers { callers } else { calls }

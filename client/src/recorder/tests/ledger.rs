@@ -21,7 +21,7 @@ use access_ledger_proto::{
     tree::{Node, root_of},
     wire::{
         self,
-        audit_service_server::{AuditService, AuditServiceServer},
+        audit_service_server::AuditServiceServer,
         recorder_service_server::{RecorderService, RecorderServiceServer},
     },
 };
@@ -36,6 +36,8 @@ use tonic::{
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::connect;
+
+mod audit;
 
 /// Shared by the test and the server; the log outlives servers.
 #[derive(Clone, Debug)]
@@ -422,84 +424,4 @@ impl RecorderService for FakeLedger {
             ledger_vkey: log.key.verifier().to_string(),
         }))
     }
-}
-
-#[tonic::async_trait]
-impl AuditService for FakeLedger {
-    type ReadEntriesStream = Answers<wire::ReadEntriesResponse>;
-    type WatchStream = Answers<wire::WatchResponse>;
-
-    async fn get_receipt(
-        &self,
-        request: Request<wire::GetReceiptRequest>,
-    ) -> Result<Response<wire::GetReceiptResponse>, Status> {
-        let log = self.lock_up()?;
-        let index = match request.into_inner().entry {
-            Some(wire::get_receipt_request::Entry::Index(index)) => index,
-            Some(wire::get_receipt_request::Entry::Position(at)) => {
-                let batches = &log.sources[&at.source].batches;
-                let lies = |batch: &&Appended| {
-                    (batch.first_seq..batch.first_seq + batch.count as u64).contains(&at.seq)
-                };
-                let batch = batches.iter().find(lies);
-                let batch = batch.ok_or_else(|| Status::not_found("no such number"))?;
-                batch.first_index + at.seq - batch.first_seq
-            }
-            None => return Err(Status::invalid_argument("no entry")),
-        };
-        log.found(index).map(Response::new)
-    }
-
-    async fn get_checkpoint(
-        &self,
-        _: Request<wire::GetCheckpointRequest>,
-    ) -> Result<Response<wire::GetCheckpointResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn read_entries(
-        &self,
-        _: Request<wire::ReadEntriesRequest>,
-    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
-        Err(unused())
-    }
-
-    async fn get_inclusion_proof(
-        &self,
-        _: Request<wire::GetInclusionProofRequest>,
-    ) -> Result<Response<wire::GetInclusionProofResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn get_consistency_proof(
-        &self,
-        _: Request<wire::GetConsistencyProofRequest>,
-    ) -> Result<Response<wire::GetConsistencyProofResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn watch(
-        &self,
-        _: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(unused())
-    }
-
-    async fn get_source(
-        &self,
-        _: Request<wire::GetSourceRequest>,
-    ) -> Result<Response<wire::GetSourceResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn list_sources(
-        &self,
-        _: Request<wire::ListSourcesRequest>,
-    ) -> Result<Response<wire::ListSourcesResponse>, Status> {
-        Err(unused())
-    }
-}
-
-fn unused() -> Status {
-    Status::unimplemented("no recorder asks for this")
 }
