@@ -9,8 +9,8 @@
 //! - Entries that break a rule by themselves or beside each other (links, places, times, batches)
 //!   convict with proofs that they are under the signed root, which are asked for and kept whenever
 //!   they hold. Numbers, registrations and seals take entries from further back, which anybody can
-//!   read from the ledger. Where an event does not fit its entry, the log is in order and its server
-//!   is not: that is the auditor's word, which asking again confirms.
+//!   read from the ledger. Where an event does not fit its entry, the log is in order and its
+//!   server is not: that is the auditor's word, which asking again confirms.
 //! - A rollback or an entry that is not served is the auditor's word too: the notes show what the
 //!   ledger committed itself to, and anybody can ask it for that.
 
