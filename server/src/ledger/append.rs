@@ -34,6 +34,8 @@ pub(crate) struct Admitted {
     /// Holds an event that may change who may do what, so the writer must judge it in its order.
     is_control: bool,
     admitted_at: u64,
+    /// Counted once: the queue asks more than once, under its lock.
+    bytes: usize,
 }
 
 impl Admitted {
@@ -92,6 +94,7 @@ impl Admitted {
             seal,
             is_control,
             admitted_at: now,
+            bytes: log_bytes(bytes, found),
         })
     }
 
@@ -123,9 +126,8 @@ impl Admitted {
     }
 
     /// About the bytes that the batch takes in the log, from above.
-    pub(crate) fn bytes(&self) -> usize {
-        let events: usize = self.events.iter().map(Bytes::len).sum();
-        events + self.events.len() * (Entry::LEN_MAX + FRAME_HEADER_LEN_MAX)
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The batch as its source sent it: with the seal, evidence of what the source signed.
@@ -149,6 +151,7 @@ impl Admitted {
             seal: Seal { count: 1, key_id: KeyId([0; 4]), signature: [0; 64] },
             is_control: false,
             admitted_at: 0,
+            bytes: log_bytes(bytes, 1),
         }
     }
 }
@@ -173,6 +176,11 @@ fn judge_events(
         }
     }
     Ok(is_control)
+}
+
+/// The bytes that `count` events of `event_bytes` together take in the log, from above.
+const fn log_bytes(event_bytes: usize, count: usize) -> usize {
+    event_bytes + count * (Entry::LEN_MAX + FRAME_HEADER_LEN_MAX)
 }
 
 /// The log's own bytes about a frame, from above.
