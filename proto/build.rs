@@ -18,21 +18,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out_dir.join("schema.rs"), schema(&compiler.descriptor_pool())?)?;
     tonic_prost_build::configure()
         .build_transport(false)
+        // A test's server answers what the test asks, and UNIMPLEMENTED to all else.
+        .generate_default_stubs(true)
         .bytes(".")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "access_ledger/v1/rules.proto",
     "access_ledger/v1/event.proto",
+    "access_ledger/v1/control.proto",
+    "access_ledger/v1/facts.proto",
     "access_ledger/v1/recorder.proto",
     "access_ledger/v1/audit.proto",
 ];
 
 /// The messages whose bytes `event.rs` judges; all that they contain comes along.
-const ROOTS: [(&str, &str); 2] =
-    [("EVENT", "access_ledger.v1.Event"), ("GENESIS", "access_ledger.v1.Genesis")];
+const ROOTS: [(&str, &str); 5] = [
+    ("EVENT", "access_ledger.v1.Event"),
+    ("GENESIS", "access_ledger.v1.Genesis"),
+    ("DATASET", "access_ledger.v1.Dataset"),
+    ("REGISTERED_TOOL", "access_ledger.v1.RegisteredTool"),
+    ("SITE", "access_ledger.v1.Site"),
+];
 
 /// Defaults of `rules.proto`.
 const LEN_MAX: u32 = 256;

@@ -9,7 +9,12 @@
 //! are let through: a newer client's event is kept whole. A body that it does not know is refused,
 //! because nothing could be judged by it.
 
-use crate::{entry::Entry, error::EventError, error::EventFault, source::Name};
+use crate::{
+    entry::Entry,
+    error::{EventError, EventFault},
+    source::Name,
+    wire::ControlKind,
+};
 
 /// How far ahead of the ledger's clock `occurred_at` may lie, in nanoseconds: five minutes, more
 /// than any clock that is kept by NTP is off.
@@ -74,6 +79,22 @@ pub fn validate(bytes: &[u8], now: u64) -> Result<Body<'_>, EventError> {
 /// As [`validate`], for the rules of `Genesis`.
 pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
     check_message(GENESIS, bytes, |_| Ok(())).map_err(|error| *error)
+}
+
+/// Checks the content of a `ControlChange` of kind DATASET, TOOL or SITE (`control.proto`); that of
+/// another kind has no rules here.
+///
+/// # Errors
+///
+/// As [`validate`], for the rules of the message.
+pub fn validate_control(kind: ControlKind, content: &[u8]) -> Result<(), EventError> {
+    let place = match kind {
+        ControlKind::Dataset => DATASET,
+        ControlKind::Tool => REGISTERED_TOOL,
+        ControlKind::Site => SITE,
+        _ => return Ok(()),
+    };
+    check_message(place, content, |_| Ok(())).map_err(|error| *error)
 }
 
 /// Checks the message of a body on its own.

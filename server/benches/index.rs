@@ -131,6 +131,7 @@ fn genesis() -> Result<Vec<u8>> {
         ledger_source: Some(initial(0)),
         governance: (1..SOURCES).map(initial).collect(),
         self_enrolment: false,
+        policy: String::new(),
     };
     let change = wire::ControlChange {
         kind: wire::ControlKind::Genesis.into(),

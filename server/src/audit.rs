@@ -1,6 +1,6 @@
 //! `AuditService` over gRPC: everything an auditor needs to believe nothing.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use access_ledger_proto::{
     entry::Entry,
@@ -10,7 +10,7 @@ use access_ledger_proto::{
     wire::{self, audit_service_server::AuditService},
 };
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -26,8 +26,6 @@ pub(crate) struct Auditor {
     /// Turns true when the server is about to stop: streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
 }
-
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Where a stream of entries stands.
 struct Cursor {
@@ -112,12 +110,10 @@ impl AuditService for Auditor {
         Ok(Response::new(wire::GetCheckpointResponse { checkpoint }))
     }
 
-    type ReadEntriesStream = Responses<wire::ReadEntriesResponse>;
-
     async fn read_entries(
         &self,
         request: Request<wire::ReadEntriesRequest>,
-    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::ReadEntriesResponse>>, Status> {
         let request = request.into_inner();
         let newest = self.shared.published().size;
         let end = size_or_newest(request.end_index, newest)?;
@@ -206,12 +202,10 @@ impl AuditService for Auditor {
         .await
     }
 
-    type WatchStream = Responses<wire::WatchResponse>;
-
     async fn watch(
         &self,
         request: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
         let request = request.into_inner();
         let size = self.shared.published().size;
         if request.first_index > size.0 {

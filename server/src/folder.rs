@@ -225,12 +225,14 @@ impl Folder {
             ledger_source: Some(initial(keys.source.verifier())),
             governance: governance.iter().map(initial).collect(),
             self_enrolment: genesis.self_enrolment,
+            policy: String::new(),
         };
         let change = wire::ControlChange {
             kind: wire::ControlKind::Genesis.into(),
             target: genesis.origin.clone(),
             content: content.encode_to_vec().into(),
             approvals: Vec::new(),
+            revision: 0,
         };
         let body = wire::event::Body::ControlChange(change);
         own_event(clock.now_nanos(), body).map_err(|problem| LedgerError::Genesis { problem })

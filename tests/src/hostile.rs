@@ -307,13 +307,10 @@ impl AuditService for Hostile {
         Ok(Response::new(wire::GetCheckpointResponse { checkpoint }))
     }
 
-    type ReadEntriesStream =
-        Pin<Box<dyn Stream<Item = Result<wire::ReadEntriesResponse, Status>> + Send>>;
-
     async fn read_entries(
         &self,
         request: Request<wire::ReadEntriesRequest>,
-    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::ReadEntriesResponse>>, Status> {
         let request = request.into_inner();
         let call = {
             let mut reads = self.asked.reads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -350,12 +347,10 @@ impl AuditService for Hostile {
         Err(Status::unimplemented("no audit asks for it"))
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
-
     async fn watch(
         &self,
         request: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
         let request = request.into_inner();
         let call = self.asked.watches.fetch_add(1, Ordering::Relaxed);
         let wire::WatchRequest { first_index, with_events } = request;

@@ -56,6 +56,7 @@ impl Honest {
             ledger_source: Some(initial(ledger.key(LEDGER))),
             governance: vec![initial(ledger.key(GOVERNANCE))],
             self_enrolment: true,
+            policy: String::new(),
         };
         let change = wire::ControlChange {
             kind: wire::ControlKind::Genesis.into(),

@@ -152,8 +152,6 @@ impl AuditService for Liar {
         Ok(Response::new(wire::GetCheckpointResponse { checkpoint }))
     }
 
-    type ReadEntriesStream = Runs;
-
     async fn read_entries(
         &self,
         request: Request<wire::ReadEntriesRequest>,
@@ -188,12 +186,10 @@ impl AuditService for Liar {
         Err(silent())
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
-
     async fn watch(
         &self,
         _: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
         Err(silent())
     }
 

@@ -9,7 +9,6 @@ use access_ledger_proto::{
     source::{Name, SourceName},
     wire::{self, SourcePhase, SourceRole, event::Body as EventBody},
 };
-use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::Mutex;
 
@@ -124,8 +123,6 @@ fn registration(request: wire::EnrollRequest) -> wire::SourceStatus {
         roles,
         heartbeat_interval: request.heartbeat_interval,
         enrolment: Some(request.enrolment.unwrap_or_default()),
-        build_digest: Bytes::new(),
-        dropped: 0,
-        reason: String::new(),
+        ..Default::default()
     }
 }

@@ -1,12 +1,12 @@
 //! `RecorderService` over gRPC.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use access_ledger_proto::{
     source::Name,
     wire::{self, recorder_service_server::RecorderService},
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -73,16 +73,13 @@ impl RecorderService for Recorder {
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
         let receipt = self.admit(request.into_inner().batch).await?.receipt().await?;
-        Ok(Response::new(wire::AppendResponse { receipt: Some(receipt) }))
+        Ok(Response::new(wire::AppendResponse { receipt: Some(receipt), verdicts: Vec::new() }))
     }
-
-    type AppendStreamStream =
-        Pin<Box<dyn Stream<Item = Result<wire::AppendResponse, Status>> + Send>>;
 
     async fn append_stream(
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::AppendResponse>>, Status> {
         let (sender, tickets) = mpsc::channel(STREAM_BATCHES_MAX);
         tokio::spawn(self.clone().pump(request.into_inner(), sender));
         let answers = stream::unfold(Some(tickets), |tickets| async {
@@ -93,7 +90,10 @@ impl RecorderService for Recorder {
             };
             // After the first failure nothing more is answered; dropping the tickets ends the pump.
             let rest = answer.is_ok().then_some(tickets);
-            let answer = answer.map(|receipt| wire::AppendResponse { receipt: Some(receipt) });
+            let answer = answer.map(|receipt| wire::AppendResponse {
+                receipt: Some(receipt),
+                verdicts: Vec::new(),
+            });
             Some((answer, rest))
         });
         Ok(Response::new(Box::pin(answers)))

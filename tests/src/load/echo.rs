@@ -1,14 +1,14 @@
 //! The service that the ledger is compared with: the same messages, the same transport, every event
 //! decoded, and nothing done.
 
-use std::{future::Future, pin::Pin};
+use std::future::Future;
 
 use access_ledger_proto::wire::{
     self,
     recorder_service_server::{RecorderService, RecorderServiceServer},
 };
 use access_ledger_server::serve;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
@@ -45,13 +45,10 @@ impl RecorderService for Echo {
         answer(request.get_ref()).map(Response::new)
     }
 
-    type AppendStreamStream =
-        Pin<Box<dyn Stream<Item = Result<wire::AppendResponse, Status>> + Send>>;
-
     async fn append_stream(
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::AppendResponse>>, Status> {
         let answers = request.into_inner().map(|request| answer(&request?));
         Ok(Response::new(Box::pin(answers)))
     }

@@ -171,6 +171,7 @@ pub(super) fn genesis() -> EventBody {
         ledger_source: Some(initial("ledger", 3)),
         governance: vec![initial("company", 6), initial("custodian", 7)],
         self_enrolment: true,
+        policy: String::new(),
     };
     EventBody::ControlChange(wire::ControlChange {
         kind: wire::ControlKind::Genesis.into(),

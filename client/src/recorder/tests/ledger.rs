@@ -347,8 +347,6 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl RecorderService for FakeLedger {
-    type AppendStreamStream = Answers<wire::AppendResponse>;
-
     async fn append(
         &self,
         _: Request<wire::AppendRequest>,
@@ -359,7 +357,7 @@ impl RecorderService for FakeLedger {
     async fn append_stream(
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::AppendResponse>>, Status> {
         let mut requests = request.into_inner();
         let (answers, mut answered) = mpsc::channel(4);
         let ledger = self.clone();
@@ -371,7 +369,10 @@ impl RecorderService for FakeLedger {
                 let answer = ledger.lock().answer(&request.batch.unwrap_or_default());
                 let Some(answer) = answer else { return };
                 let failed = answer.is_err();
-                let answer = answer.map(|receipt| wire::AppendResponse { receipt: Some(receipt) });
+                let answer = answer.map(|receipt| wire::AppendResponse {
+                    receipt: Some(receipt),
+                    verdicts: Vec::new(),
+                });
                 if answers.send(answer).await.is_err() || failed {
                     return;
                 }

@@ -28,6 +28,7 @@ fn genesis(self_enrolment: bool, governance: Vec<wire::InitialSource>) -> wire::
         ledger_source: Some(initial("ledger", 1)),
         governance,
         self_enrolment,
+        policy: String::new(),
     }
 }
 

@@ -172,6 +172,7 @@ fn genesis(sources: &[&str]) -> Vec<u8> {
         ledger_source: Some(initial("ledger")),
         governance: sources.iter().chain([&GOVERNANCE]).map(|name| initial(name)).collect(),
         self_enrolment: false,
+        policy: String::new(),
     };
     let change = wire::ControlChange {
         kind: wire::ControlKind::Genesis.into(),

@@ -7,9 +7,6 @@ use super::{Answers, Appended, FakeLedger};
 
 #[tonic::async_trait]
 impl AuditService for FakeLedger {
-    type ReadEntriesStream = Answers<wire::ReadEntriesResponse>;
-    type WatchStream = Answers<wire::WatchResponse>;
-
     async fn get_receipt(
         &self,
         request: Request<wire::GetReceiptRequest>,
@@ -41,7 +38,7 @@ impl AuditService for FakeLedger {
     async fn read_entries(
         &self,
         _: Request<wire::ReadEntriesRequest>,
-    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::ReadEntriesResponse>>, Status> {
         Err(unused())
     }
 
@@ -62,7 +59,7 @@ impl AuditService for FakeLedger {
     async fn watch(
         &self,
         _: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
         Err(unused())
     }
 
