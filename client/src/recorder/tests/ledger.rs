@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -26,7 +25,7 @@ use access_ledger_proto::{
     },
 };
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{
@@ -342,8 +341,6 @@ impl NodeSource for Leaves<'_> {
         Ok(root_of(&self.0[at(node.index)..at(node.index + 1)]))
     }
 }
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl RecorderService for FakeLedger {

@@ -3,7 +3,7 @@
 use access_ledger_proto::wire::{self, audit_service_server::AuditService};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Appended, FakeLedger};
+use super::{Appended, FakeLedger};
 
 #[tonic::async_trait]
 impl AuditService for FakeLedger {
