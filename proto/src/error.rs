@@ -3,6 +3,7 @@
 mod entry;
 mod event;
 mod note;
+mod segment;
 mod source;
 mod tree;
 
@@ -10,6 +11,7 @@ pub use self::{
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
 };
