@@ -3,9 +3,13 @@
 mod entry;
 mod event;
 mod note;
+#[cfg(feature = "policy")]
+mod policy;
 mod source;
 mod tree;
 
+#[cfg(feature = "policy")]
+pub use self::policy::PolicyError;
 pub use self::{
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
