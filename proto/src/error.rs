@@ -1,5 +1,6 @@
 //! What can be wrong with what this crate reads: one enum a stage.
 
+mod control;
 mod entry;
 mod event;
 mod note;
@@ -11,6 +12,7 @@ mod tree;
 #[cfg(feature = "policy")]
 pub use self::policy::PolicyError;
 pub use self::{
+    control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
