@@ -4,10 +4,14 @@ mod control;
 mod entry;
 mod event;
 mod note;
+#[cfg(feature = "policy")]
+mod policy;
 mod segment;
 mod source;
 mod tree;
 
+#[cfg(feature = "policy")]
+pub use self::policy::{ControlRefusal, PolicyError};
 pub use self::{
     control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
