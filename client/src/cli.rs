@@ -21,6 +21,7 @@ use crate::{
     evidence::{Caught, printable},
 };
 
+mod caller;
 mod check_proof;
 mod enroll;
 mod json;
