@@ -20,6 +20,7 @@ pub mod cli;
 pub mod connect;
 pub mod error;
 pub mod evidence;
+pub mod governance;
 pub mod pull;
 pub mod recorder;
 mod spool;

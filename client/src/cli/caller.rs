@@ -10,7 +10,7 @@ use super::{
     Failure, Server,
     keys::{ledger_key, read_key},
 };
-use crate::{connect, pull::Puller, recorder::Recorder};
+use crate::{connect, governance::GovernanceError, pull::Puller, recorder::Recorder};
 
 /// The ledger, and the key to seal with.
 #[derive(Debug, Args)]
@@ -55,6 +55,19 @@ impl Called {
     pub(super) async fn recorder(&self) -> Result<Recorder, Failure> {
         let (channel, key) = (self.channel.clone(), self.key.clone());
         let builder = Recorder::builder(channel, key, self.ledger.clone()).batch_events_max(1);
-        builder.start().await.map_err(|error| Failure::of_recorder(error, &self.ledger))
+        builder.start().await.map_err(|error| self.failure(error))
+    }
+
+    /// Ends a recorder whose events all have their receipts.
+    pub(super) async fn close(&self, recorder: &Recorder) -> Result<(), Failure> {
+        recorder.close().await.map(drop).map_err(|error| self.failure(error))
+    }
+
+    /// Why something was not recorded, with what it proves against the ledger.
+    pub(super) fn failure(&self, error: impl Into<GovernanceError>) -> Failure {
+        match error.into() {
+            GovernanceError::Recorder(error) => Failure::of_recorder(error, &self.ledger),
+            error => error.into(),
+        }
     }
 }
