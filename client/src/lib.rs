@@ -14,6 +14,7 @@
 //! ```
 
 pub mod audit;
+pub mod authorize;
 mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
