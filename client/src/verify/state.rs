@@ -51,6 +51,9 @@ struct SavedSource {
     registered_at: u64,
     self_enrolled: bool,
     decommissioned_at: Option<u64>,
+    /// Absent for a source that approves nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    principal: String,
 }
 
 impl SavedState {
@@ -147,6 +150,7 @@ impl SavedSource {
             registered_at: source.registered_at.0,
             self_enrolled: source.self_enrolled,
             decommissioned_at: source.decommissioned_at.map(|index| index.0),
+            principal: source.principal.clone(),
         }
     }
 
@@ -160,6 +164,7 @@ impl SavedSource {
             registered_at: Index(self.registered_at),
             self_enrolled: self.self_enrolled,
             decommissioned_at: self.decommissioned_at.map(Index),
+            principal: self.principal.clone(),
         })
     }
 }
@@ -176,7 +181,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// Reads hexadecimal digits, two a byte.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
