@@ -9,6 +9,8 @@ pub mod hostile;
 pub mod load;
 pub mod model;
 pub mod node;
+pub mod offences;
 pub mod operator;
 pub mod process;
 pub mod source;
+pub mod story;
