@@ -14,12 +14,14 @@
 //! ```
 
 pub mod audit;
+pub mod authorize;
 mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod connect;
 pub mod error;
 pub mod evidence;
+pub mod governance;
 pub mod pull;
 pub mod recorder;
 mod spool;
