@@ -26,6 +26,7 @@ mod caller;
 mod check_proof;
 mod control;
 mod enroll;
+mod findings;
 mod grant;
 mod json;
 mod keygen;
@@ -76,6 +77,7 @@ enum Command {
     Resume(grant::Change),
     /// Ends a grant that is no longer needed
     End(grant::Change),
+    Findings(findings::Findings),
 }
 
 const AFTER_HELP: &str = "\

@@ -29,8 +29,8 @@ use crate::{
 };
 
 pub mod rules;
-mod told;
 mod timers;
+mod told;
 
 use self::{
     timers::{Intent, Lapse, Timers},
@@ -123,11 +123,7 @@ impl Findings {
     /// changes nothing.
     ///
     /// The judgement of an access, performed or not, or of a transfer; `None` for other events.
-    pub fn take(
-        &mut self,
-        noted: &Noted<'_>,
-        found: &mut Vec<FindingRecord>,
-    ) -> Option<Judgement> {
+    pub fn take(&mut self, noted: &Noted<'_>, found: &mut Vec<FindingRecord>) -> Option<Judgement> {
         let mut found = Found { index: noted.index, first: found.len(), list: found };
         self.pass(noted.index, noted.recorded_at, noted.source, &mut found);
         let judgement = match &noted.event.body {

@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod gate;
+pub mod generate;
 pub mod history;
 pub mod hostile;
 pub mod load;

@@ -30,6 +30,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use prost::Message as _;
 
+pub mod fold;
 pub mod parts;
 
 use self::parts::{duration, event_id, person, reference, timestamp};
