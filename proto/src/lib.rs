@@ -16,6 +16,8 @@ pub mod findings;
 pub mod hash;
 pub mod missing;
 pub mod note;
+#[cfg(feature = "policy")]
+pub mod policy;
 pub mod position;
 pub mod proof;
 pub mod receipt;
