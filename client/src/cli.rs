@@ -26,6 +26,7 @@ mod caller;
 mod check_proof;
 mod control;
 mod enroll;
+mod findings;
 mod grant;
 mod json;
 mod keygen;
@@ -75,6 +76,7 @@ enum Command {
     Resume(grant::Change),
     /// Ends a grant that is no longer needed
     End(grant::Change),
+    Findings(findings::Findings),
 }
 
 const AFTER_HELP: &str = "\
@@ -205,6 +207,7 @@ impl Command {
             Self::Suspend(command) => command.run(GrantState::Suspended).await,
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
+            Self::Findings(command) => command.run().await,
         }
     }
 }

@@ -21,6 +21,8 @@ pub mod cli;
 pub mod connect;
 pub mod error;
 pub mod evidence;
+#[cfg(feature = "audit")]
+pub mod fold;
 pub mod governance;
 pub mod pull;
 pub mod recorder;

@@ -20,7 +20,7 @@ use super::{
     verify::{default_view, progress},
 };
 use crate::{
-    audit::{Observer, audit_observed},
+    audit::{Audited, Observer, audit_observed},
     connect,
     evidence::Caught,
     pull::Puller,
@@ -43,16 +43,25 @@ pub(super) struct LedgerArgs {
 }
 
 impl LedgerArgs {
-    /// Verifies the whole log, and gives the facts that follow from it.
-    pub(super) async fn facts(&self) -> Result<Facts, Failure> {
+    /// The server, whose word is believed.
+    pub(super) async fn puller(&self) -> Result<Puller, Failure> {
+        Ok(Puller::new(connect::reach(&self.server.url).await?))
+    }
+
+    /// Verifies the whole log, and gives what `observer` computed from it.
+    pub(super) async fn observe<O: Observer>(&self, observer: O) -> Result<(Audited, O), Failure> {
         let path = self.view.clone().unwrap_or_else(|| default_view(&self.ledger));
         let mut view = View::open(&path, &self.ledger)?;
-        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let puller = self.puller().await?;
         let (bar, progress) = progress()?;
-        let audited =
-            audit_observed(&puller, &mut view, Vec::new(), progress, Rules::default()).await;
+        let audited = audit_observed(&puller, &mut view, Vec::new(), progress, observer).await;
         bar.finish_and_clear();
-        let (_, rules) = audited.map_err(|error| Failure::of_audit(error, &self.ledger))?;
+        audited.map_err(|error| Failure::of_audit(error, &self.ledger))
+    }
+
+    /// Verifies the whole log, and gives the facts that follow from it.
+    pub(super) async fn facts(&self) -> Result<Facts, Failure> {
+        let (_, rules) = self.observe(Rules::default()).await?;
         rules.0.ok_or_else(|| anyhow!("the ledger has no genesis").into())
     }
 }
