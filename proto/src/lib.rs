@@ -13,6 +13,8 @@ pub mod entry;
 pub mod error;
 pub mod event;
 pub mod facts;
+#[cfg(feature = "policy")]
+pub mod findings;
 pub mod hash;
 pub mod missing;
 pub mod note;
