@@ -10,7 +10,7 @@ use access_ledger_proto::{
 };
 
 use super::{
-    Cells, Ground, Options, Period, Report, Reports, Told, Wanted, observe, observe_erased,
+    Cells, Ground, Options, Period, Report, Reports, Told, Wanted, observe,
     readers, subject, unapproved,
 };
 use crate::{
