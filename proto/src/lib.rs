@@ -13,6 +13,8 @@ pub mod event;
 pub mod facts;
 pub mod hash;
 pub mod note;
+#[cfg(feature = "policy")]
+pub mod policy;
 pub mod position;
 pub mod proof;
 pub mod receipt;
