@@ -36,6 +36,7 @@ mod policy;
 mod prove;
 mod read;
 mod record;
+mod report;
 mod request;
 mod scope;
 mod source;
@@ -78,6 +79,7 @@ enum Command {
     /// Ends a grant that is no longer needed
     End(grant::Change),
     Findings(findings::Findings),
+    Report(report::ReportArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -209,6 +211,7 @@ impl Command {
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
+            Self::Report(command) => command.run().await,
         }
     }
 }

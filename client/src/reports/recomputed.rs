@@ -10,8 +10,8 @@ use access_ledger_proto::{
 };
 
 use super::{
-    Cells, Ground, Options, Period, Report, Reports, Told, Wanted, observe,
-    readers, subject, unapproved,
+    Cells, Ground, Options, Period, Report, Reports, Told, Wanted, observe, readers, subject,
+    unapproved,
 };
 use crate::{
     audit::Observer,

@@ -13,7 +13,8 @@ impl Roles {
     /// The ledger's own source records registrations and verdicts.
     pub(super) const LEDGER: Self = Self::RECORDER;
 
-    pub(super) const GOVERNANCE: Self = Self(1 << SourceRole::Govern as u32 | 1 << SourceRole::Record as u32);
+    pub(super) const GOVERNANCE: Self =
+        Self(1 << SourceRole::Govern as u32 | 1 << SourceRole::Record as u32);
 
     /// Reads roles from a message: at least one, each known.
     ///
