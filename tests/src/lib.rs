@@ -10,5 +10,6 @@ pub mod load;
 pub mod model;
 pub mod node;
 pub mod operator;
+pub mod parties;
 pub mod process;
 pub mod source;
