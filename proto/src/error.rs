@@ -6,6 +6,7 @@ mod event;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod segment;
 mod source;
 mod tree;
 
@@ -16,6 +17,7 @@ pub use self::{
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
 };
