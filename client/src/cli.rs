@@ -32,10 +32,11 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
-//mod policy;
+mod policy;
 mod prove;
 mod read;
 mod record;
+mod report;
 mod request;
 mod scope;
 mod source;
@@ -61,7 +62,8 @@ enum Command {
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
-    //Policy(policy::Policy),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
     Request(request::Request),
@@ -77,6 +79,7 @@ enum Command {
     /// Ends a grant that is no longer needed
     End(grant::Change),
     Findings(findings::Findings),
+    Report(report::ReportArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -197,7 +200,7 @@ impl Command {
             Self::CheckProof(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
-            //Self::Policy(command) => command.run().await,
+            Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
@@ -208,6 +211,7 @@ impl Command {
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
+            Self::Report(command) => command.run().await,
         }
     }
 }

@@ -27,6 +27,8 @@ pub mod folder;
 pub mod governance;
 pub mod pull;
 pub mod recorder;
+#[cfg(feature = "audit")]
+pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;
