@@ -240,7 +240,7 @@ impl Start<'_> {
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
-        let (sources, sequences) = (indexer.sources().clone(), indexer.sequences().clone());
+        let (sources, sequences) = (indexer.sources(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
         let shared = Arc::new(Shared {
             vkey,

@@ -1,5 +1,4 @@
-//! The facts that the index keeps: the registered sources and the last number of each, folded over
-//! the log from entry 0.
+//! What the index computes from the log, folded over it from entry 0.
 
 use std::collections::BTreeSet;
 
@@ -7,47 +6,83 @@ use access_ledger_proto::{
     entry::{Entry, Seal},
     error::SourceError,
     event::{self, Body},
-    facts::{
-        sequences::Sequences,
-        sources::{Source, Sources},
-    },
+    facts::{sequences::Sequences, sources::Sources},
     position::{Index, Size},
     source::{Name, SourceName},
     wire,
 };
 use prost::Message as _;
 
-use super::{error::IndexError, tail::Run};
+use super::{
+    error::IndexError,
+    findings::FindingLog,
+    registry,
+    state::{Draft, State, Watermark},
+    tail::Run,
+};
 use crate::storage::Record;
 
-/// The facts at `size`.
-#[derive(Debug)]
+/// What follows from the entries below `size`.
 pub(crate) struct Fold {
     pub(crate) sources: Sources,
     pub(crate) sequences: Sequences,
     pub(crate) size: Size,
-    /// Sources that something changed for since this was emptied.
-    pub(crate) changed: BTreeSet<SourceName>,
+    /// Time of the last entry.
+    pub(crate) recorded_at: u64,
+    /// All findings.
+    pub(crate) log: FindingLog,
+    /// Sources that something changed for since the state was saved.
+    changed: BTreeSet<SourceName>,
 }
 
 impl Fold {
     /// Before entry 0, whose event is `genesis`.
-    pub(crate) fn new(genesis: &[u8]) -> Result<Self, IndexError> {
+    pub(crate) fn new(genesis: &[u8], log: FindingLog) -> Result<Self, IndexError> {
         let sources = Sources::from_genesis(genesis).map_err(IndexError::Genesis)?;
         let changed = sources.iter().map(|source| source.name.clone()).collect();
-        Ok(Self { sources, sequences: Sequences::default(), size: Size::ZERO, changed })
+        let sequences = Sequences::default();
+        Ok(Self { sources, sequences, size: Size::ZERO, recorded_at: 0, log, changed })
     }
 
-    /// Puts back what was saved at `size`.
-    pub(crate) fn restore(&mut self, size: Size, saved: Vec<(Source, u64)>) {
+    /// As `state` has it; `None` when that cannot be.
+    pub(crate) fn restore(
+        state: &State,
+        genesis: &[u8],
+        watermark: &Watermark,
+        log: FindingLog,
+    ) -> Result<Option<Self>, IndexError> {
+        let mut fold = Self::new(genesis, log)?;
+        (fold.size, fold.recorded_at) = (watermark.size, watermark.recorded_at);
+        fold.changed.clear();
+        let mut saved = Vec::new();
+        state.scan(registry::PREFIX, &mut |name, row| {
+            saved.push(registry::parse(name, row));
+            true
+        })?;
+        let Some(saved) = saved.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
         for (source, last_number) in &saved {
             if *last_number > 0 {
-                self.sequences.restore(source.name.as_name(), *last_number);
+                fold.sequences.restore(source.name.as_name(), *last_number);
             }
         }
-        self.sources.restore(saved.into_iter().map(|(source, _)| source));
-        self.size = size;
+        fold.sources.restore(saved.into_iter().map(|(source, _)| source));
+        Ok(Some(fold))
+    }
+
+    /// Adds to `draft` what has changed since the state was saved.
+    pub(crate) fn save(&self, draft: &mut Draft<'_>) -> Result<(), IndexError> {
+        for name in &self.changed {
+            let Some(source) = self.sources.get(name.as_name()) else { continue };
+            let row = registry::encode(source, self.sequences.last(name.as_name()));
+            draft.put(&registry::key(name), Some(&row))?;
+        }
+        Ok(())
+    }
+
+    /// Everything so far was saved.
+    pub(crate) fn settle(&mut self) {
         self.changed.clear();
+        self.log.settle();
     }
 
     /// Moves past a part of a batch; `seal` and `last`, its last record, if the batch ends with it.
@@ -89,21 +124,15 @@ impl Fold {
         }
     }
 
-    /// Moves past records that follow each other from `self.size` on, and hands out their runs.
+    /// Moves past records that follow each other from `self.size` on.
     ///
     /// # Errors
     ///
     /// [`IndexError::Entry`], [`IndexError::Sequence`], [`IndexError::Unlawful`] for what no sound
     /// log holds; then the facts are of no use any more.
-    pub(crate) fn take_records<'a>(
-        &mut self,
-        records: &'a [Record],
-        mut each: impl FnMut(Name<'a>, Run),
-    ) -> Result<(), IndexError> {
+    pub(crate) fn take_records(&mut self, records: &[Record]) -> Result<(), IndexError> {
         runs(self.size.next_index(), records, |source, run, last, seal| {
-            self.take(source, run, last, seal)?;
-            each(source, run);
-            Ok(())
+            self.take(source, run, last, seal)
         })
     }
 }

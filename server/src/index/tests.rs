@@ -23,6 +23,7 @@ use super::{
     Follower, Index, IndexError, Indexer,
     posting::{Block, BlockId, Field, Layout, Lookup},
     state::{Loaded, State},
+    workers::Pace,
 };
 use crate::os::{Access, Disk, File, RealDisk};
 
@@ -46,7 +47,7 @@ fn layout() -> Layout {
 
 /// Follows the log and builds again what is missing.
 fn settle(indexer: &mut Indexer) -> Result<(), IndexError> {
-    while indexer.follow()? || indexer.repair()? {}
+    while indexer.follow(Pace::Quick)? || indexer.repair(Pace::Quick)? {}
     Ok(())
 }
 
@@ -123,7 +124,8 @@ fn facts_come_back_as_they_were() {
     let (index, indexer) = ledger.index(4);
     assert_eq!(facts(&indexer), folded);
     ledger.assert_indexed(&index, &indexer);
-    let source = indexer.sources().get(name("e/1").as_name()).unwrap();
+    let sources = indexer.sources();
+    let source = sources.get(name("e/1").as_name()).unwrap();
     assert_eq!(source.registered_at, Place(1));
     assert_eq!(source.decommissioned_at, Some(Place(12)));
     assert_eq!(source.heartbeat_nanos, 60_000_000_007);
