@@ -22,6 +22,8 @@ pub mod error;
 pub mod evidence;
 pub mod pull;
 pub mod recorder;
+#[cfg(feature = "audit")]
+pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;

@@ -1,5 +1,6 @@
 //! What can be wrong with what this crate reads: one enum a stage.
 
+mod control;
 mod entry;
 mod event;
 mod note;
@@ -7,6 +8,7 @@ mod source;
 mod tree;
 
 pub use self::{
+    control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},

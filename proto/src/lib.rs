@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 pub mod facts;
 pub mod hash;
+pub mod missing;
 pub mod note;
 pub mod position;
 pub mod proof;
