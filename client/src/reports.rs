@@ -16,13 +16,13 @@ use access_ledger_proto::{
     wire,
 };
 
+use self::grid::{Column, Row};
 pub use self::{
-    cells::{Cell, CellKey, Cells},
-    observe::{Reports, observe},
+    cells::{Cell, CellKey, Cells, Group},
+    observe::{Reports, observe, observe_erased},
     period::{Day, Period},
     recomputed::Recomputed,
 };
-use self::grid::{Column, Row};
 use crate::error::ReportError;
 
 mod accesses;
@@ -95,10 +95,10 @@ pub struct Options {
 /// Which entries a report needs by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// Those with this subject token among their data.
-    Subject(&'a [u8]),
-    /// Those that tell who read the ledger.
-    LedgerReads,
+    /// Those of a period with this subject token among their data.
+    Subject(&'a [u8], Period),
+    /// Those of a period that tell who read the ledger.
+    LedgerReads(Period),
     /// Those at these indexes, ascending.
     At(&'a [Index]),
 }
@@ -108,12 +108,18 @@ pub enum Wanted<'a> {
 pub struct Told {
     /// Its place.
     pub index: Index,
-    /// When it was recorded, in nanoseconds since the Unix epoch.
-    pub recorded_at: u64,
-    /// Who sealed it.
-    pub source: String,
+    /// Its time as `Noted::time` has it, in nanoseconds since the Unix epoch.
+    pub time: u64,
     /// What it tells.
     pub event: wire::Event,
+}
+
+impl Told {
+    /// What an entry tells.
+    #[must_use]
+    pub fn of(noted: &Noted<'_>) -> Self {
+        Self { index: noted.index, time: noted.time(), event: noted.event.clone() }
+    }
 }
 
 /// What rows are computed from: of a stretch of the log from entry 0 on.
@@ -146,13 +152,12 @@ pub trait Ground {
         is_wanted: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<wire::FindingRecord>, ReportError>;
 
-    /// The entries wanted whose time lies in a period, ascending by index, without those whose event
-    /// was erased.
+    /// The entries wanted, ascending by index, without those whose event was erased.
     ///
     /// # Errors
     ///
     /// As told above.
-    fn entries(&self, wanted: &Wanted<'_>, period: Period) -> Result<Vec<Told>, ReportError>;
+    fn entries(&self, wanted: &Wanted<'_>) -> Result<Vec<Told>, ReportError>;
 }
 
 /// Computes a report.
@@ -182,6 +187,17 @@ pub fn table(
         Report::Readers => (&readers::COLUMNS, readers::rows(options, ground)?),
     };
     Ok(grid::table(report.name(), columns, rows))
+}
+
+/// The footer of a report on a period by this program: the rest is for who knows the log.
+#[must_use]
+pub fn footer(period: Period) -> wire::ReportFooter {
+    wire::ReportFooter {
+        from: Some(period.from_time()),
+        to: Some(period.to_time()),
+        version: concat!("access-ledger ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..wire::ReportFooter::default()
+    }
 }
 
 impl Report {

@@ -8,13 +8,15 @@
 //! the data of an access says less than the access in all, the rest counts with the first of it.
 
 use access_ledger_proto::{
-    facts::{assess::{DataFacts, GrantStatus}, is_performed, records_of},
-    findings::Judgement,
+    authority::Judgement,
+    facts::{
+        assess::{DataFacts, GrantStatus},
+        is_performed, records_of,
+    },
     wire::{self, Boundary, DataCategory, LocationEvidence, Outcome, event::Body},
 };
 
-use super::grid::label;
-use crate::fold::Observation;
+use super::{cells::Names, grid::label};
 
 /// An attempt to access data.
 pub(super) struct Attempt<'a> {
@@ -41,19 +43,17 @@ pub(super) struct Item<'a> {
 
 impl<'a> Attempt<'a> {
     /// The attempt that an entry tells of, if it does.
-    pub(super) fn of(observation: &Observation<'a>) -> Option<Self> {
-        let event = observation.noted.event;
+    pub(super) fn of(event: &'a wire::Event, judgement: &'a Judgement) -> Option<Self> {
         let (Some(Body::Access(access)), Some(actor)) = (&event.body, &event.actor) else {
             return None;
         };
-        let judgement = observation.judgement?;
         let is_denied = match access.outcome() {
             Outcome::Requested if judgement.allowed => return None,
             Outcome::Denied if access.intent.is_some() => return None,
             outcome => matches!(outcome, Outcome::Requested | Outcome::Denied),
         };
         let is_performed = is_performed(access);
-        let has_grant = judgement.assessed.grant == GrantStatus::Valid;
+        let has_grant = judgement.assessed.grant.status == GrantStatus::Valid;
         let (time, is_approved) = (judgement.time, is_performed && has_grant);
         Some(Self { event, access, actor, time, is_performed, is_denied, is_approved, judgement })
     }
@@ -69,7 +69,8 @@ impl<'a> Attempt<'a> {
         let (is_performed, facts) = (self.is_performed, &self.judgement.assessed.data);
         data.iter().enumerate().map(move |(at, data)| {
             let (rest, bytes_rest) = if at == 0 { (rest, bytes_rest) } else { (0, 0) };
-            let counted = |told: u64, rest| if is_performed { told.saturating_add(rest) } else { 0 };
+            let counted =
+                |told: u64, rest| if is_performed { told.saturating_add(rest) } else { 0 };
             Item {
                 data,
                 facts: facts.get(at),
@@ -97,10 +98,11 @@ impl<'a> Attempt<'a> {
     }
 }
 
-impl Item<'_> {
+impl<'a> Item<'a> {
     /// Whose law protects the persons: a country; empty when that is unknown.
-    pub(super) fn jurisdiction(&self) -> &str {
-        let country = self.facts.map_or(&*self.data.subject_jurisdiction, |facts| &*facts.jurisdiction);
+    pub(super) fn jurisdiction(&self) -> &'a str {
+        let claimed = self.data.subject_jurisdiction.as_str();
+        let country = self.facts.map_or(claimed, |facts| facts.jurisdiction.as_str());
         if is_known(country) { country } else { "" }
     }
 
@@ -109,11 +111,19 @@ impl Item<'_> {
         let value = self.facts.map_or(self.data.boundary, |facts| facts.boundary.into());
         label(value, Boundary::as_str_name, "BOUNDARY_")
     }
+}
 
-    /// The categories that it holds, by name.
-    pub(super) fn categories(&self) -> impl Iterator<Item = String> {
-        let categories = self.data.categories.iter();
-        categories.map(|&category| label(category, DataCategory::as_str_name, "DATA_CATEGORY_"))
+/// Takes up the categories of data: those that it says it holds or, where it says nothing, those
+/// that are registered.
+pub(super) fn name_categories(names: &mut Names, data: &wire::Data, facts: Option<&DataFacts>) {
+    let name = |value| label(value, DataCategory::as_str_name, "DATA_CATEGORY_");
+    for &category in &data.categories {
+        names.insert(&name(category));
+    }
+    if data.categories.is_empty() {
+        for category in facts.iter().flat_map(|facts| facts.categories.iter()) {
+            names.insert(&name(category.into()));
+        }
     }
 }
 

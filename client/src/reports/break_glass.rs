@@ -36,8 +36,7 @@ pub(super) fn rows(options: &Options, ground: &dyn Ground) -> Vec<Row> {
 }
 
 fn row(facts: &BreakGlassFacts) -> Row {
-    let incident =
-        if facts.incident.is_empty() { &facts.break_glass_id } else { &facts.incident };
+    let incident = if facts.incident.is_empty() { &facts.break_glass_id } else { &facts.incident };
     vec![
         incident.clone(),
         facts.declared_by.clone(),

@@ -259,10 +259,9 @@ impl Cells {
     #[must_use]
     pub fn of(&self, report: Report, period: Period) -> Self {
         let range = CellKey::range(report, period);
-        let inside =
-            self.by_key.iter().filter(|(key, _)| {
-                range.start.as_slice() <= key.as_bytes() && key.as_bytes() < range.end.as_slice()
-            });
+        let inside = self.by_key.iter().filter(|(key, _)| {
+            range.start.as_slice() <= key.as_bytes() && key.as_bytes() < range.end.as_slice()
+        });
         let by_key = inside.map(|(key, cell)| (key.clone(), cell.clone())).collect();
         Self { by_key, scratch: Vec::new() }
     }
@@ -300,11 +299,9 @@ impl Cells {
             Some((group, day, cell.clone()))
         });
         let mut days: Vec<_> = read.collect();
-        days.sort_unstable_by(|(one, one_day, _), (other, other_day, _)| {
-            match one.cmp(other) {
-                Ordering::Equal => one_day.cmp(other_day),
-                different => different,
-            }
+        days.sort_unstable_by(|(one, one_day, _), (other, other_day, _)| match one.cmp(other) {
+            Ordering::Equal => one_day.cmp(other_day),
+            different => different,
         });
         days
     }

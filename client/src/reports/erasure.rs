@@ -27,8 +27,14 @@ pub(super) fn rows(options: &Options, ground: &dyn Ground) -> Vec<Row> {
     let period = options.period;
     let mut rows = Vec::new();
     ground.facts().erasures().each(|job, facts| {
-        let times = [facts.scheduled_at, facts.started_at, facts.completed_at, facts.verified_at,
-            facts.certified_at, facts.failed_at];
+        let times = [
+            facts.scheduled_at,
+            facts.started_at,
+            facts.completed_at,
+            facts.verified_at,
+            facts.certified_at,
+            facts.failed_at,
+        ];
         let began = times.into_iter().filter(|&time| time != 0).min().unwrap_or_default();
         let ended = facts.certified_at.max(facts.failed_at);
         let is_over = ended != 0 && ended < period.from() && facts.accesses_after == 0;

@@ -61,9 +61,10 @@ fn ending(grant: &GrantFacts) -> u64 {
 
 /// Neither a grant nor a refusal that counts.
 fn is_open(request: &RequestFacts) -> bool {
-    let is_denied = request.decisions.iter().any(|decision| {
-        decision.verdict() == Verdict::Deny && decision.void_by.is_empty()
-    });
+    let is_denied = request
+        .decisions
+        .iter()
+        .any(|decision| decision.verdict() == Verdict::Deny && decision.void_by.is_empty());
     request.grant_id.is_empty() && !is_denied
 }
 
@@ -90,7 +91,11 @@ fn of_grant(grant: &GrantFacts, now: u64) -> Row {
 
 fn of_request(request: &RequestFacts) -> Row {
     let mut row = vec![String::new(); COLUMNS.len()];
-    let told = [request.actor.clone(), String::new(), request.scope.as_ref().map_or_else(String::new, scope)];
+    let told = [
+        request.actor.clone(),
+        String::new(),
+        request.scope.as_ref().map_or_else(String::new, scope),
+    ];
     for (cell, told) in row.iter_mut().skip(1).zip(told) {
         *cell = told;
     }
@@ -127,7 +132,11 @@ fn scope(scope: &Scope) -> String {
     if told.is_empty() { "everything".to_owned() } else { told.join("; ") }
 }
 
-fn labels<E: TryFrom<i32>>(values: &[i32], name: fn(&E) -> &'static str, prefix: &str) -> Vec<String> {
+fn labels<E: TryFrom<i32>>(
+    values: &[i32],
+    name: fn(&E) -> &'static str,
+    prefix: &str,
+) -> Vec<String> {
     values.iter().map(|&value| label(value, name, prefix)).collect()
 }
 

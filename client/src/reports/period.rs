@@ -118,6 +118,18 @@ impl Period {
         self.end.start()
     }
 
+    /// Its beginning, for a message.
+    #[must_use]
+    pub fn from_time(self) -> prost_types::Timestamp {
+        midnight(self.first)
+    }
+
+    /// Its end, for a message.
+    #[must_use]
+    pub fn to_time(self) -> prost_types::Timestamp {
+        midnight(self.end)
+    }
+
     /// Whether a time lies in it, given in nanoseconds since the Unix epoch.
     #[must_use]
     pub fn contains(self, nanos: u64) -> bool {
@@ -136,6 +148,11 @@ impl fmt::Display for Period {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}/{}", self.first, Day(self.end.0.saturating_sub(1)))
     }
+}
+
+fn midnight(day: Day) -> prost_types::Timestamp {
+    let seconds = i64::from(day.0).saturating_mul(DAY_SECONDS);
+    prost_types::Timestamp { seconds, nanos: 0 }
 }
 
 /// The half-year of a time, as in `2019 H2`.
@@ -161,6 +178,7 @@ fn date(nanos: u64) -> Option<civil::Date> {
 
 pub(super) const SECOND_NANOS: u64 = 1_000_000_000;
 pub(super) const DAY_NANOS: u64 = 86_400 * SECOND_NANOS;
+const DAY_SECONDS: i64 = 86_400;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,10 @@
 
 use access_ledger_proto::{
     facts::is_performed,
-    wire::{self, Action, DataCategory, PrincipalKind, Purpose, RecipientKind, TransferMode, event::Body},
+    wire::{
+        self, Action, DataCategory, PrincipalKind, Purpose, RecipientKind, TransferMode,
+        event::Body,
+    },
 };
 
 use super::{
@@ -29,7 +32,7 @@ pub(super) const COLUMNS: [Column; 8] = [
 pub(super) fn rows(options: &Options, ground: &dyn Ground) -> Result<Vec<Row>, ReportError> {
     let token = options.subject.as_deref().filter(|token| !token.is_empty());
     let token = token.ok_or(ReportError::NoSubject)?;
-    let mut told = ground.entries(&Wanted::Subject(token), options.period)?;
+    let mut told = ground.entries(&Wanted::Subject(token, options.period))?;
     told.sort_by_key(|told| (told.time, told.index));
     Ok(told.iter().filter_map(|told| row(told, token, options.with_staff)).collect())
 }
@@ -89,7 +92,16 @@ fn row(told: &Told, token: &[u8], with_staff: bool) -> Option<Row> {
         None => party,
     };
     let categories = list(categories);
-    Some(vec![time(told.time), purpose, categories, action, recipient, country, basis, disclosed_to])
+    Some(vec![
+        time(told.time),
+        purpose,
+        categories,
+        action,
+        recipient,
+        country,
+        basis,
+        disclosed_to,
+    ])
 }
 
 /// Persons are staff to the person whose data it is.
@@ -120,7 +132,9 @@ fn basis_of(access: &wire::Access) -> String {
         ("grant", &access.grant_id),
         ("emergency", &access.break_glass_id),
     ];
-    list(named.into_iter().filter(|(_, id)| !id.is_empty()).map(|(kind, id)| format!("{kind} {id}")))
+    list(
+        named.into_iter().filter(|(_, id)| !id.is_empty()).map(|(kind, id)| format!("{kind} {id}")),
+    )
 }
 
 fn transfer_basis(transfer: &wire::Transfer) -> String {

@@ -54,10 +54,8 @@ pub(super) fn rows(options: &Options, ground: &dyn Ground) -> Vec<Row> {
 impl Counted {
     fn take(&mut self, request: &LegalFacts) {
         let is_emergency = request.emergency || request.process() == LegalProcess::Emergency;
-        let is_produced = matches!(
-            request.outcome(),
-            LegalRequestOutcome::Full | LegalRequestOutcome::Partial
-        );
+        let is_produced =
+            matches!(request.outcome(), LegalRequestOutcome::Full | LegalRequestOutcome::Partial);
         self.requests += 1;
         self.emergencies += u64::from(is_emergency);
         self.produced += u64::from(is_produced);

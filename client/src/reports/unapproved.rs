@@ -37,7 +37,7 @@ pub(super) fn rows(options: &Options, ground: &dyn Ground) -> Result<Vec<Row>, R
     findings.sort_by(|one, other| (one.index, &one.rule).cmp(&(other.index, &other.rule)));
     let mut indexes: Vec<_> = findings.iter().map(|finding| Index(finding.index)).collect();
     indexes.dedup();
-    let told = ground.entries(&Wanted::At(&indexes), options.period)?;
+    let told = ground.entries(&Wanted::At(&indexes))?;
     let row = |finding: &wire::FindingRecord| {
         let at = told.binary_search_by_key(&Index(finding.index), |told| told.index).ok()?;
         row(told.get(at)?, finding, state(finding, ground))

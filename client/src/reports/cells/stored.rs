@@ -2,10 +2,7 @@
 
 use prost::Message;
 
-use super::{
-    Cell, Distinct, Minutes, Names,
-    minutes::WORDS,
-};
+use super::{Cell, Distinct, Minutes, Names, minutes::WORDS};
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredCell {
