@@ -4,9 +4,13 @@ mod control;
 mod entry;
 mod event;
 mod note;
+#[cfg(feature = "policy")]
+mod policy;
 mod source;
 mod tree;
 
+#[cfg(feature = "policy")]
+pub use self::policy::PolicyError;
 pub use self::{
     control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},

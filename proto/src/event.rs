@@ -379,7 +379,7 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
 /// UTF-8 that a person reads as it is stored: no control characters (line feed and tab only in
 /// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is
 /// not shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
-fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
+pub(crate) fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
     // Without a way out of the loop, so that many bytes are looked at at once.
     if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
         return None;

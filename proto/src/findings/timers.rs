@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    facts::sources::Sources,
+    facts::{Noted, sources::Sources},
     position::Index,
     source::{Name, SourceName},
     wire::{Event, HeardState, PendingIntent},
@@ -48,10 +48,10 @@ struct Heard {
 /// An intended access that awaits the ledger's verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Intent {
-    pub(super) recorded_at: u64,
-    pub(super) source: SourceName,
+    recorded_at: u64,
+    source: SourceName,
     /// As it was recorded: the verdict is judged by it.
-    pub(super) event: Event,
+    event: Event,
 }
 
 /// A deadline that has passed.
@@ -66,6 +66,12 @@ pub(super) enum Lapse {
 }
 
 impl Timers {
+    /// Whether anything may have lapsed before the time `now`.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        self.due.first().is_some_and(|(deadline, _)| *deadline < now)
+            || self.intents.len() > INTENTS_MAX
+    }
+
     /// What has lapsed before the time `now`, in the order of the deadlines.
     pub(super) fn lapsed(&mut self, now: u64) -> Vec<Lapse> {
         let mut lapsed = Vec::new();
@@ -241,6 +247,17 @@ impl Heard {
 }
 
 impl Intent {
+    pub(super) fn of(noted: &Noted<'_>) -> Self {
+        let (recorded_at, source) = (noted.recorded_at, noted.source.to_owned());
+        Self { recorded_at, source, event: noted.event.clone() }
+    }
+
+    /// The intent as it was when it was recorded.
+    pub(super) fn noted(&self, index: Index) -> Noted<'_> {
+        let Self { recorded_at, ref source, ref event } = *self;
+        Noted { index, recorded_at, source: source.as_name(), event }
+    }
+
     const fn deadline(&self) -> u64 {
         self.recorded_at.saturating_add(ANSWER_NANOS_MAX)
     }
