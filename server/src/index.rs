@@ -31,9 +31,11 @@ use access_ledger_proto::{
     position::{Index as Place, Size},
     source::Name,
 };
+use roaring::RoaringTreemap;
 use tracing::{info, warn};
 
 use self::{
+    archive::StateArchive,
     blocks::Blocks,
     findings::FindingLog,
     fold::Fold,
@@ -43,20 +45,28 @@ use self::{
     tail::Tail,
     workers::{Pace, Workers},
 };
-pub use self::{error::IndexError, follower::Follower, indexer::Indexer};
+pub use self::{
+    error::IndexError,
+    follower::Follower,
+    indexer::Indexer,
+    listing::{FindingFilter, FindingPage},
+};
 use crate::{
     os::Disk,
     storage::{LogReader, file::io_error},
 };
 
+mod archive;
 mod blocks;
 mod error;
 mod findings;
 mod fold;
 mod follower;
 mod indexer;
+mod listing;
 mod posting;
 mod registry;
+mod rollups;
 mod state;
 mod tail;
 mod workers;
@@ -98,6 +108,7 @@ pub(crate) struct Shared {
     /// What follows from the entries so far. Changed for a few hundred entries at a time.
     fold: RwLock<Fold>,
     state: Arc<State>,
+    archive: Arc<StateArchive>,
     progress: Progress,
 }
 
@@ -113,6 +124,22 @@ impl Index {
     #[must_use]
     pub fn saved_size(&self) -> Size {
         self.shared.progress.saved()
+    }
+
+    /// Whether all facts that were loaded from the state so far could be read.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Facts`], for ever, once some could not: what was computed from them is not to
+    /// be believed.
+    pub fn check_facts(&self) -> Result<(), IndexError> {
+        self.shared.archive.check()
+    }
+
+    /// The entries that findings of these rules are about.
+    #[must_use]
+    pub fn indexes_of_rules<'a>(&self, rules: impl IntoIterator<Item = &'a str>) -> RoaringTreemap {
+        self.shared.read_fold(|fold| fold.log.indexes_of_rules(rules))
     }
 
     /// Tells the follower that `size` entries are durable. Cheap, for the writer's hot path: the
@@ -221,7 +248,7 @@ pub fn open(
     let genesis = reader.read(Place::GENESIS, 1, usize::MAX)?.pop();
     let genesis = genesis.and_then(|record| record.event).unwrap_or_default();
 
-    let (state, fold) = open_state(&*disk, &folder, &layout, &reader, &genesis)?;
+    let Opened { state, archive, fold } = open_state(&*disk, &folder, &layout, &reader, &genesis)?;
     let indexed = fold.size;
     let blocks = Blocks::open(disk, folder.join("blocks"), layout, indexed)?;
     let shared = Arc::new(Shared {
@@ -229,6 +256,7 @@ pub fn open(
         tail: RwLock::new(Tail::new(indexed.next_index())),
         fold: RwLock::new(fold),
         state,
+        archive,
         progress: Progress::new(indexed),
     });
     let index = Index { shared: shared.clone() };
@@ -241,6 +269,13 @@ pub fn open(
     Ok((index, indexer))
 }
 
+/// What the fold rests on, and the fold.
+struct Opened {
+    state: Arc<State>,
+    archive: Arc<StateArchive>,
+    fold: Fold,
+}
+
 /// Opens the state and what it holds of the fold, or starts with nothing.
 fn open_state(
     disk: &dyn Disk,
@@ -248,7 +283,7 @@ fn open_state(
     layout: &Layout,
     reader: &LogReader,
     genesis: &[u8],
-) -> Result<(Arc<State>, Fold), IndexError> {
+) -> Result<Opened, IndexError> {
     let (state_folder, findings) = (folder.join("state"), folder.join("findings"));
     let reason = match State::load(&state_folder, layout) {
         Loaded::Empty => None,
@@ -257,9 +292,13 @@ fn open_state(
             Some(reason) => Some(reason.to_owned()),
             None => match FindingLog::open(disk, &findings, watermark.findings_length)? {
                 None => Some("findings were lost".into()),
-                Some(log) => match Fold::restore(&state, genesis, &watermark, log)? {
-                    Some(fold) => return Ok((Arc::new(state), fold)),
-                    None => Some("malformed row".into()),
+                Some(log) => match restore(state, genesis, &watermark, log) {
+                    Ok(Some(opened)) => return Ok(opened),
+                    Ok(None) => Some("malformed row".into()),
+                    Err(error @ (IndexError::State(_) | IndexError::Facts { .. })) => {
+                        Some(error.to_string())
+                    }
+                    Err(error) => return Err(error),
                 },
             },
         },
@@ -268,9 +307,21 @@ fn open_state(
         warn!(reason, "builds the index again");
     }
     let state = Arc::new(State::reset(&state_folder, layout)?);
-    let log = FindingLog::create(disk, &findings)?;
-    let fold = Fold::new(genesis, log)?;
-    Ok((state, fold))
+    let archive = Arc::new(StateArchive::new(Arc::clone(&state)));
+    let fold = Fold::new(genesis, Arc::clone(&archive), FindingLog::create(disk, &findings)?)?;
+    Ok(Opened { state, archive, fold })
+}
+
+fn restore(
+    state: State,
+    genesis: &[u8],
+    watermark: &Watermark,
+    log: FindingLog,
+) -> Result<Option<Opened>, IndexError> {
+    let state = Arc::new(state);
+    let archive = Arc::new(StateArchive::new(Arc::clone(&state)));
+    let fold = Fold::restore(&state, genesis, watermark, Arc::clone(&archive), log)?;
+    Ok(fold.map(|fold| Opened { state, archive, fold }))
 }
 
 /// Why a state does not follow from the log.

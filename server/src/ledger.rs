@@ -237,7 +237,8 @@ impl Start<'_> {
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
-        let (sources, sequences) = (indexer.sources(), indexer.sequences());
+        let (sources, sequences) =
+            (indexer.authority().facts().sources().clone(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
         let shared = Arc::new(Shared {
             vkey,

@@ -15,7 +15,10 @@
 //!
 //! Time and rule stand beside the record so that those that are not wanted need no decoding.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use access_ledger_proto::{position::memory_len, wire::FindingRecord};
 use prost::Message as _;
@@ -197,19 +200,19 @@ impl FindingLog {
     }
 
     /// Whether any finding has one of these rules; of no rules: whether there is any.
-    pub(crate) fn has_any(&self, rules: &[String]) -> bool {
-        if rules.is_empty() { self.count > 0 } else { rules.iter().any(|rule| self.has(rule)) }
-    }
-
-    fn has(&self, rule: &str) -> bool {
-        self.indexes.contains_key(rule)
+    pub(crate) fn has_any(&self, rules: &BTreeSet<&str>) -> bool {
+        match rules.is_empty() {
+            true => self.count > 0,
+            false => rules.iter().any(|rule| self.indexes.contains_key(*rule)),
+        }
     }
 
     fn end(&self) -> u64 {
         self.saved + self.recent.len() as u64
     }
 
-    fn damaged(&self) -> IndexError {
+    /// What a finding that is not as written is.
+    pub(crate) fn damaged(&self) -> IndexError {
         IndexError::Damaged { path: self.path.to_path_buf(), part: "finding" }
     }
 }
@@ -383,7 +386,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("findings");
         let mut log = FindingLog::open(&RealDisk, &path, 0).unwrap().unwrap();
-        assert!(!log.has_any(&[]));
+        assert!(!log.has_any(&BTreeSet::new()));
         let mut length = 0;
         for number in 0..400 {
             log.push(&finding(number));
@@ -399,7 +402,7 @@ mod tests {
         }
         let indexes = log.indexes_of_rules(["NO_GRANT", "UNKNOWN"]);
         assert!(indexes.iter().eq((0..400).filter(|number| number % 3 == 0).map(|n| n * 10)));
-        assert!(log.has_any(&["BULK_EXPORT".into()]) && !log.has_any(&["UNKNOWN".into()]));
+        assert!(log.has_any(&["BULK_EXPORT"].into()) && !log.has_any(&["UNKNOWN"].into()));
 
         // Behind the watermark nothing counts, not even what was written.
         log.write().unwrap();

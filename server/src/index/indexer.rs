@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use access_ledger_proto::{
-    facts::{sequences::Sequences, sources::Sources},
+    authority::Authority,
+    facts::sequences::Sequences,
     position::{Index, Size, count_of, memory_len},
+    wire,
 };
+use prost::Message as _;
+use rayon::prelude::*;
 use tracing::info;
 
 use super::{
@@ -39,10 +43,13 @@ impl Indexer {
         Self { shared, layout, reader, workers: Arc::new(workers), ahead: None }
     }
 
-    /// The sources that the entries below [`Indexer::size`] register.
+    /// The facts and the policy behind the entries below [`Indexer::size`]. Rows that are not in
+    /// memory are loaded from the state, which follows behind: whoever goes on from here keeps
+    /// those that it changes until [`Answers::saved_size`] covers them, and asks
+    /// [`Answers::check_facts`] before it believes them.
     #[must_use]
-    pub fn sources(&self) -> Sources {
-        self.shared.read_fold(|fold| fold.sources.clone())
+    pub fn authority(&self) -> Authority {
+        self.shared.read_fold(|fold| fold.findings.authority().clone())
     }
 
     /// The last number of each source in the entries below [`Indexer::size`].
@@ -92,30 +99,35 @@ impl Indexer {
             self.finish_block()?;
             return Ok(true);
         }
-        let chunk = match self.ahead.take().filter(|chunk| chunk.first == size.next_index()) {
+        let chunk = match self.ahead.take() {
             Some(chunk) => chunk,
-            None => self.read(size.next_index(), end)?,
+            None => self.prepare(size.next_index(), end)?,
         };
         if chunk.records.is_empty() {
             return Ok(false);
         }
         let next = chunk.end();
-        let take = || {
-            rayon::join(|| self.take(&chunk), || self.shared.change_tail(|tail| chunk.post(tail)))
-        };
-        let ((taken, posted), ahead) = rayon::join(take, || self.read(next, end));
+        let (taken, ahead) = rayon::join(|| self.take(&chunk), || self.prepare(next, end));
         taken?;
-        posted?;
         self.shared.progress.advance(Size(next.0));
-        // What could not be read is read again, and told then.
+        // Nothing of one that could not be read was posted: it is read again, and told then.
         self.ahead = ahead.ok().filter(|chunk| !chunk.records.is_empty());
         Ok(true)
     }
 
+    /// Reads and decodes a stretch of the log and appends it to the postings: they reach at least
+    /// as far as the fold at any time.
+    fn prepare(&self, first: Index, end: Index) -> Result<Chunk, IndexError> {
+        let chunk = self.read(first, end)?;
+        self.shared.change_tail(|tail| chunk.post(tail))?;
+        Ok(chunk)
+    }
+
     /// Folds a chunk, in pieces: who reads the fold waits for one of them at most.
     fn take(&self, chunk: &Chunk) -> Result<(), IndexError> {
-        for records in chunk.records.chunks(PIECE_ENTRIES) {
-            self.shared.change_fold(|fold| fold.take_records(records))?;
+        let events = chunk.events.chunks(PIECE_ENTRIES);
+        for (records, events) in chunk.records.chunks(PIECE_ENTRIES).zip(events) {
+            self.shared.change_fold(|fold| fold.take(records, events))?;
         }
         Ok(())
     }
@@ -157,7 +169,7 @@ impl Indexer {
         let (draft, watermark) = shared.read_fold(|fold| {
             let findings_length = fold.log.write()?;
             let mut draft = shared.state.draft()?;
-            fold.save(&mut draft)?;
+            fold.save(&shared.state, &mut draft)?;
             let recorded_at = fold.recorded_at;
             Ok::<_, IndexError>((
                 draft,
@@ -181,7 +193,12 @@ impl Indexer {
     /// Reads a stretch of the log that starts at `first` and ends at `end` at the latest.
     fn read(&self, first: Index, end: Index) -> Result<Chunk, IndexError> {
         let entries_max = memory_len(end.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
-        Ok(Chunk { first, records: self.reader.read(first, entries_max, READ_BYTES)? })
+        if entries_max == 0 {
+            return Ok(Chunk { first, records: Vec::new(), events: Vec::new() });
+        }
+        let records = self.reader.read(first, entries_max, READ_BYTES)?;
+        let events = records.par_iter().map(|record| record.event.as_deref().map(decode)).collect();
+        Ok(Chunk { first, records, events })
     }
 }
 
@@ -189,6 +206,8 @@ impl Indexer {
 struct Chunk {
     first: Index,
     records: Vec<Record>,
+    /// Of the records, `None` for those that are gone.
+    events: Vec<Option<wire::Event>>,
 }
 
 impl Chunk {
@@ -203,6 +222,11 @@ impl Chunk {
             Ok(())
         })
     }
+}
+
+/// One that cannot be decoded, which no writer of ours records, says nothing.
+fn decode(event: &[u8]) -> wire::Event {
+    wire::Event::decode(event).unwrap_or_default()
 }
 
 /// Bytes of frames in one read of the log: what the allocator gives out again without asking the

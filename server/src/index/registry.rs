@@ -9,6 +9,7 @@
 //! | decommissioned at | 8 | index |
 //! | flags | 1 | 1 self-enrolled, 2 decommissioned |
 //! | last number | 8 | |
+//! | principal | | the rest: id of the person whose key it is |
 
 use access_ledger_proto::{
     facts::sources::{Roles, Source},
@@ -30,7 +31,7 @@ pub(super) fn encode(source: &Source, last_number: u64) -> Vec<u8> {
     let decommissioned = source.decommissioned_at;
     let flags = (u8::from(source.self_enrolled) * SELF_ENROLLED)
         | (u8::from(decommissioned.is_some()) * DECOMMISSIONED);
-    let mut row = Vec::with_capacity(69);
+    let mut row = Vec::with_capacity(69 + source.principal.len());
     row.extend_from_slice(source.public_key.as_bytes());
     row.extend_from_slice(&roles.to_be_bytes());
     row.extend_from_slice(&source.heartbeat_nanos.to_be_bytes());
@@ -38,6 +39,7 @@ pub(super) fn encode(source: &Source, last_number: u64) -> Vec<u8> {
     row.extend_from_slice(&decommissioned.unwrap_or_default().0.to_be_bytes());
     row.push(flags);
     row.extend_from_slice(&last_number.to_be_bytes());
+    row.extend_from_slice(source.principal.as_bytes());
     row
 }
 
@@ -60,9 +62,10 @@ pub(super) fn parse(name: &[u8], mut row: &[u8]) -> Option<(Source, u64)> {
         heartbeat_nanos,
         registered_at,
         self_enrolled: flags & SELF_ENROLLED != 0,
+        principal: str::from_utf8(rest).ok()?.to_owned(),
         decommissioned_at: (flags & DECOMMISSIONED != 0).then_some(decommissioned_at),
     };
-    rest.is_empty().then_some((source, last_number))
+    Some((source, last_number))
 }
 
 /// What the keys of these rows start with.

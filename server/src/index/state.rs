@@ -9,6 +9,7 @@
 //! | `s` name | a source and its last number: fold.rs |
 //! | `f` table u8, key | a row of the facts: archive.rs |
 //! | `r` | the rest of the findings' fold |
+//! | `t` | events declared lost u64, events erased u64 |
 //! | `d` report u8, day u32 | the cells of a day: rollups.rs |
 //! | `n` report u8, month u32 | the cells of a month |
 //!
@@ -29,6 +30,7 @@
 
 use std::{
     fs, io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -57,6 +59,16 @@ pub(crate) struct Watermark {
     pub(crate) recorded_at: u64,
     /// Bytes of the findings' file that count.
     pub(crate) findings_length: u64,
+}
+
+impl Watermark {
+    /// Of no entries.
+    pub(crate) const START: Self = Self {
+        size: Size::ZERO,
+        last_leaf: Digest::from_bytes([0; 32]),
+        recorded_at: 0,
+        findings_length: 0,
+    };
 }
 
 /// What a folder of the state holds.
@@ -139,6 +151,27 @@ impl State {
             for row in self.store.scan_prefix(prefix) {
                 let (key, value) = row?;
                 if !each(key.get(prefix.len()..).unwrap_or_default(), &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Hands out all rows whose key lies in a range, ascending, until `each` returns `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`] when the store refuses or is damaged.
+    pub(crate) fn range(
+        &self,
+        keys: Range<Vec<u8>>,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), IndexError> {
+        guarded(|| {
+            for row in self.store.range(keys) {
+                let (key, value) = row?;
+                if !each(&key, &value) {
                     break;
                 }
             }
