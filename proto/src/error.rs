@@ -2,6 +2,7 @@
 
 mod entry;
 mod event;
+mod filter;
 mod note;
 mod source;
 mod tree;
@@ -9,6 +10,7 @@ mod tree;
 pub use self::{
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
+    filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
