@@ -35,11 +35,16 @@ use self::{
     blocks::Blocks,
     fold::Fold,
     follower::Progress,
-    posting::{Field, Layout, Lookup},
+    posting::{Layout, Lookup},
     state::{Loaded, Saved, State},
     tail::Tail,
 };
-pub use self::{error::IndexError, follower::Follower, indexer::Indexer};
+pub use self::{
+    error::IndexError,
+    follower::Follower,
+    indexer::Indexer,
+    query::{Hits, Search},
+};
 use crate::{
     os::Disk,
     storage::{LogReader, file::io_error},
@@ -51,6 +56,7 @@ mod fold;
 mod follower;
 mod indexer;
 mod posting;
+mod query;
 mod state;
 mod tail;
 
@@ -61,7 +67,7 @@ pub struct Options {
     pub folder: PathBuf,
     /// The ledger's origin; the index of another one is built again.
     pub origin: String,
-    /// Entries of a block: [`Options::BLOCK_ENTRIES`], or 1 and more in tests.
+    /// Entries of a block: [`Options::BLOCK_ENTRIES`], which is the most, or fewer in tests.
     pub block_entries: u32,
 }
 
@@ -137,9 +143,8 @@ impl Index {
             if block.end() < covered {
                 return Err(rebuilding(block.end(), covered));
             }
-            let found = block
-                .find(Field::Source, source.as_str().as_bytes(), source_seq)
-                .inspect_err(|error| {
+            let found =
+                block.find(source.as_str().as_bytes(), source_seq).inspect_err(|error| {
                     self.shared.blocks.drop_damaged(error);
                     self.shared.progress.ask_for_repair();
                 })?;
@@ -189,7 +194,7 @@ pub fn open(
 ) -> Result<(Index, Indexer), IndexError> {
     let layout = Layout {
         origin: sha256(options.origin.as_bytes()),
-        block_entries: options.block_entries.max(1),
+        block_entries: options.block_entries.clamp(1, Options::BLOCK_ENTRIES),
     };
     let folder = options.folder.join("index");
     let genesis = reader.read(Place::GENESIS, 1, usize::MAX)?.pop();

@@ -15,7 +15,7 @@ use super::{
     leaf_at,
     posting::Layout,
     state::State,
-    tail::{Run, Tail},
+    tail::{Run, Tail, decode},
 };
 use crate::storage::{LogReader, Record};
 
@@ -82,11 +82,15 @@ impl Indexer {
         if records.is_empty() {
             return Ok(false);
         }
+        let events = decode(&records);
         let mut runs = Vec::new();
         self.fold.take_records(&records, |source, run| runs.push((source, run)))?;
         self.shared.change_tail(|tail| {
+            let mut rest = &events[..];
             for (source, run) in runs {
-                tail.push(source, run);
+                let (events, after) = rest.split_at(run.len().min(rest.len()));
+                tail.push(source, run, events);
+                rest = after;
             }
         });
         self.shared.progress.advance(self.size());
@@ -108,8 +112,12 @@ impl Indexer {
             if records.is_empty() {
                 return Ok(false);
             }
+            let events = decode(&records);
+            let mut rest = &events[..];
             fold::runs(tail.end(), &records, |source, run: Run, _, _| {
-                tail.push(source, run);
+                let (events, after) = rest.split_at(run.len().min(rest.len()));
+                tail.push(source, run, events);
+                rest = after;
                 Ok(())
             })?;
         }
