@@ -191,7 +191,7 @@ pub(crate) fn entry_proof(
 }
 
 /// Reads an entry, its path and the checkpoint that the path leads to.
-fn proof_of<'a>(
+pub(crate) fn proof_of<'a>(
     (index, entry): (u64, &'a Bytes),
     path: &[Bytes],
     checkpoint: &[u8],

@@ -147,6 +147,25 @@ pub enum RecorderError {
         /// Where the other event lies, when that is known.
         index: Option<Index>,
     },
+    /// The event is of another kind than the call is for. Nothing was recorded.
+    #[error("the event is not {wanted}")]
+    Kind {
+        /// What it would have to be.
+        wanted: &'static str,
+    },
+    /// The ledger does not prove which source is its own, so its verdicts cannot be told from
+    /// anybody's.
+    #[error("genesis of the ledger is not proven: {problem}")]
+    Genesis {
+        /// What is wrong with the answer.
+        problem: String,
+    },
+    /// The intent is recorded, but the verdict on it was lost with the connection.
+    #[error("intent with number {seq} is recorded, its verdict is not known")]
+    Unanswered {
+        /// The intent's number.
+        seq: u64,
+    },
     /// The spool failed: the operator must act.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -185,6 +204,14 @@ pub enum EvidenceFault {
     Mismatch {
         /// What differs.
         field: &'static str,
+    },
+    /// An intent has no verdict, or an event has one that is none.
+    #[error("{found} verdicts on {wanted} intents")]
+    Verdicts {
+        /// Verdicts in the answer.
+        found: usize,
+        /// Intents in the batch.
+        wanted: usize,
     },
     /// An answer that nothing was sent for.
     #[error("answer without a question")]

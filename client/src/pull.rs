@@ -163,6 +163,18 @@ impl Puller {
         .await
     }
 
+    /// One page of the findings, as the server tells them.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::Refused`], [`PullError::Deadline`].
+    pub async fn findings(
+        &self,
+        request: wire::ListFindingsRequest,
+    ) -> Result<wire::ListFindingsResponse, PullError> {
+        self.persist(async |mut client| client.list_findings(request.clone()).await).await
+    }
+
     /// The records from `first` up to `end`, in order and without gaps. Must be called inside a
     /// tokio runtime, whose tasks pull ahead.
     #[must_use]

@@ -33,12 +33,14 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
+pub(crate) use self::batch::Place;
 pub use self::builder::Builder;
-use self::{
-    batch::Place,
-    shared::{Outcome, Shared},
+use self::shared::{Outcome, Shared, Urgency};
+use crate::{
+    authorize::{self, Verdict},
+    error::RecorderError,
+    pull::Puller,
 };
-use crate::error::RecorderError;
 
 mod batch;
 mod builder;
@@ -58,7 +60,13 @@ pub struct Recorder {
     /// Resolves when the spool's files are closed.
     keeper: Mutex<Option<oneshot::Receiver<()>>>,
     deadline: Duration,
+    ledger: VerifierKey,
+    puller: Puller,
 }
+
+/// Takes in events on behalf of a recorder.
+#[derive(Clone, Debug)]
+pub(crate) struct Acceptor(Arc<Shared>);
 
 /// An event that was accepted. Dropping it changes nothing.
 #[derive(Clone, Debug)]
@@ -100,7 +108,7 @@ impl Recorder {
     /// [`RecorderError::Event`] for one that breaks the rules of `event.proto`;
     /// [`RecorderError::Random`]; [`RecorderError::Closed`]; or what ended the recorder.
     pub async fn record(&self, event: wire::Event) -> Result<Ticket, RecorderError> {
-        self.record_encoded(encode(event)?).await
+        self.record_encoded(complete(event)?.encode_to_vec().into()).await
     }
 
     /// As [`Recorder::record`], for the bytes of an event: they are recorded as they are.
@@ -109,13 +117,7 @@ impl Recorder {
     ///
     /// As [`Recorder::record`].
     pub async fn record_encoded(&self, event: Bytes) -> Result<Ticket, RecorderError> {
-        let digest = check(&event)?;
-        self.shared.reserve(&event).await?;
-        let ticket = self.shared.push(event, digest)?;
-        if self.shared.has_spool() {
-            self.shared.wait(|progress| progress.durable >= ticket.seq).await?;
-        }
-        Ok(ticket)
+        self.acceptor().accept(event).await
     }
 
     /// Accepts an event if there is room for it. With a spool it is on its way to the disk when
@@ -125,10 +127,10 @@ impl Recorder {
     ///
     /// As [`Recorder::record`]; [`RecorderError::Full`] without room.
     pub fn try_record(&self, event: wire::Event) -> Result<Ticket, RecorderError> {
-        let event = encode(event)?;
+        let event = complete(event)?.encode_to_vec().into();
         let digest = check(&event)?;
         self.shared.try_reserve(&event)?;
-        self.shared.push(event, digest)
+        self.shared.push(event, digest, Urgency::Gathers)
     }
 
     /// Waits until all events that were accepted before this call are recorded.
@@ -175,6 +177,45 @@ impl Recorder {
     #[must_use]
     pub const fn source(&self) -> &SourceName {
         &self.source
+    }
+
+    /// How long the ledger may take to answer.
+    pub(crate) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The part that others may keep.
+    pub(crate) fn acceptor(&self) -> Acceptor {
+        Acceptor(Arc::clone(&self.shared))
+    }
+
+    /// Makes sure that the driver knows whose verdicts count.
+    pub(crate) async fn learn_own_source(&self) -> Result<(), RecorderError> {
+        let learn = || authorize::own_source(&self.puller, &self.ledger);
+        self.shared.own_source.get_or_try_init(learn).await.map(drop)
+    }
+}
+
+impl Acceptor {
+    /// Takes in the bytes of an event; with a spool they are on disk when this returns.
+    pub(crate) async fn accept(&self, event: Bytes) -> Result<Ticket, RecorderError> {
+        self.take(event, Urgency::Gathers).await
+    }
+
+    /// As [`Acceptor::accept`]; the event does not wait until others gather.
+    pub(crate) async fn accept_intent(&self, event: Bytes) -> Result<Ticket, RecorderError> {
+        self.take(event, Urgency::AtOnce).await
+    }
+
+    async fn take(&self, event: Bytes, urgency: Urgency) -> Result<Ticket, RecorderError> {
+        let Self(shared) = self;
+        let digest = check(&event)?;
+        shared.reserve(&event).await?;
+        let ticket = shared.push(event, digest, urgency)?;
+        if shared.has_spool() {
+            shared.wait(|progress| progress.durable >= ticket.seq).await?;
+        }
+        Ok(ticket)
     }
 }
 
@@ -251,6 +292,13 @@ impl Recorded {
         &self.place.checkpoint
     }
 
+    /// The ledger's verdict on the event, where that is an intent whose verdict was awaited.
+    pub(crate) fn verdict(&self) -> Option<&Arc<Verdict>> {
+        let verdicts = &self.place.verdicts;
+        let found = verdicts.iter().find(|(seq, _)| *seq == self.seq);
+        found.map(|(_, verdict)| verdict)
+    }
+
     /// The proof that was verified, of the last entry of the batch: by the chain it covers this
     /// event. The file of an earlier entry comes from `AuditService.GetReceipt`.
     #[must_use]
@@ -260,7 +308,7 @@ impl Recorded {
 }
 
 /// Fills in what only the moment of recording knows.
-fn encode(mut event: wire::Event) -> Result<Bytes, RecorderError> {
+pub(crate) fn complete(mut event: wire::Event) -> Result<wire::Event, RecorderError> {
     if event.event_id.is_empty() {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| RecorderError::Random)?;
@@ -269,7 +317,7 @@ fn encode(mut event: wire::Event) -> Result<Bytes, RecorderError> {
     if event.occurred_at.is_none() {
         event.occurred_at = Some(now().into());
     }
-    Ok(event.encode_to_vec().into())
+    Ok(event)
 }
 
 fn check(event: &Bytes) -> Result<Digest, RecorderError> {

@@ -32,14 +32,19 @@ impl EnrolmentClaim<'_> {
     /// The text that is signed, for the ledger of this origin.
     #[must_use]
     pub fn message(&self, origin: &str) -> String {
-        let roles: Vec<String> = self.roles.iter().map(|role| (role as i32).to_string()).collect();
         format!(
             "access-ledger/enrol/v1\n{origin}\n{}\n{}\n{}\n{}\n",
             self.source,
             STANDARD.encode(self.public_key.as_bytes()),
-            roles.join(","),
+            self.roles_text(),
             self.heartbeat_nanos,
         )
+    }
+
+    /// The roles as signed texts hold them: enum values, decimal, ascending, joined by ",".
+    pub(crate) fn roles_text(&self) -> String {
+        let roles: Vec<String> = self.roles.iter().map(|role| (role as i32).to_string()).collect();
+        roles.join(",")
     }
 
     /// Checks a signature over the claim.

@@ -1,13 +1,19 @@
 //! What can be wrong with what this crate reads: one enum a stage.
 
+mod control;
 mod entry;
 mod event;
 mod filter;
 mod note;
+#[cfg(feature = "policy")]
+mod policy;
 mod source;
 mod tree;
 
+#[cfg(feature = "policy")]
+pub use self::policy::PolicyError;
 pub use self::{
+    control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},

@@ -9,6 +9,9 @@
 //! are let through: a newer client's event is kept whole. A body that it does not know is refused,
 //! because nothing could be judged by it.
 
+mod fields;
+
+pub(crate) use self::fields::{Malformed, WireField, WireValue, next_field, varint};
 use crate::{
     entry::Entry,
     error::{EventError, EventFault},
@@ -32,10 +35,54 @@ pub struct Body<'a> {
 impl Body<'_> {
     /// Field number of `Event.access`.
     pub const ACCESS: u32 = 16;
+    /// Field number of `Event.authorization`.
+    pub const AUTHORIZATION: u32 = 17;
+    /// Field number of `Event.access_request`.
+    pub const ACCESS_REQUEST: u32 = 18;
+    /// Field number of `Event.decision`.
+    pub const DECISION: u32 = 19;
+    /// Field number of `Event.grant_change`.
+    pub const GRANT_CHANGE: u32 = 20;
+    /// Field number of `Event.break_glass`.
+    pub const BREAK_GLASS: u32 = 21;
+    /// Field number of `Event.legal_request`.
+    pub const LEGAL_REQUEST: u32 = 22;
+    /// Field number of `Event.transfer`.
+    pub const TRANSFER: u32 = 23;
+    /// Field number of `Event.erasure`.
+    pub const ERASURE: u32 = 24;
+    /// Field number of `Event.holding`.
+    pub const HOLDING: u32 = 25;
+    /// Field number of `Event.attestation`.
+    pub const ATTESTATION: u32 = 26;
     /// Field number of `Event.source_status`.
     pub const SOURCE_STATUS: u32 = 27;
     /// Field number of `Event.control_change`.
     pub const CONTROL_CHANGE: u32 = 28;
+    /// Field number of `Event.redaction`.
+    pub const REDACTION: u32 = 29;
+    /// Field number of `Event.ledger_read`.
+    pub const LEDGER_READ: u32 = 30;
+    /// Field number of `Event.finding`.
+    pub const FINDING: u32 = 31;
+}
+
+/// Nanoseconds since the Unix epoch: 0 for an instant before it, saturating for one after 2554.
+#[must_use]
+pub fn nanos_of(time: &prost_types::Timestamp) -> u64 {
+    nanos(time.seconds, time.nanos)
+}
+
+/// Nanoseconds of a duration: 0 for a negative one, saturating beyond 584 years.
+#[must_use]
+pub fn nanos_in(duration: &prost_types::Duration) -> u64 {
+    nanos(duration.seconds, duration.nanos)
+}
+
+fn nanos(seconds: i64, nanos: i32) -> u64 {
+    let seconds = i128::from(seconds) * 1_000_000_000;
+    let sum = (seconds + i128::from(nanos)).max(0);
+    u64::try_from(sum).unwrap_or(u64::MAX)
 }
 
 /// Checks one event: 1 to 32,768 bytes that keep all rules of `event.proto`.
@@ -332,7 +379,7 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
 /// UTF-8 that a person reads as it is stored: no control characters (line feed and tab only in
 /// prose), no line or paragraph separators, nothing that reorders what is shown, nothing that is
 /// not shown at all. The joiners U+200C and U+200D belong to the spelling of some languages.
-fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
+pub(crate) fn text_fault(bytes: &[u8], lines: bool) -> Option<EventFault> {
     // Without a way out of the loop, so that many bytes are looked at at once.
     if bytes.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
         return None;
@@ -397,104 +444,6 @@ fn seconds_and_nanos(mut bytes: &[u8]) -> Result<(i64, i64), EventFault> {
         }
     }
     Ok((seconds.unwrap_or_default(), nanos.unwrap_or_default()))
-}
-
-/// The bytes are no protobuf message, or not one that all parsers read alike.
-struct Malformed;
-
-impl From<Malformed> for EventFault {
-    fn from(_: Malformed) -> Self {
-        Self::Malformed
-    }
-}
-
-impl From<Malformed> for Box<EventError> {
-    fn from(_: Malformed) -> Self {
-        Self::from(EventFault::Malformed)
-    }
-}
-
-impl From<EventFault> for Box<EventError> {
-    fn from(fault: EventFault) -> Self {
-        Self::new(fault.into())
-    }
-}
-
-/// One field of the protobuf wire format.
-struct WireField<'a> {
-    number: u32,
-    value: WireValue<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum WireValue<'a> {
-    Varint(u64),
-    Fixed,
-    Bytes(&'a [u8]),
-}
-
-/// Takes the next field from the front of `rest`; `None` at the end.
-#[inline]
-fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<WireField<'a>>, Malformed> {
-    if rest.is_empty() {
-        return Ok(None);
-    }
-    let key = varint_u32(rest)?;
-    let number = key >> 3;
-    if number == 0 {
-        return Err(Malformed);
-    }
-    let value = match key & 7 {
-        0 => WireValue::Varint(varint(rest)?),
-        1 => take(rest, 8).map(|_| WireValue::Fixed)?,
-        2 => {
-            let len = usize::try_from(varint_u32(rest)?).map_err(|_| Malformed)?;
-            WireValue::Bytes(take(rest, len)?)
-        }
-        5 => take(rest, 4).map(|_| WireValue::Fixed)?,
-        _ => return Err(Malformed),
-    };
-    Ok(Some(WireField { number, value }))
-}
-
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
-    let (taken, after) = rest.split_at_checked(len).ok_or(Malformed)?;
-    *rest = after;
-    Ok(taken)
-}
-
-/// A tag or a length: a base-128 number of at most 32 bits in at most five bytes. Of longer ones
-/// some parsers drop the upper bits, others refuse the message.
-fn varint_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
-    let before = rest.len();
-    let value = varint(rest)?;
-    match u32::try_from(value) {
-        Ok(value) if before - rest.len() <= 5 => Ok(value),
-        _ => Err(Malformed),
-    }
-}
-
-/// A base-128 number of at most 64 bits.
-#[inline]
-fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
-    if let Some((&byte @ 0..=0x7f, after)) = rest.split_first() {
-        *rest = after;
-        return Ok(u64::from(byte));
-    }
-    let mut value = 0_u64;
-    for shift in (0..u64::BITS).step_by(7) {
-        let (&byte, after) = rest.split_first().ok_or(Malformed)?;
-        *rest = after;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            return Err(Malformed);
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Malformed)
 }
 
 #[cfg(test)]

@@ -11,8 +11,13 @@ pub mod entry;
 pub mod error;
 pub mod event;
 pub mod facts;
+#[cfg(feature = "policy")]
+pub mod findings;
 pub mod hash;
+pub mod missing;
 pub mod note;
+#[cfg(feature = "policy")]
+pub mod policy;
 pub mod position;
 pub mod proof;
 pub mod receipt;

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{folder::Genesis, ledger::LedgerOptions, storage::Options};
+use crate::{
+    error::LedgerError, folder::Genesis, ledger::LedgerOptions, os::Disk, storage::Options,
+};
 
 /// The access ledger: an append-only, hash-chained, signed log of accesses to protected data.
 #[derive(Debug, Parser)]
@@ -86,6 +88,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     pub origin: Option<String>,
 
+    /// The policy (Cedar) that the ledger of an empty folder begins with. By default the one that
+    /// comes with this program (`access-ledger policy show --default`).
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
     /// Most MiB of batches that wait to be written; beyond it callers are told to come back.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub queue_mib: u16,
@@ -112,10 +119,16 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME")]
     pub origin: String,
 
-    /// Verifier key of a governance party (`access-ledger keygen` prints it); repeatable. Without
-    /// any, a key is made in the data folder.
+    /// Verifier key of a governance party (`access-ledger keygen` prints it); twice or more, for
+    /// rules change only by two parties together. Without any, the keys of company and custodian
+    /// are made in the data folder.
     #[arg(long, value_name = "VKEY")]
     pub governance: Vec<VerifierKey>,
+
+    /// The policy (Cedar) that the ledger begins with. By default the one that comes with this
+    /// program (`access-ledger policy show --default`).
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
 
     /// Let sources enrol themselves. Whoever reaches the port can then record under a new name.
     #[arg(long)]
@@ -188,13 +201,17 @@ impl ServeArgs {
 
 impl InitArgs {
     /// What the new ledger is to be.
-    #[must_use]
-    pub fn genesis(&self) -> Genesis {
-        Genesis {
-            origin: self.origin.clone(),
+    ///
+    /// # Errors
+    ///
+    /// As [`Genesis::with_policy`].
+    pub fn genesis(&self, disk: &dyn Disk) -> Result<Genesis, LedgerError> {
+        let genesis = Genesis {
             governance: self.governance.clone(),
             self_enrolment: self.self_enrolment,
-        }
+            ..Genesis::new(&self.origin)
+        };
+        genesis.with_policy(disk, self.policy.as_deref())
     }
 
     /// How the ledger is made.

@@ -133,11 +133,7 @@ async fn live(
 ) -> anyhow::Result<VerifierKey> {
     let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
     let options = LedgerOptions::new(data);
-    let genesis = Genesis {
-        origin: "ledger.example/us-user-data".to_owned(),
-        governance: Vec::new(),
-        self_enrolment: true,
-    };
+    let genesis = Genesis { self_enrolment: true, ..Genesis::new("ledger.example/us-user-data") };
     let vkey = Ledger::init(&options, &disk, &clock, &genesis)?;
     let ledger = Ledger::open(&options, &disk, &clock, None)?;
     let serving = Serving::bind(ledger, ([127, 0, 0, 1], 0).into()).await?;

@@ -233,6 +233,15 @@ pub enum LedgerError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A single governance party, which could change no rule, for that takes two.
+    #[error(
+        "{name} is the only governance key, wanted are two of two parties, who change rules only \
+         together (or none: both are made)"
+    )]
+    GovernanceAlone {
+        /// The key's name.
+        name: String,
+    },
     /// The folder was made by a newer version.
     #[error("{} has format version {found}, this binary knows {known}", .path.display())]
     FormatVersion {
@@ -276,6 +285,12 @@ pub enum LedgerError {
     /// The genesis entry could not be made.
     #[error("genesis: {problem}")]
     Genesis {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What the ledger itself has to record could not be made.
+    #[error("event of the ledger's own: {problem}")]
+    Own {
         /// What is wrong with it.
         problem: String,
     },

@@ -5,7 +5,8 @@
 //! lock               one process per folder
 //! keys/ledger.key    signs checkpoints
 //! keys/source.key    seals what the ledger itself records
-//! keys/governance.key  only when `init` made it; belongs on another machine
+//! keys/company.key   only when `init` made it: governance, belongs on a machine of the company
+//! keys/custodian.key   the same of the custodian: who holds both changes the rules alone
 //! checkpoint         newest
 //! evidence/          sealed batches that contradict the log
 //! log/ tree/         storage
@@ -26,7 +27,7 @@ use access_ledger_proto::{
 };
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     error::LedgerError,
@@ -36,18 +37,47 @@ use crate::{
 /// The name of the ledger's own source.
 pub const LEDGER_SOURCE: &str = "ledger";
 
-/// The name of the governance source whose key `init` makes.
-pub const GOVERNANCE_SOURCE: &str = "governance";
+/// The names of the governance sources whose keys `init` makes: the two parties that change rules
+/// only together.
+pub const GOVERNANCE_SOURCES: [&str; 2] = ["company", "custodian"];
 
 /// What a new ledger is to be.
 #[derive(Clone, Debug)]
 pub struct Genesis {
     /// Its name: the name of its checkpoint key, in every checkpoint and seal.
     pub origin: String,
-    /// Keys with the role GOVERN, each named like its source; empty: one is made.
+    /// Keys with the role GOVERN, each named like its source: none, and they are made, or at least
+    /// two, for rules change only by two parties together.
     pub governance: Vec<VerifierKey>,
     /// Whether sources may enrol themselves.
     pub self_enrolment: bool,
+    /// The policy in force from entry 0 on.
+    pub policy: String,
+}
+
+impl Genesis {
+    /// A ledger of this name whose governance keys are made, where governance registers every
+    /// source, under the default policy.
+    #[must_use]
+    pub fn new(origin: impl Into<String>) -> Self {
+        Self {
+            origin: origin.into(),
+            governance: Vec::new(),
+            self_enrolment: false,
+            policy: String::new(),
+        }
+    }
+
+    /// The same under the policy in a file, if one is given.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::File`] when the file cannot be used.
+    pub fn with_policy(self, disk: &dyn Disk, path: Option<&Path>) -> Result<Self, LedgerError> {
+        let Some(path) = path else { return Ok(self) };
+        let policy = read_text(disk, path)?.ok_or_else(|| malformed(path, "missing"))?;
+        Ok(Self { policy, ..self })
+    }
 }
 
 /// Paths in a data folder.
@@ -111,10 +141,10 @@ impl Folder {
         self.root.join("index")
     }
 
-    /// The governance key, where `init` made one.
+    /// The governance keys, where `init` made them.
     #[must_use]
-    pub fn governance_key(&self) -> PathBuf {
-        self.keys().join("governance.key")
+    pub fn governance_keys(&self) -> [PathBuf; 2] {
+        GOVERNANCE_SOURCES.map(|name| self.keys().join(format!("{name}.key")))
     }
 
     fn keys(&self) -> PathBuf {
@@ -201,7 +231,7 @@ impl Folder {
             .ok()
     }
 
-    /// The event of entry 0; makes a governance key when `genesis` names none.
+    /// The event of entry 0; makes the governance keys when `genesis` names none.
     pub(crate) fn genesis_event(
         &self,
         disk: &dyn Disk,
@@ -211,9 +241,16 @@ impl Folder {
     ) -> Result<Vec<u8>, LedgerError> {
         let mut governance = genesis.governance.clone();
         if governance.is_empty() {
-            let key = self.make_key(disk, "governance.key", GOVERNANCE_SOURCE)?;
-            info!(path = %self.governance_key().display(), "made a governance key");
-            governance.push(key.verifier().clone());
+            for name in GOVERNANCE_SOURCES {
+                let key = self.make_key(disk, &format!("{name}.key"), name)?;
+                governance.push(key.verifier().clone());
+            }
+            let [company, custodian] = self.governance_keys();
+            warn!(
+                company = %company.display(),
+                custodian = %custodian.display(),
+                "made both governance keys: move them to two machines of two companies"
+            );
         }
         let initial = |key: &VerifierKey| wire::InitialSource {
             name: key.name().to_owned(),
@@ -225,7 +262,7 @@ impl Folder {
             ledger_source: Some(initial(keys.source.verifier())),
             governance: governance.iter().map(initial).collect(),
             self_enrolment: genesis.self_enrolment,
-            policy: String::new(),
+            policy: genesis.policy.clone(),
         };
         let change = wire::ControlChange {
             kind: wire::ControlKind::Genesis.into(),
@@ -235,23 +272,24 @@ impl Folder {
             revision: 0,
         };
         let body = wire::event::Body::ControlChange(change);
-        own_event(clock.now_nanos(), body).map_err(|problem| LedgerError::Genesis { problem })
+        let event = own_event(clock.now_nanos(), body);
+        let event = event.map_err(|problem| LedgerError::Genesis { problem })?;
+        Ok(event.encode_to_vec())
     }
 }
 
-/// An event of the ledger's own, encoded.
-pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<Vec<u8>, String> {
+/// An event of the ledger's own, which happens `now`: nanoseconds since the Unix epoch.
+pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event, String> {
     let mut event_id = [0; 16];
     getrandom::fill(&mut event_id).map_err(|error| error.to_string())?;
     let seconds = i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX);
     let nanos = i32::try_from(now % 1_000_000_000).unwrap_or_default();
-    let event = wire::Event {
+    Ok(wire::Event {
         event_id: event_id.to_vec().into(),
         occurred_at: Some(prost_types::Timestamp { seconds, nanos }),
         body: Some(body),
         ..Default::default()
-    };
-    Ok(event.encode_to_vec())
+    })
 }
 
 /// A new key of this name.
@@ -280,14 +318,19 @@ fn malformed(path: &Path, problem: impl ToString) -> LedgerError {
     LedgerError::File { path: path.to_owned(), problem: problem.to_string() }
 }
 
-/// Checks that an origin can be the name of a key and a line of a checkpoint.
+/// Checks that an origin can be the name of a key and a line of a checkpoint, and that governance
+/// is more than one party.
 ///
 /// # Errors
 ///
-/// [`LedgerError::Origin`] otherwise, and for the names of governance keys that no source can have.
-pub(crate) fn check_names(genesis: &Genesis) -> Result<(), LedgerError> {
+/// [`LedgerError::Origin`] otherwise, and for the names of governance keys that no source can have;
+/// [`LedgerError::GovernanceAlone`] for a single key.
+pub(crate) fn check_genesis(genesis: &Genesis) -> Result<(), LedgerError> {
     let refused = |name: &str, problem: String| LedgerError::Origin { name: name.into(), problem };
     new_key(&genesis.origin).map_err(|problem| refused(&genesis.origin, problem))?;
+    if let [key] = &genesis.governance[..] {
+        return Err(LedgerError::GovernanceAlone { name: key.name().to_owned() });
+    }
     for key in &genesis.governance {
         SourceName::parse(key.name()).map_err(|error| refused(key.name(), error.to_string()))?;
     }

@@ -8,6 +8,7 @@
 
 mod append;
 mod enroll;
+mod own;
 mod publish;
 mod queue;
 mod receipt;
@@ -27,25 +28,21 @@ use access_ledger_proto::{
         sequences::Sequences,
         sources::{SourceChange, Sources},
     },
-    hash::sha256,
     note::{Signer, VerifierKey},
     position::{Index as LogIndex, Size},
-    seal::Batch,
     source::{Name, SourceName},
-    wire,
 };
-use bytes::Bytes;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::publish::Published;
 use self::{
     append::Admitted,
-    enroll::OwnSource,
+    own::OwnSource,
     publish::{CheckpointFile, Publisher},
     queue::Queue,
     repeat::{REPEAT_BYTES_MAX, Repeats},
-    writer::Writer,
+    writer::{ToWrite, Writer},
 };
 pub(crate) use self::{
     receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
@@ -97,9 +94,9 @@ pub(crate) struct Shared {
     pub(crate) sources: RwLock<Sources>,
     /// Where each source stands in what is durable.
     durable: RwLock<Sequences>,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Queue<ToWrite>,
     /// Batches whose numbers were used before.
-    repeats: Queue,
+    repeats: Queue<Admitted>,
     published: watch::Sender<Arc<Published>>,
     failed: watch::Sender<bool>,
     checkpoint_file: CheckpointFile,
@@ -107,7 +104,6 @@ pub(crate) struct Shared {
     pub(crate) tree: TreeFiles,
     pub(crate) index: Index,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) own: OwnSource,
     /// Dropped last: only then may another process open the folder.
     _lock: Option<Lock>,
 }
@@ -119,7 +115,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`LedgerError::Initialised`] when there is one already; [`LedgerError::Origin`] for a name
-    /// that no ledger can have; else as [`Ledger::open`].
+    /// that no ledger can have; [`LedgerError::GovernanceAlone`]; else as [`Ledger::open`].
     pub fn init(
         options: &LedgerOptions,
         disk: &Arc<dyn Disk>,
@@ -127,7 +123,7 @@ impl Ledger {
         genesis: &Genesis,
     ) -> Result<VerifierKey, LedgerError> {
         let folder = Folder::new(&options.folder);
-        folder::check_names(genesis)?;
+        folder::check_genesis(genesis)?;
         if let Some(origin) = folder.origin(&**disk)? {
             return Err(LedgerError::Initialised { folder: options.folder.clone(), origin });
         }
@@ -137,7 +133,7 @@ impl Ledger {
         let opened = storage::open(disk.clone(), &storage_options(options, &vkey), None)?;
         if opened.link.size == Size::ZERO {
             let event = folder.genesis_event(&**disk, &**clock, &keys, genesis)?;
-            begin(opened, event, clock.now_nanos(), &keys)?;
+            begin(opened, event, clock.now_nanos(), keys)?;
         }
         folder.write_meta(&**disk, vkey.name())?;
         info!(origin = vkey.name(), "initialised ledger");
@@ -236,6 +232,7 @@ impl Start<'_> {
         let Opened { log, reader, tree, frontier, link, recovery: _ } = self.opened;
         let (disk, clock) = (self.disk, self.clock);
         let vkey = self.keys.ledger.verifier().clone();
+        let own = own_source(self.keys.source, vkey.name())?;
         let publisher = Publisher { signer: self.keys.ledger };
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
@@ -255,12 +252,11 @@ impl Start<'_> {
             tree: tree.clone(),
             index,
             clock: clock.clone(),
-            own: OwnSource::new(self.keys.source),
             _lock: self.lock,
         });
         shared.publish(shared.published());
         let writer =
-            Writer { shared: shared.clone(), log, tree, frontier, link, sequences, publisher };
+            Writer { shared: shared.clone(), log, tree, frontier, link, sequences, publisher, own };
         let evidence = self.folder.evidence();
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
         let threads =
@@ -288,6 +284,22 @@ impl Shared {
     /// The newest checkpoint, and every later one.
     pub(crate) fn checkpoints(&self) -> watch::Receiver<Arc<Published>> {
         self.published.subscribe()
+    }
+
+    /// Waits until a checkpoint covers an entry that the writer has placed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::StorageFailed`] when it never will.
+    async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
+        let (mut published, mut failed) = (self.checkpoints(), self.failed());
+        tokio::select! {
+            biased;
+            covers = published.wait_for(|published| published.size.contains(index)) => {
+                covers.map(|published| published.clone()).map_err(|_| Refusal::StorageFailed)
+            }
+            _ = failed.wait_for(|&failed| failed) => Err(Refusal::StorageFailed),
+        }
     }
 
     /// Judges what depends on the order: that the source is still active, and the batch's changes
@@ -339,12 +351,11 @@ impl Shared {
 }
 
 /// Writes the genesis entry into an empty log.
-fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: &Keys) -> Result<(), LedgerError> {
+fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: Keys) -> Result<(), LedgerError> {
     let genesis = |problem: String| LedgerError::Genesis { problem };
-    let sources = Sources::from_genesis(&event).map_err(|error| genesis(error.to_string()))?;
-    let batch = seal_own(event, 1, keys.ledger.name(), &keys.source).map_err(genesis)?;
-    let batch =
-        Admitted::judge(batch, &sources, now).map_err(|error| genesis(error.to_string()))?;
+    let _sources = Sources::from_genesis(&event).map_err(|error| genesis(error.to_string()))?;
+    let own = own_source(keys.source, keys.ledger.name())?;
+    let batch = own.seal(1, vec![event.into()], now).map_err(|error| genesis(error.to_string()))?;
     let Opened { mut log, mut link, .. } = opened;
     let mut group = log.group();
     let mut events = batch.events().iter();
@@ -362,24 +373,8 @@ fn storage_options(options: &LedgerOptions, vkey: &VerifierKey) -> Options {
     Options { segment_bytes, ..Options::new(&options.folder, vkey.name()) }
 }
 
-/// Seals one event of the ledger's own.
-fn seal_own(
-    event: Vec<u8>,
-    seq: u64,
-    origin: &str,
-    key: &Signer,
-) -> Result<wire::SealedBatch, String> {
-    let digests = [sha256(&event)];
-    let source = Name::parse(key.name().as_bytes()).map_err(|error| error.to_string())?;
-    let batch = Batch { source, first_seq: seq, digests: &digests };
-    let seal = batch.seal(origin, key).map_err(|error| error.to_string())?;
-    Ok(wire::SealedBatch {
-        source: key.name().to_owned(),
-        first_seq: seq,
-        events: vec![Bytes::from(event)],
-        key_id: Bytes::copy_from_slice(&seal.key_id.0),
-        signature: Bytes::copy_from_slice(&seal.signature),
-    })
+fn own_source(key: Signer, origin: &str) -> Result<OwnSource, LedgerError> {
+    OwnSource::new(key, origin).map_err(|error| LedgerError::Own { problem: error.to_string() })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LedgerError> {

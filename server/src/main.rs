@@ -70,12 +70,13 @@ fn start_log(cli: &Cli) -> anyhow::Result<()> {
 fn init(args: &InitArgs) -> anyhow::Result<ExitCode> {
     let (disk, clock) = (real_disk(), system_clock());
     let _lock = lock(&*disk, &args.data.data)?;
-    let vkey = Ledger::init(&args.ledger(), &disk, &clock, &args.genesis())?;
+    let vkey = Ledger::init(&args.ledger(), &disk, &clock, &args.genesis(&*disk)?)?;
     let mut out = io::stdout().lock();
     writeln!(out, "ledger key  {vkey}")?;
-    let governance_key = Folder::new(&args.data.data).governance_key();
     if args.governance.is_empty() {
-        writeln!(out, "governance  {} (move it to another machine)", governance_key.display())?;
+        let [company, custodian] = Folder::new(&args.data.data).governance_keys();
+        writeln!(out, "governance  {} (belongs on a machine of the company)", company.display())?;
+        writeln!(out, "            {} (on one of the custodian)", custodian.display())?;
     }
     writeln!(out, "\nNext:\n  access-ledger-server serve --data {}", args.data.data.display())?;
     Ok(ExitCode::SUCCESS)
@@ -96,7 +97,8 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let lock = lock(&*disk, &options.folder)?;
     if Folder::new(&options.folder).origin(&*disk)?.is_none() {
         let origin = args.origin.clone().map_or_else(own_origin, Ok)?;
-        let genesis = Genesis { origin, governance: Vec::new(), self_enrolment: true };
+        let genesis = Genesis { self_enrolment: true, ..Genesis::new(origin) };
+        let genesis = genesis.with_policy(&*disk, args.policy.as_deref())?;
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(args.threads)?.block_on(async {
@@ -126,7 +128,7 @@ fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
     } else {
         writeln!(
             out,
-            "  access-ledger source register --key governance.key --ledger $LEDGER VKEY-THAT-KEYGEN-PRINTED"
+            "  access-ledger source register --key company.key --ledger $LEDGER VKEY-THAT-KEYGEN-PRINTED"
         )?;
     }
     writeln!(out, "  access-ledger record --key my-service.key --ledger $LEDGER events.jsonl")?;

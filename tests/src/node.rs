@@ -82,11 +82,8 @@ impl Setup {
         let lock = Lock::acquire(&folder.lock())
             .map_err(|_| LedgerError::Locked { folder: folder.root().to_owned() })?;
         if folder.origin(&*self.disk)?.is_none() {
-            let genesis = Genesis {
-                origin: ORIGIN.to_owned(),
-                governance: Vec::new(),
-                self_enrolment: self.self_enrolment,
-            };
+            let self_enrolment = self.self_enrolment;
+            let genesis = Genesis { self_enrolment, ..Genesis::new(ORIGIN) };
             Ledger::init(&self.options, &self.disk, &self.clock, &genesis)?;
         }
         Ledger::open(&self.options, &self.disk, &self.clock, Some(lock))

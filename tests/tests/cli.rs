@@ -187,7 +187,7 @@ fn what_the_ledger_would_refuse_for_good_does_not_enter_the_spool() -> anyhow::R
     desk.record(&[])?.says("recorded 0 events");
 
     // Neither is governance by a registration that was refused.
-    let governance = "--key data/keys/governance.key --ledger VKEY";
+    let governance = "--key data/keys/company.key --ledger VKEY";
     let (one, two) = (desk.keygen("bank", "1.key")?, desk.keygen("bank", "2.key")?);
     let register = |vkey| desk.run(&format!("source register {governance} {vkey}"));
     register(&one)?.says("bank is registered at index 7");

@@ -16,7 +16,7 @@ use tonic::Code;
 
 /// The governance source of a ledger that this process made.
 fn governance(folder: &Path, node: &Node) -> anyhow::Result<Source> {
-    let text = std::fs::read_to_string(folder.join("keys/governance.key"))?;
+    let text = std::fs::read_to_string(folder.join("keys/company.key"))?;
     Source::with_key(Signer::parse(text.trim_end())?, &node.vkey)
 }
 

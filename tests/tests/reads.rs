@@ -305,7 +305,7 @@ async fn sources_are_listed_page_by_page_each_once_and_found_by_name() -> anyhow
     let folder = tempfile::tempdir()?;
     let node = Node::start(folder.path()).await?;
     let clients = node.clients();
-    let mut names = vec!["governance".to_owned(), "ledger".to_owned()];
+    let mut names = ["company", "custodian", "ledger"].map(str::to_owned).to_vec();
     for number in 0..7 {
         let name = format!("service-{number}");
         let mut source = clients.enrolled(&name, number, &node.vkey).await?;

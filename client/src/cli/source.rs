@@ -1,7 +1,5 @@
 //! `source`: what governance does with sources.
 
-use std::path::PathBuf;
-
 use access_ledger_proto::{
     note::{KeyType, VerifierKey},
     source::SourceName,
@@ -11,12 +9,8 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{
-    Failure, Server,
-    keys::{ledger_key, read_key},
-    say,
-};
-use crate::{connect, pull::Puller, recorder::Recorder};
+use super::{Failure, Server, caller::Caller, say};
+use crate::{connect, pull::Puller};
 
 /// Registers and lists sources
 #[derive(Debug, Subcommand)]
@@ -29,13 +23,7 @@ pub(super) enum Source {
 #[derive(Debug, Args)]
 pub(super) struct Register {
     #[command(flatten)]
-    server: Server,
-    /// A key file of a source with the role `govern`
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
-    #[arg(long, value_name = "VKEY")]
-    ledger: Option<VerifierKey>,
+    caller: Caller,
     /// What the source may do; repeat for more
     #[arg(long = "role", value_enum, default_value = "record")]
     roles: Vec<Role>,
@@ -87,18 +75,9 @@ impl Source {
 impl Register {
     async fn run(self) -> Result<(), Failure> {
         let registration = self.registration()?;
-        let key = read_key(&self.key)?;
-        let channel = connect::reach(&self.server.url).await?;
-        let puller = Puller::new(channel.clone());
-        let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
-        let told = |error| Failure::of_recorder(error, &ledger);
-        // What changes the rules stands alone in its batch. No spool: a registration that the
-        // ledger refuses would stay there and be refused for ever.
-        let recorder = Recorder::builder(channel, key, ledger.clone())
-            .batch_events_max(1)
-            .start()
-            .await
-            .map_err(told)?;
+        let called = self.caller.call().await?;
+        let told = |error| Failure::of_recorder(error, &called.ledger);
+        let recorder = called.recorder().await?;
         let ticket = recorder.record(registration).await.map_err(told)?;
         let recorded = ticket.receipt().await.map_err(told)?;
         recorder.close().await.map_err(told)?;

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
+    authorize::{Verdict, intent_id},
     connect::{entry_proof, expect_all},
     error::{EvidenceFault, RecorderError},
     spool::Numbered,
@@ -34,13 +35,15 @@ pub(super) struct Batch {
 
 /// Where verified events lie. Their tickets share it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
     pub(super) first_index: Index,
     pub(super) recorded_at: u64,
     pub(super) proof: TlogProof,
-    pub(super) checkpoint: Arc<VerifiedCheckpoint>,
+    pub(crate) checkpoint: Arc<VerifiedCheckpoint>,
+    /// On the intents among the events, by their numbers, where somebody waits for them.
+    pub(super) verdicts: Vec<(u64, Arc<Verdict>)>,
 }
 
 /// Seals batches, and believes nothing that the ledger says about them.
@@ -104,6 +107,40 @@ impl Notary {
         judged.map_err(|fault| evidence(first_seq, fault, receipt))
     }
 
+    /// Judges the verdicts on the intents of a batch whose place was proven, and adds them to it;
+    /// `own` is the ledger's own source.
+    ///
+    /// # Errors
+    ///
+    /// [`RecorderError::Evidence`] unless each intent has its verdict, proven to be in the log.
+    pub(super) fn judge_verdicts(
+        batch: &Batch,
+        place: &mut Place,
+        own: &SourceName,
+        answer: &wire::AppendResponse,
+    ) -> Result<(), RecorderError> {
+        let first_seq = batch.first_seq();
+        let intents = batch.events.iter().filter_map(|numbered| {
+            let index = place.first_index.plus(numbered.seq - first_seq);
+            Some((numbered.seq, index, intent_id(&numbered.event)?))
+        });
+        let intents: Vec<_> = intents.collect();
+        let judge = || {
+            let (found, wanted) = (answer.verdicts.len(), intents.len());
+            if found != wanted {
+                return Err(EvidenceFault::Verdicts { found, wanted });
+            }
+            let pairs = intents.iter().zip(&answer.verdicts);
+            pairs
+                .map(|((seq, index, id), found)| {
+                    Ok((*seq, Arc::new(Verdict::judge(own, (id, *index), place, found)?)))
+                })
+                .collect()
+        };
+        place.verdicts = judge().map_err(|fault| evidence(first_seq, fault, answer))?;
+        Ok(())
+    }
+
     /// Judges the ledger's answer about the number of `waiting`: that it holds this very event.
     ///
     /// # Errors
@@ -141,6 +178,7 @@ impl Notary {
             recorded_at: verified.recorded_at(),
             proof: verified.tlog_proof(),
             checkpoint,
+            verdicts: Vec::new(),
         })
     }
 
@@ -160,7 +198,15 @@ impl Notary {
         let checkpoint = self.observe(&checkpoint)?;
         let (first_index, recorded_at) = (entry.index, entry.recorded_at);
         let (first_seq, last_seq) = (seq, seq);
-        let place = Place { first_seq, last_seq, first_index, recorded_at, proof, checkpoint };
+        let place = Place {
+            first_seq,
+            last_seq,
+            first_index,
+            recorded_at,
+            proof,
+            checkpoint,
+            verdicts: Vec::new(),
+        };
         Ok((place, entry.event_digest))
     }
 

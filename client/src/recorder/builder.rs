@@ -31,6 +31,7 @@ use super::{
 use crate::{
     connect,
     error::{RecorderError, SpoolError},
+    pull::Puller,
     spool::{Owner, Spool, files::Folder},
 };
 
@@ -141,6 +142,7 @@ impl Builder {
             deadline: self.pace.deadline,
         };
         let owner = Owner::new(&self.key, &self.ledger);
+        let (vkey, puller) = (self.ledger.clone(), Puller::new(self.channel));
         let notary = Notary {
             source: source.clone(),
             key: self.key,
@@ -171,6 +173,8 @@ impl Builder {
             driver: tokio::spawn(driver.run()).abort_handle(),
             keeper: Mutex::new(keeper),
             deadline: self.pace.deadline,
+            ledger: vkey,
+            puller,
         };
         if let Some(last) = last
             && recorder.shared.has_spool()

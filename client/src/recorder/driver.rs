@@ -23,12 +23,14 @@ use tonic::{Code, Response, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
-    batch::{Batch, Notary, evidence},
+    batch::{Batch, Notary, Place, evidence},
     shared::{Cut, Shared},
 };
 use crate::{
+    authorize::intent_id,
     backoff::{Backoff, asked_delay, is_transient},
     error::{EvidenceFault, RecorderError},
+    spool::Numbered,
 };
 
 /// How the driver deals with time.
@@ -182,7 +184,10 @@ impl Driver {
         let Some(batch) = self.in_flight.front() else {
             return Err(evidence(0, EvidenceFault::Unasked, answer).into());
         };
-        let place = self.notary.judge(batch, answer.receipt.as_ref())?;
+        let mut place = self.notary.judge(batch, answer.receipt.as_ref())?;
+        if let Some(own) = self.shared.own_source.get() {
+            Notary::judge_verdicts(batch, &mut place, own, answer)?;
+        }
         let events = self.in_flight.pop_front().map_or_else(Vec::new, |batch| batch.events);
         self.shared.settle(place, &events);
         self.backoff.reset();
@@ -217,9 +222,8 @@ impl Driver {
             // Where all of the batch is ours to see, its receipt proves all of it at once.
             let count = memory_len(u64::from(found.count)).unwrap_or_default();
             let events = self.shared.front(count);
-            if found.first_seq == first.seq && count > 1 && events.len() == count {
-                let batch = self.notary.seal(events).map_err(RecorderError::from)?;
-                place = self.notary.judge(&batch, found.receipt.as_ref())?;
+            if found.first_seq == first.seq && count > 0 && events.len() == count {
+                place = self.judge_whole(events, &found).await?;
             }
             let events = self.shared.take_front(place.last_seq);
             self.shared.settle(place, &events);
@@ -229,7 +233,37 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Judges what the ledger holds as a batch of these events, with the verdicts on its intents.
+    async fn judge_whole(
+        &mut self,
+        events: Vec<Numbered>,
+        found: &wire::GetReceiptResponse,
+    ) -> Result<Place, Interrupt> {
+        let has_intent = events.iter().any(|numbered| intent_id(&numbered.event).is_some());
+        let batch = self.notary.seal(events).map_err(RecorderError::from)?;
+        let own = self.shared.own_source.get().filter(|_| has_intent);
+        let Some(own) = own else {
+            return Ok(self.notary.judge(&batch, found.receipt.as_ref())?);
+        };
+        // Verdicts come with the answer to the batch, however often it is sent.
+        let answer = self.ledger.append(batch.request(&self.notary.source)).await?;
+        let mut place = self.notary.judge(&batch, answer.receipt.as_ref())?;
+        Notary::judge_verdicts(&batch, &mut place, own, &answer)?;
+        Ok(place)
+    }
+}
+
 impl Ledger {
+    async fn append(
+        &self,
+        request: wire::AppendRequest,
+    ) -> Result<wire::AppendResponse, Interrupt> {
+        let mut client = self.recorder.clone();
+        let call = client.append(request);
+        self.answer(call).await?.map_err(classify)
+    }
+
     /// Where the source stands, from the ledger and for the key that are meant.
     pub(super) async fn source_state(
         &self,

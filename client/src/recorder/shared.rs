@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_proto::{hash::Digest, position::count_of};
+use access_ledger_proto::{hash::Digest, position::count_of, source::SourceName};
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
 use super::{Ticket, batch::Place};
 use crate::{
@@ -42,6 +42,16 @@ pub(super) struct Shared {
     /// The keeper has something to do.
     keeper: Condvar,
     progress: watch::Sender<Progress>,
+    /// The ledger's own source, once somebody waits for verdicts: nobody else's count.
+    pub(super) own_source: OnceCell<SourceName>,
+}
+
+/// Whether an event waits until a batch has gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    Gathers,
+    /// Somebody waits for the answer.
+    AtOnce,
 }
 
 /// How far it got.
@@ -67,6 +77,8 @@ struct Queue {
     /// Next to be sent.
     ready: VecDeque<Numbered>,
     ready_bytes: usize,
+    /// The last number that must not wait until a batch has gathered.
+    urgent: u64,
     /// Who waits, in the order of the numbers.
     awaited: VecDeque<Awaited>,
     /// No new events.
@@ -135,6 +147,7 @@ impl Shared {
             incoming: VecDeque::new(),
             ready: VecDeque::new(),
             ready_bytes: 0,
+            urgent: 0,
             awaited: VecDeque::new(),
             closing: false,
             stopped: false,
@@ -150,6 +163,7 @@ impl Shared {
             ready: Notify::new(),
             keeper: Condvar::new(),
             progress: watch::Sender::new(progress),
+            own_source: OnceCell::new(),
         }
     }
 
@@ -190,7 +204,12 @@ impl Shared {
     }
 
     /// Numbers an event for which there is room.
-    pub(super) fn push(&self, event: Bytes, digest: Digest) -> Result<Ticket, RecorderError> {
+    pub(super) fn push(
+        &self,
+        event: Bytes,
+        digest: Digest,
+        urgency: Urgency,
+    ) -> Result<Ticket, RecorderError> {
         let mut queue = self.lock();
         if let Some(failure) = &queue.failure {
             return Err(failure.clone());
@@ -201,6 +220,9 @@ impl Shared {
         let seq = queue.next_seq;
         queue.next_seq += 1;
         queue.unsettled += 1;
+        if urgency == Urgency::AtOnce {
+            queue.urgent = seq;
+        }
         let outcome = queue.await_number(seq);
         let event = Numbered { seq, event, digest };
         if self.has_spool() {
@@ -447,7 +469,15 @@ impl Queue {
     }
 
     fn holds_batch(&self, limits: BatchLimits) -> bool {
-        self.ready.len() >= limits.events_max || self.ready_bytes >= limits.bytes_max
+        self.ready.len() >= limits.events_max
+            || self.ready_bytes >= limits.bytes_max
+            || self.holds_urgent()
+    }
+
+    fn holds_urgent(&self) -> bool {
+        let (first, last) = (self.ready.front(), self.ready.back());
+        first.is_some_and(|event| event.seq <= self.urgent)
+            && last.is_some_and(|event| event.seq >= self.urgent)
     }
 }
 

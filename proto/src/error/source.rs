@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::NameError;
-use crate::{position::Index, source::SourceName, wire::SourceRole};
+use crate::{facts::control::PARTIES_MIN, position::Index, source::SourceName, wire::SourceRole};
 
 /// A source used another number than its next one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -102,6 +102,23 @@ pub enum SourceError {
         "role SOURCE_ROLE_GOVERN, which no registration gives: governance stands in the genesis"
     )]
     Governance,
+    /// A registration with the role APPROVE that too few parties of the governance have signed.
+    #[error(
+        "signed by {found} parties of the governance, at least {PARTIES_MIN} must for the role \
+         SOURCE_ROLE_APPROVE"
+    )]
+    Parties {
+        /// How many have.
+        found: usize,
+    },
+    /// An event that only the ledger's own source records, or that it does not record.
+    #[error("source {name} may not record events with body {number}")]
+    Body {
+        /// The source that sealed it.
+        name: SourceName,
+        /// Field number of the body.
+        number: u32,
+    },
     /// A source of the genesis that somebody else ends, or the ledger's own.
     #[error("source {name} stands in the genesis, no other source ends it")]
     Founding {

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
+use super::control::{PARTIES_MIN, parties, registration_message};
 use crate::{
     enrolment::EnrolmentClaim,
     error::SourceError,
@@ -48,6 +49,8 @@ pub struct Source {
     pub registered_at: Index,
     /// Nobody vouched for it.
     pub self_enrolled: bool,
+    /// Of an approver: id of the person whose key it is; empty: the source's name stands for it.
+    pub principal: String,
     /// The entry that took it out of service.
     pub decommissioned_at: Option<Index>,
 }
@@ -113,6 +116,7 @@ impl Sources {
                 heartbeat_nanos: 0,
                 registered_at: Index::GENESIS,
                 self_enrolled: false,
+                principal: String::new(),
                 decommissioned_at: None,
             };
             let has_key = |other: &Source| other.public_key == source.public_key;
@@ -192,13 +196,15 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Undecodable`] for a status or a change that breaks the rules of
+    /// [`SourceError::Body`] for an event that only the ledger's own source records, or that it does
+    /// not; [`SourceError::Undecodable`] for a status or a change that breaks the rules of
     /// `event.proto`; [`SourceError::Alone`] for a change of the rules beside other events;
     /// [`SourceError::Role`] when the sealer lacks the role; [`SourceError::Foreign`] for another
     /// source's status; [`SourceError::Exists`], [`SourceError::Name`], [`SourceError::PublicKey`],
     /// [`SourceError::NoRole`], [`SourceError::UnknownRole`], [`SourceError::Governance`],
     /// [`SourceError::Enrolment`], [`SourceError::NotBelow`], [`SourceError::Ancestor`],
-    /// [`SourceError::SelfEnrolment`], [`SourceError::SelfEnrolmentRoles`] for what is wrong with a
+    /// [`SourceError::SelfEnrolment`], [`SourceError::SelfEnrolmentRoles`],
+    /// [`SourceError::Parties`] for what is wrong with a
     /// registration; [`SourceError::Unknown`], [`SourceError::Inactive`], [`SourceError::Founding`]
     /// with a decommissioning; [`SourceError::Genesis`] for a genesis that is not entry 0 or not
     /// the ledger's.
@@ -234,11 +240,22 @@ impl Sources {
                     _ => sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing)),
                 }
             }
+            number if is_ledgers_own(number) != (sealer.name.as_str() == self.ledger_source()) => {
+                Err(SourceError::Body { name: sealer.name.clone(), number })
+            }
             // An ENROL-only source exists to register children.
             _ if sealer.roles.iter().all(|role| role == SourceRole::Enrol) => {
                 Err(SourceError::Role { name: sealer.name.clone(), role: SourceRole::Record })
             }
             _ => Ok(SourceChange(Change::Nothing)),
+        }
+    }
+
+    /// Carries out the status of a source, from a log in which all were found lawful.
+    pub(super) fn take(&mut self, sealer: Name<'_>, index: Index, status: &wire::SourceStatus) {
+        let judged = self.get(sealer).map(|sealer| self.judge_status(sealer, index, status, true));
+        if let Some(Ok(change)) = judged {
+            self.apply(change);
         }
     }
 
@@ -306,6 +323,11 @@ impl Sources {
         let claim =
             EnrolmentClaim { source: target, public_key: &public_key, roles, heartbeat_nanos };
         let self_enrolled = self.judge_registration(sealer, &claim, status.enrolment.as_ref())?;
+        let approves = roles.contains(SourceRole::Approve);
+        if approves {
+            self.judge_parties(sealer, &claim, status)?;
+        }
+        let principal = if approves { status.principal.clone() } else { String::new() };
         Ok(SourceChange(Change::Register(Box::new(Source {
             name: target.to_owned(),
             public_key,
@@ -313,8 +335,24 @@ impl Sources {
             heartbeat_nanos,
             registered_at: index,
             self_enrolled,
+            principal,
             decommissioned_at: None,
         }))))
+    }
+
+    /// Who approves requests is for both parties of the governance to say.
+    fn judge_parties(
+        &self,
+        sealer: &Source,
+        claim: &EnrolmentClaim<'_>,
+        status: &wire::SourceStatus,
+    ) -> Result<(), SourceError> {
+        let message = registration_message(&self.genesis.origin, claim, &status.principal);
+        let found = parties(self, sealer.name.as_name(), &message, &status.approvals).len();
+        if found < PARTIES_MIN {
+            return Err(SourceError::Parties { found });
+        }
+        Ok(())
     }
 
     /// One governance party must not end another, nor anybody the source that seals what the ledger
@@ -450,6 +488,11 @@ impl FromIterator<SourceRole> for Roles {
 const ALL_ROLES: [SourceRole; 4] =
     [SourceRole::Record, SourceRole::Enrol, SourceRole::Approve, SourceRole::Govern];
 
+/// Whether the ledger's own source, and only it, records such a body.
+const fn is_ledgers_own(body: u32) -> bool {
+    matches!(body, Body::AUTHORIZATION | Body::LEDGER_READ)
+}
+
 fn control_change(body: Body<'_>) -> Option<wire::ControlChange> {
     (body.number == Body::CONTROL_CHANGE)
         .then(|| wire::ControlChange::decode(body.bytes).ok())
@@ -459,11 +502,7 @@ fn control_change(body: Body<'_>) -> Option<wire::ControlChange> {
 /// A heartbeat interval in nanoseconds; 0 for none. Saturates.
 #[must_use]
 pub fn heartbeat_nanos(interval: Option<&prost_types::Duration>) -> u64 {
-    interval.map_or(0, |interval| {
-        let seconds = u64::try_from(interval.seconds).unwrap_or_default();
-        let nanos = u64::try_from(interval.nanos).unwrap_or_default();
-        seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-    })
+    interval.map_or(0, event::nanos_in)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Many tasks do this at once; here is the work that needs no order: limits, every event's rules
 //! and digest, the source's key and seal. What depends on the order (numbers, registrations) is
-//! left to the writer. Only this stage makes an [`Admitted`].
+//! left to the writer. Only this stage makes an [`Admitted`], but for what the ledger itself
+//! records (own.rs).
 
 use access_ledger_proto::{
     entry::{Entry, Seal},
@@ -18,6 +19,7 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
+use super::queue::Work;
 use crate::refusal::Refusal;
 
 /// Most bytes that the events of one batch have together.
@@ -98,6 +100,25 @@ impl Admitted {
         })
     }
 
+    /// Events that the ledger made itself, under the seal that `seal` makes. `now` as before.
+    ///
+    /// # Errors
+    ///
+    /// What `seal` says.
+    pub(crate) fn seal_own(
+        source: SourceName,
+        first_seq: u64,
+        events: Vec<Bytes>,
+        now: u64,
+        seal: impl FnOnce(&Batch<'_>) -> Result<Seal, SealError>,
+    ) -> Result<Self, SealError> {
+        let digests: Vec<Digest> = events.iter().map(|event| sha256(event)).collect();
+        let seal = seal(&Batch { source: source.as_name(), first_seq, digests: &digests })?;
+        let is_control = events.iter().filter_map(|event| event::body(event)).any(is_control);
+        let bytes = log_bytes(events.iter().map(Bytes::len).sum(), events.len());
+        Ok(Self { source, first_seq, events, digests, seal, is_control, admitted_at: now, bytes })
+    }
+
     /// What the seal covers.
     pub(crate) fn sealed(&self) -> Batch<'_> {
         Batch { source: self.source.as_name(), first_seq: self.first_seq, digests: &self.digests }
@@ -125,11 +146,6 @@ impl Admitted {
         events.iter().filter_map(|event| event::body(event)).map(move |body| (body, alone))
     }
 
-    /// About the bytes that the batch takes in the log, from above.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// The batch as its source sent it: with the seal, evidence of what the source signed.
     pub(crate) fn to_wire(&self) -> wire::SealedBatch {
         wire::SealedBatch {
@@ -140,20 +156,17 @@ impl Admitted {
             signature: Bytes::copy_from_slice(&self.seal.signature),
         }
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn for_tests(bytes: usize) -> Self {
-        Self {
-            source: SourceName::parse("test").unwrap(),
-            first_seq: 1,
-            events: vec![Bytes::from(vec![0; bytes])],
-            digests: vec![Digest::ZERO],
-            seal: Seal { count: 1, key_id: KeyId([0; 4]), signature: [0; 64] },
-            is_control: false,
-            admitted_at: 0,
-            bytes: log_bytes(bytes, 1),
-        }
+impl Work for Admitted {
+    fn bytes(&self) -> usize {
+        self.bytes
     }
+}
+
+/// Whether a body may change who may do what, so that the writer must judge it in its order.
+const fn is_control(body: Body<'_>) -> bool {
+    matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE)
 }
 
 /// Judges every event; tells whether any of them may change the rules. Those are judged again by
@@ -164,22 +177,22 @@ fn judge_events(
     sealer: &Source,
     now: u64,
 ) -> Result<bool, Refusal> {
-    let mut is_control = false;
+    let mut holds_control = false;
     for (position, event) in events.iter().enumerate() {
         let body =
             event::validate(event, now).map_err(|error| Refusal::Event { position, error })?;
-        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE) {
-            is_control = true;
+        if is_control(body) {
+            holds_control = true;
         } else {
             // Judging changes nothing here: such a body is lawful or not, wherever it stands.
             let _change = sources.judge(sealer, Index::GENESIS, body, events.len() == 1)?;
         }
     }
-    Ok(is_control)
+    Ok(holds_control)
 }
 
 /// The bytes that `count` events of `event_bytes` together take in the log, from above.
-const fn log_bytes(event_bytes: usize, count: usize) -> usize {
+pub(crate) const fn log_bytes(event_bytes: usize, count: usize) -> usize {
     event_bytes + count * (Entry::LEN_MAX + FRAME_HEADER_LEN_MAX)
 }
 

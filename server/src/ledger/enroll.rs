@@ -3,28 +3,16 @@
 //! signatures.
 
 use access_ledger_proto::{
+    error::SourceError,
     facts::sources::Roles,
-    note::Signer,
     position::Index,
     source::{Name, SourceName},
     wire::{self, SourcePhase, SourceRole, event::Body as EventBody},
 };
 use prost::Message as _;
-use tokio::sync::Mutex;
 
-use super::{Shared, StoredBatch, append::Admitted, seal_own, unreadable};
-use crate::{folder::own_event, refusal::Refusal};
-
-/// The ledger's own source: one sequence, so one caller at a time.
-pub(crate) struct OwnSource {
-    key: Mutex<Signer>,
-}
-
-impl OwnSource {
-    pub(crate) fn new(key: Signer) -> Self {
-        Self { key: Mutex::new(key) }
-    }
-}
+use super::{Shared, StoredBatch, unreadable};
+use crate::refusal::Refusal;
 
 impl Shared {
     /// Registers a source, or finds the registration that the same call made before.
@@ -39,34 +27,28 @@ impl Shared {
     ) -> Result<wire::EnrollResponse, Refusal> {
         let name = SourceName::parse(&request.source)
             .map_err(|error| Refusal::Request { field: "source", problem: error.to_string() })?;
-        // Held until the registration is durable: the next one needs the next number.
-        let key = self.own.key.lock().await;
-        if let Some(found) = self.registered(name.as_name(), &request)? {
+        if let Some(found) = self.registered(name.as_name(), &request).await? {
             return Ok(found);
         }
-        let own = Name::parse(key.name().as_bytes()).map_err(unreadable)?;
-        let seq = self.durable_last(own).saturating_add(1);
-        let now = self.clock.now_nanos();
-        let event =
-            own_event(now, EventBody::SourceStatus(registration(request))).map_err(unreadable)?;
-        let admitted = {
-            let sources = self.sources();
-            let batch = seal_own(event.clone(), seq, self.vkey.name(), &key).map_err(unreadable)?;
-            let admitted = Admitted::judge(batch, &sources, now)?;
-            // A registration that the writer would refuse must not be given a number.
-            let sealer = sources.sealer(own, admitted.seal().key_id)?;
-            for (body, alone) in admitted.control_bodies() {
-                let _judged =
-                    sources.judge(sealer, self.published().size.next_index(), body, alone)?;
-            }
-            admitted
+        let body = EventBody::SourceStatus(registration(request.clone()));
+        let recorded = match self.record_own(body) {
+            Ok((event, ticket)) => ticket.answer().await.map(|answer| (event, answer)),
+            Err(refusal) => Err(refusal),
         };
-        let receipt = self.queue.push(admitted)?.receipt().await?;
+        let (event, receipt) = match recorded {
+            Ok((event, answer)) => (event, answer.receipt.unwrap_or_default()),
+            // The same call may have been made twice at once.
+            Err(Refusal::Source(error @ SourceError::Exists { .. })) => {
+                let found = self.registered(name.as_name(), &request).await?;
+                return found.ok_or(Refusal::Source(error));
+            }
+            Err(refusal) => return Err(refusal),
+        };
         let index = Index(receipt.first_index);
         let entry = self.reader.read_entries(index, 1, 1).map_err(unreadable)?.pop();
         Ok(wire::EnrollResponse {
             index: index.0,
-            event: event.into(),
+            event,
             entry: entry.unwrap_or_default(),
             receipt: Some(receipt),
         })
@@ -74,7 +56,7 @@ impl Shared {
 
     /// The registration that the same call made before: of this name with this key, these roles and
     /// these signatures. Another one is not an answer to this call.
-    fn registered(
+    async fn registered(
         &self,
         name: Name<'_>,
         request: &wire::EnrollRequest,
@@ -85,10 +67,7 @@ impl Shared {
             }
             _ => return Ok(None),
         };
-        let published = self.published();
-        if !published.size.contains(index) {
-            return Ok(None);
-        }
+        let published = self.covers(index).await?;
         let record = self.reader.read(index, 1, 1).map_err(unreadable)?.pop();
         let (entry, event) = record.map(|record| (record.entry, record.event)).unzip();
         let stored = StoredBatch::around(&self.reader, index)?;

@@ -1,11 +1,11 @@
-//! The waiting room between the many that admit batches and the one that writes them.
+//! The waiting room between the many that have something to record and the one that writes it.
 //!
-//! Bounded in bytes: a full queue refuses, it never grows. Whoever puts a batch in gets a
-//! [`Ticket`] that is answered when the batch is durable; a batch that is dropped unanswered (the
-//! writer failed) answers its ticket with a refusal, so no caller waits for ever.
+//! Bounded in bytes: a full queue refuses, it never grows. Whoever puts something in gets a
+//! [`Ticket`] that is answered when it is durable; what is dropped unanswered (the writer failed)
+//! answers its ticket with a refusal, so no caller waits for ever.
 //!
-//! The writer takes admitted batches in the order in which they stand here. A ledger that takes its
-//! order from a replicated log would fill the queue from there.
+//! The writer takes what waits in the order in which it stands here. A ledger that takes its order
+//! from a replicated log would fill the queue from there.
 
 use std::{
     collections::VecDeque,
@@ -15,35 +15,40 @@ use std::{
 use access_ledger_proto::wire;
 use tokio::sync::oneshot;
 
-use super::append::Admitted;
 use crate::refusal::Refusal;
 
-/// A batch that waits to be written.
-pub(crate) struct Waiting {
-    /// What to write.
-    pub(crate) batch: Admitted,
+/// What can wait.
+pub(crate) trait Work {
+    /// About the bytes of memory that it holds while it waits, from above.
+    fn bytes(&self) -> usize;
+}
+
+/// Work that waits, and who waits for it.
+pub(crate) struct Waiting<W> {
+    /// What to do.
+    pub(crate) work: W,
     /// Whom to tell.
     pub(crate) answer: Answer,
 }
 
-/// Tells the caller what became of its batch.
-pub(crate) struct Answer(oneshot::Sender<Result<wire::Receipt, Refusal>>);
+/// Tells the caller what became of its work.
+pub(crate) struct Answer(oneshot::Sender<Result<wire::AppendResponse, Refusal>>);
 
 /// Waits for the answer.
-pub(crate) struct Ticket(oneshot::Receiver<Result<wire::Receipt, Refusal>>);
+pub(crate) struct Ticket(oneshot::Receiver<Result<wire::AppendResponse, Refusal>>);
 
 /// The waiting room.
-pub(crate) struct Queue {
-    state: Mutex<State>,
-    /// Signalled when a batch comes in and when the queue closes.
+pub(crate) struct Queue<W> {
+    state: Mutex<State<W>>,
+    /// Signalled when work comes in and when the queue closes.
     changed: Condvar,
     bytes_max: usize,
     /// Name of the metric that tells how many bytes wait.
     gauge: &'static str,
 }
 
-struct State {
-    waiting: VecDeque<Waiting>,
+struct State<W> {
+    waiting: VecDeque<Waiting<W>>,
     bytes: usize,
     /// Why nothing more is taken in.
     closed: Option<Refusal>,
@@ -51,49 +56,49 @@ struct State {
 
 impl Answer {
     /// Answers; a caller that went away does not hear it.
-    pub(crate) fn send(self, answer: Result<wire::Receipt, Refusal>) {
+    pub(crate) fn send(self, answer: Result<wire::AppendResponse, Refusal>) {
         drop(self.0.send(answer));
     }
 }
 
 impl Ticket {
-    /// The receipt, once the batch is durable.
+    /// The receipt, once the work is durable, and the verdicts on its intents.
     ///
     /// # Errors
     ///
-    /// What the writer refused the batch for; [`Refusal::StorageFailed`] when it failed.
-    pub(crate) async fn receipt(self) -> Result<wire::Receipt, Refusal> {
+    /// What the writer refused the work for; [`Refusal::StorageFailed`] when it failed.
+    pub(crate) async fn answer(self) -> Result<wire::AppendResponse, Refusal> {
         self.0.await.unwrap_or(Err(Refusal::StorageFailed))
     }
 }
 
-impl Queue {
-    /// A queue that holds at most `bytes_max` bytes, or one batch; `gauge` is the name of its
-    /// metric.
+impl<W: Work> Queue<W> {
+    /// A queue that holds at most `bytes_max` bytes, or one piece of work; `gauge` is the name of
+    /// its metric.
     pub(crate) fn new(bytes_max: usize, gauge: &'static str) -> Self {
         let state = State { waiting: VecDeque::new(), bytes: 0, closed: None };
         Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max, gauge }
     }
 
-    /// Puts a batch at the end.
+    /// Puts work at the end.
     ///
     /// # Errors
     ///
     /// [`Refusal::QueueFull`], or what the queue was closed with.
-    pub(crate) fn push(&self, batch: Admitted) -> Result<Ticket, Refusal> {
+    pub(crate) fn push(&self, work: W) -> Result<Ticket, Refusal> {
         let mut state = self.lock();
-        state.room(batch.bytes(), self.bytes_max)?;
+        state.room(work.bytes(), self.bytes_max)?;
         let (sender, receiver) = oneshot::channel();
-        state.put(Waiting { batch, answer: Answer(sender) });
+        state.put(Waiting { work, answer: Answer(sender) });
         drop(state);
         self.changed.notify_one();
         Ok(Ticket(receiver))
     }
 
-    /// Puts a batch from another queue at the end, or answers it with the refusal.
-    pub(crate) fn hand_over(&self, waiting: Waiting) {
+    /// Puts work from another queue at the end, or answers it with the refusal.
+    pub(crate) fn hand_over(&self, waiting: Waiting<W>) {
         let mut state = self.lock();
-        match state.room(waiting.batch.bytes(), self.bytes_max) {
+        match state.room(waiting.work.bytes(), self.bytes_max) {
             Ok(()) => state.put(waiting),
             Err(refusal) => return waiting.answer.send(Err(refusal)),
         }
@@ -106,9 +111,9 @@ impl Queue {
         self.lock().waiting.is_empty()
     }
 
-    /// Takes everything that waits, up to `bytes_max` bytes but at least one batch; waits for the
-    /// first. `None` once the queue is closed and empty.
-    pub(crate) fn take(&self, bytes_max: usize) -> Option<Vec<Waiting>> {
+    /// Takes everything that waits, up to `bytes_max` bytes but at least one piece of work; waits
+    /// for the first. `None` once the queue is closed and empty.
+    pub(crate) fn take(&self, bytes_max: usize) -> Option<Vec<Waiting<W>>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             if state.closed.is_some() {
@@ -119,9 +124,9 @@ impl Queue {
         let mut bytes = 0_usize;
         let mut count = 0;
         for waiting in &state.waiting {
-            bytes += waiting.batch.bytes();
+            bytes += waiting.work.bytes();
             if count > 0 && bytes > bytes_max {
-                bytes -= waiting.batch.bytes();
+                bytes -= waiting.work.bytes();
                 break;
             }
             count += 1;
@@ -147,15 +152,15 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
         // A thread that panicked while it held the lock left a queue that is still in order: every
         // change is one statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Whether a batch of `bytes` may come in.
+impl<W: Work> State<W> {
+    /// Whether work of `bytes` may come in.
     fn room(&self, bytes: usize, bytes_max: usize) -> Result<(), Refusal> {
         if let Some(refusal) = &self.closed {
             return Err(refusal.clone());
@@ -166,8 +171,8 @@ impl State {
         Ok(())
     }
 
-    fn put(&mut self, waiting: Waiting) {
-        self.bytes += waiting.batch.bytes();
+    fn put(&mut self, waiting: Waiting<W>) {
+        self.bytes += waiting.work.bytes();
         self.waiting.push_back(waiting);
     }
 }
@@ -181,8 +186,13 @@ fn gauge(count: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn batch(bytes: usize) -> Admitted {
-        Admitted::for_tests(bytes)
+    /// Work of so many bytes.
+    struct Piece(usize);
+
+    impl Work for Piece {
+        fn bytes(&self) -> usize {
+            self.0
+        }
     }
 
     fn block_on<F: Future>(future: F) -> F::Output {
@@ -191,28 +201,26 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_empties() {
-        let each = batch(1_000).bytes();
-        let queue = Queue::new(2 * each, "test_bytes");
-        let _tickets = (queue.push(batch(1_000)).ok(), queue.push(batch(1_000)).ok());
-        assert!(matches!(queue.push(batch(1_000)), Err(Refusal::QueueFull { .. })));
+        let queue = Queue::new(2_000, "test_bytes");
+        let _tickets = (queue.push(Piece(1_000)).ok(), queue.push(Piece(1_000)).ok());
+        assert!(matches!(queue.push(Piece(1_000)), Err(Refusal::QueueFull { .. })));
         assert_eq!(queue.take(usize::MAX).unwrap().len(), 2);
-        assert!(queue.is_empty() && queue.push(batch(1_000)).is_ok());
+        assert!(queue.is_empty() && queue.push(Piece(1_000)).is_ok());
     }
 
     #[test]
-    fn a_batch_larger_than_the_queue_still_passes_alone() {
+    fn work_larger_than_the_queue_still_passes_alone() {
         let queue = Queue::new(10, "test_bytes");
-        assert!(queue.push(batch(1_000)).is_ok());
-        assert!(queue.push(batch(1)).is_err());
+        assert!(queue.push(Piece(1_000)).is_ok());
+        assert!(queue.push(Piece(1)).is_err());
         assert_eq!(queue.take(1).unwrap().len(), 1);
     }
 
     #[test]
     fn groups_are_bounded_in_bytes() {
         let queue = Queue::new(usize::MAX, "test_bytes");
-        let tickets: Vec<_> = (0..5).map(|_| queue.push(batch(1_000)).ok()).collect();
-        let each = batch(1_000).bytes();
-        assert_eq!(queue.take(2 * each).unwrap().len(), 2);
+        let tickets: Vec<_> = (0..5).map(|_| queue.push(Piece(1_000)).ok()).collect();
+        assert_eq!(queue.take(2_000).unwrap().len(), 2);
         assert_eq!(queue.take(0).unwrap().len(), 1);
         assert_eq!(queue.take(usize::MAX).unwrap().len(), 2);
         assert_eq!(tickets.len(), 5);
@@ -221,9 +229,9 @@ mod tests {
     #[test]
     fn a_closed_queue_is_emptied_and_then_ends() {
         let queue = Queue::new(usize::MAX, "test_bytes");
-        let _ticket = queue.push(batch(1)).ok();
+        let _ticket = queue.push(Piece(1)).ok();
         queue.close(Refusal::Stopping);
-        assert!(matches!(queue.push(batch(1)), Err(Refusal::Stopping)));
+        assert!(matches!(queue.push(Piece(1)), Err(Refusal::Stopping)));
         assert_eq!(queue.take(usize::MAX).map(|group| group.len()), Some(1));
         assert!(queue.take(usize::MAX).is_none());
     }
@@ -231,9 +239,9 @@ mod tests {
     #[test]
     fn a_failed_queue_answers_everyone() {
         let queue = Queue::new(usize::MAX, "test_bytes");
-        let ticket = queue.push(batch(1)).unwrap_or_else(|_| unreachable!());
+        let ticket = queue.push(Piece(1)).unwrap_or_else(|_| unreachable!());
         queue.fail();
-        assert!(matches!(block_on(ticket.receipt()), Err(Refusal::StorageFailed)));
-        assert!(matches!(queue.push(batch(1)), Err(Refusal::StorageFailed)));
+        assert!(matches!(block_on(ticket.answer()), Err(Refusal::StorageFailed)));
+        assert!(matches!(queue.push(Piece(1)), Err(Refusal::StorageFailed)));
     }
 }

@@ -34,12 +34,15 @@ impl Repeats {
     /// Answers until the writer has closed the queue of repeats.
     pub(crate) fn run(self) {
         while let Some(one) = self.shared.repeats.take(0) {
-            for Waiting { batch, answer } in one {
+            for Waiting { work: batch, answer } in one {
                 let found = self.find(&batch);
                 if let Err(Refusal::Reused { .. }) = found {
                     self.keep_evidence(&batch);
                 }
-                answer.send(found);
+                answer.send(found.map(|receipt| wire::AppendResponse {
+                    receipt: Some(receipt),
+                    verdicts: Vec::new(),
+                }));
             }
         }
     }

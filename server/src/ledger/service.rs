@@ -10,7 +10,7 @@ use futures_util::stream;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Shared, append::Admitted, queue::Ticket};
+use super::{Shared, append::Admitted, queue::Ticket, writer::ToWrite};
 use crate::refusal::Refusal;
 
 /// The service. Cloning is cheap.
@@ -30,7 +30,7 @@ impl Recorder {
         let judge = move || {
             let now = shared.clock.now_nanos();
             let admitted = Admitted::judge(batch, &shared.sources(), now)?;
-            shared.queue.push(admitted)
+            shared.queue.push(ToWrite::Batch(admitted))
         };
         if bytes <= INLINE_BYTES_MAX {
             return judge();
@@ -72,8 +72,8 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
-        let receipt = self.admit(request.into_inner().batch).await?.receipt().await?;
-        Ok(Response::new(wire::AppendResponse { receipt: Some(receipt), verdicts: Vec::new() }))
+        let ticket = self.admit(request.into_inner().batch).await?;
+        Ok(Response::new(ticket.answer().await?))
     }
 
     async fn append_stream(
@@ -85,15 +85,11 @@ impl RecorderService for Recorder {
         let answers = stream::unfold(Some(tickets), |tickets| async {
             let mut tickets = tickets?;
             let answer = match tickets.recv().await? {
-                Ok(ticket) => ticket.receipt().await.map_err(Status::from),
+                Ok(ticket) => ticket.answer().await.map_err(Status::from),
                 Err(status) => Err(status),
             };
             // After the first failure nothing more is answered; dropping the tickets ends the pump.
             let rest = answer.is_ok().then_some(tickets);
-            let answer = answer.map(|receipt| wire::AppendResponse {
-                receipt: Some(receipt),
-                verdicts: Vec::new(),
-            });
             Some((answer, rest))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -103,11 +99,7 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollResponse>, Status> {
-        // On a task of its own, which a caller that goes away does not end: the registration may
-        // have its number already, and the next one must wait for it.
-        let (shared, request) = (self.shared.clone(), request.into_inner());
-        let enrolled = tokio::spawn(async move { shared.enroll(request).await }).await;
-        Ok(Response::new(enrolled.unwrap_or(Err(Refusal::Stopping))?))
+        Ok(Response::new(self.shared.enroll(request.into_inner()).await?))
     }
 
     async fn get_source_state(

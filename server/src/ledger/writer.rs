@@ -4,7 +4,7 @@
 //! gathers; no timer), places each batch in the chain, appends the group with exactly one data
 //! sync, grows the tree, publishes a signed checkpoint, and only then answers. Time comes with the
 //! batches, not from a clock of its own, so that every node that applies the same batches makes the
-//! same chain.
+//! same chain. What the ledger itself records gets its number and seal here too.
 //!
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.
@@ -26,9 +26,10 @@ use tracing::{debug, error, info};
 
 use super::{
     Shared,
-    append::Admitted,
+    append::{Admitted, log_bytes},
+    own::{OwnEvent, OwnSource},
     publish::{Published, Publisher},
-    queue::{Answer, Waiting},
+    queue::{Answer, Waiting, Work},
     receipt,
 };
 use crate::{
@@ -40,6 +41,23 @@ use crate::{
 /// Most bytes of one group: what one sync writes, and what waiting costs the first of the group.
 pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
 
+/// What the writer is given to write.
+pub(crate) enum ToWrite {
+    /// What a source sealed.
+    Batch(Admitted),
+    /// What the ledger itself records: numbered and sealed when its turn comes.
+    Own(OwnEvent),
+}
+
+impl Work for ToWrite {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.bytes(),
+            Self::Own(own) => log_bytes(own.len(), 1),
+        }
+    }
+}
+
 /// Everything that grows with a commit.
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -49,6 +67,7 @@ pub(crate) struct Writer {
     pub(crate) link: Link,
     pub(crate) sequences: Sequences,
     pub(crate) publisher: Publisher,
+    pub(crate) own: OwnSource,
 }
 
 /// The group that is being made.
@@ -56,7 +75,7 @@ struct Group {
     frames: GroupFrames,
     leaves: Vec<Digest>,
     placed: Vec<(Placed, Answer)>,
-    repeated: Vec<Waiting>,
+    repeated: Vec<Waiting<Admitted>>,
 }
 
 /// Where a batch stands in the log.
@@ -103,12 +122,16 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, waiting: Vec<Waiting>) -> Result<(), LedgerError> {
+    fn commit(&mut self, waiting: Vec<Waiting<ToWrite>>) -> Result<(), LedgerError> {
         let mut group = self.group();
-        for Waiting { batch, answer } in waiting {
+        for Waiting { work, answer } in waiting {
+            let batch = match work {
+                ToWrite::Batch(batch) => batch,
+                ToWrite::Own(own) => self.seal(own)?,
+            };
             match self.place(&batch, &mut group) {
                 Decision::Placed(placed) => group.placed.push((placed, answer)),
-                Decision::Repeated => group.repeated.push(Waiting { batch, answer }),
+                Decision::Repeated => group.repeated.push(Waiting { work: batch, answer }),
                 Decision::Refused(refusal) => answer.send(Err(refusal)),
             }
         }
@@ -122,6 +145,15 @@ impl Writer {
             placed: Vec::new(),
             repeated: Vec::new(),
         }
+    }
+
+    /// Gives an event of the ledger's own the next number, which is used only if the event is then
+    /// placed.
+    fn seal(&self, own: OwnEvent) -> Result<Admitted, LedgerError> {
+        let (event, now) = own.into_parts();
+        let seq = self.sequences.last(self.own.name().as_name()).saturating_add(1);
+        let sealed = self.own.seal(seq, vec![event], now);
+        sealed.map_err(|error| LedgerError::Own { problem: error.to_string() })
     }
 
     /// Gives a batch its place at the end of the group, unless its numbers or the sources say no.
@@ -194,7 +226,7 @@ impl Writer {
         metrics::histogram!("access_ledger_group_batches")
             .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
         for (placed, answer) in placed {
-            answer.send(placed.receipt(&paths, &published));
+            answer.send(placed.answer(&paths, &published));
         }
         self.frontier.forget();
         Ok(())
@@ -219,15 +251,20 @@ impl Drop for PanicWatch {
 }
 
 impl Placed {
-    fn receipt(&self, paths: &Paths<'_>, published: &Published) -> Result<wire::Receipt, Refusal> {
+    fn answer(
+        &self,
+        paths: &Paths<'_>,
+        published: &Published,
+    ) -> Result<wire::AppendResponse, Refusal> {
         // Every batch of the group was appended to the frontier since it last forgot.
         let path = paths.path(self.last).ok_or(Refusal::StorageFailed)?;
-        Ok(wire::Receipt {
+        let receipt = wire::Receipt {
             first_index: self.first.0,
             recorded_at: self.recorded_at,
             prev: receipt::bytes_of(&self.prev),
             inclusion_path: path.iter().map(receipt::bytes_of).collect(),
             checkpoint: published.note.clone(),
-        })
+        };
+        Ok(wire::AppendResponse { receipt: Some(receipt), verdicts: Vec::new() })
     }
 }

@@ -109,7 +109,7 @@ pub(super) fn serve_ledger(args: &FolderArgs, threads: Option<usize>) -> anyhow:
     let options = LedgerOptions::new(&args.data);
     if Folder::new(&args.data).origin(&*disk)?.is_none() {
         let origin = ORIGIN.to_owned();
-        let genesis = Genesis { origin, governance: Vec::new(), self_enrolment: true };
+        let genesis = Genesis { self_enrolment: true, ..Genesis::new(origin) };
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(threads)?.block_on(async {

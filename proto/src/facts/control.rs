@@ -1,0 +1,280 @@
+//! What governance registers and changes: datasets, tools, sites and the policy; and what its two
+//! parties sign for it.
+//!
+//! Both parties of the governance must have signed a change: the source that seals it counts as
+//! one, the other signs the message that is built here. The same goes for the registration of a
+//! source that approves requests.
+//!
+//! ```text
+//! access-ledger/control/v1\n          access-ledger/source/v1\n
+//! <origin>\n                          <origin>\n
+//! <kind: enum value, decimal>\n       <name of the new source>\n
+//! <target>\n                          <base64 of its public key>\n
+//! <revision, decimal>\n               <roles, as in the enrolment message>\n
+//! <base64 of SHA-256 of content>\n    <heartbeat interval in nanoseconds, decimal; 0: none>\n
+//!                                     <id of the person whose key it is; empty: none>\n
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use prost::Message as _;
+
+use super::{
+    Facts, Noted, Objection, PolicyFacts,
+    sources::{Source, Sources},
+};
+use crate::{
+    enrolment::EnrolmentClaim,
+    error::ControlError,
+    event,
+    hash::sha256,
+    note::verifies,
+    source::Name,
+    wire::{self, ControlKind, SourceRole},
+};
+
+/// How many parties of the governance must have signed a change: the company and the custodian.
+pub const PARTIES_MIN: usize = 2;
+
+/// The text that both parties sign for a change, in the ledger of this origin.
+#[must_use]
+pub fn control_message(origin: &str, change: &wire::ControlChange) -> String {
+    let kind = change.kind;
+    let digest = STANDARD.encode(sha256(&change.content).as_bytes());
+    let (target, revision) = (&change.target, change.revision);
+    format!("access-ledger/control/v1\n{origin}\n{kind}\n{target}\n{revision}\n{digest}\n")
+}
+
+/// The text that both parties sign for the registration of a source with the role APPROVE;
+/// `principal` is the id of the person whose key it is.
+#[must_use]
+pub fn registration_message(origin: &str, claim: &EnrolmentClaim<'_>, principal: &str) -> String {
+    format!(
+        "access-ledger/source/v1\n{origin}\n{}\n{}\n{}\n{}\n{principal}\n",
+        claim.source,
+        STANDARD.encode(claim.public_key.as_bytes()),
+        claim.roles_text(),
+        claim.heartbeat_nanos,
+    )
+}
+
+/// The parties of the governance, in service, that signed `message`: the sealer and those whose
+/// signature among `approvals` verifies. Each once, in the order of their names.
+#[must_use]
+pub fn parties<'a>(
+    sources: &'a Sources,
+    sealer: Name<'_>,
+    message: &str,
+    approvals: &[wire::Approval],
+) -> Vec<&'a Source> {
+    let in_office = |name: &str| {
+        let source = sources.get(Name::parse(name.as_bytes()).ok()?)?;
+        let governs = source.roles.contains(SourceRole::Govern);
+        (governs && source.decommissioned_at.is_none()).then_some(source)
+    };
+    let mut signed = BTreeMap::new();
+    if let Some(sealer) = in_office(sealer.as_str()) {
+        signed.insert(sealer.name.clone(), sealer);
+    }
+    for approval in approvals {
+        let Some(source) = in_office(&approval.source) else { continue };
+        let Ok(signature) = approval.signature.as_ref().try_into() else { continue };
+        if !signed.contains_key(&source.name)
+            && source.key_id().0 == approval.key_id.as_ref()
+            && verifies(&source.public_key, message.as_bytes(), signature)
+        {
+            signed.insert(source.name.clone(), source);
+        }
+    }
+    signed.into_values().collect()
+}
+
+/// The registered datasets, tools and sites, by their names.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    datasets: BTreeMap<String, Arc<wire::Dataset>>,
+    tools: BTreeMap<String, Arc<wire::RegisteredTool>>,
+    sites: BTreeMap<String, Arc<wire::Site>>,
+}
+
+impl Catalogue {
+    /// A registered dataset.
+    #[must_use]
+    pub fn dataset(&self, name: &str) -> Option<&Arc<wire::Dataset>> {
+        self.datasets.get(name)
+    }
+
+    /// A registered tool.
+    #[must_use]
+    pub fn tool(&self, id: &str) -> Option<&Arc<wire::RegisteredTool>> {
+        self.tools.get(id)
+    }
+
+    /// A registered site.
+    #[must_use]
+    pub fn site(&self, name: &str) -> Option<&Arc<wire::Site>> {
+        self.sites.get(name)
+    }
+
+    fn register(&mut self, target: &str, content: Content) {
+        let name = target.to_owned();
+        match content {
+            Content::Dataset(dataset) => drop(self.datasets.insert(name, Arc::new(dataset))),
+            Content::Tool(tool) => drop(self.tools.insert(name, Arc::new(tool))),
+            Content::Site(site) => drop(self.sites.insert(name, Arc::new(site))),
+            Content::Policy(_) => {}
+        }
+    }
+}
+
+const fn is_supported(kind: ControlKind) -> bool {
+    matches!(
+        kind,
+        ControlKind::Policy | ControlKind::Dataset | ControlKind::Tool | ControlKind::Site
+    )
+}
+
+/// What a change brings.
+enum Content {
+    Policy(Arc<str>),
+    Dataset(wire::Dataset),
+    Tool(wire::RegisteredTool),
+    Site(wire::Site),
+}
+
+impl Content {
+    /// `None` for what breaks the rules of `control.proto`, or has a target or none where it
+    /// should not.
+    fn parse(kind: ControlKind, target: &str, content: &[u8]) -> Option<Self> {
+        event::validate_control(kind, content).ok()?;
+        match kind {
+            ControlKind::Policy if target.is_empty() => {
+                str::from_utf8(content).ok().map(|text| Self::Policy(text.into()))
+            }
+            _ if target.is_empty() => None,
+            ControlKind::Dataset => wire::Dataset::decode(content).ok().map(Self::Dataset),
+            ControlKind::Tool => wire::RegisteredTool::decode(content).ok().map(Self::Tool),
+            ControlKind::Site => wire::Site::decode(content).ok().map(Self::Site),
+            _ => None,
+        }
+    }
+}
+
+impl Facts {
+    /// Judges a change that `sealer` sealed; the policy's text itself is for `policy.rs` to read.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`]: what is wrong with it, the first that applies in the order of the enum's
+    /// variants.
+    pub fn judge_control(
+        &self,
+        sealer: Name<'_>,
+        change: &wire::ControlChange,
+    ) -> Result<(), ControlError> {
+        self.read_control(sealer, change).map(drop)
+    }
+
+    fn read_control(
+        &self,
+        sealer: Name<'_>,
+        change: &wire::ControlChange,
+    ) -> Result<Content, ControlError> {
+        if !is_supported(change.kind()) {
+            return Err(ControlError::Kind);
+        }
+        let message = control_message(&self.sources.genesis().origin, change);
+        let found = parties(&self.sources, sealer, &message, &change.approvals).len();
+        if found < PARTIES_MIN {
+            return Err(ControlError::Alone { found });
+        }
+        let expected = self.revision(change.kind, &change.target).saturating_add(1);
+        if change.revision != expected {
+            return Err(ControlError::Revision { found: change.revision, expected });
+        }
+        Content::parse(change.kind(), &change.target, &change.content).ok_or(ControlError::Content)
+    }
+
+    /// The revision in force of a kind of rule and its target; 0: none.
+    #[must_use]
+    pub fn revision(&self, kind: i32, target: &str) -> u64 {
+        if kind == i32::from(ControlKind::Policy) {
+            return self.policy.revision;
+        }
+        self.controls.get(&control_key(kind, target)).map_or(0, |row| row.revision)
+    }
+
+    pub(super) fn take_control(
+        &mut self,
+        noted: &Noted<'_>,
+        change: &wire::ControlChange,
+    ) -> Vec<Objection> {
+        if change.kind() == ControlKind::Genesis {
+            return Vec::new();
+        }
+        let content = match self.read_control(noted.source, change) {
+            Ok(content) => content,
+            Err(fault) => return vec![fault.objection(change)],
+        };
+        let row = wire::ControlFacts {
+            kind: change.kind,
+            target: change.target.clone(),
+            revision: change.revision,
+            index: noted.index.0,
+            content: change.content.clone(),
+        };
+        self.enforce(&row, content);
+        self.controls.insert(&control_key(change.kind, &change.target), noted.index, row);
+        Vec::new()
+    }
+
+    /// Brings the saved rules back into force.
+    pub(super) fn enforce_saved(&mut self) {
+        let mut rows = Vec::new();
+        self.controls.each(|_, row| rows.push(row.clone()));
+        for row in rows {
+            if let Some(content) = Content::parse(row.kind(), &row.target, &row.content) {
+                self.enforce(&row, content);
+            }
+        }
+    }
+
+    fn enforce(&mut self, row: &wire::ControlFacts, content: Content) {
+        match content {
+            Content::Policy(text) => {
+                let index = crate::position::Index(row.index);
+                self.policy = PolicyFacts { text, revision: row.revision, index };
+            }
+            other => self.catalogue.register(&row.target, other),
+        }
+    }
+}
+
+impl ControlError {
+    /// What findings say of a change that is in the log all the same.
+    #[must_use]
+    pub fn objection(&self, change: &wire::ControlChange) -> Objection {
+        let mut facts = vec![
+            ("kind", change.kind().as_str_name().to_owned()),
+            ("target", change.target.clone()),
+        ];
+        let rule = match *self {
+            Self::Alone { found } => {
+                facts.push(("parties", found.to_string()));
+                "CONTROL_CHANGED_ALONE"
+            }
+            Self::Revision { found, expected } => {
+                facts.push(("revision", found.to_string()));
+                facts.push(("expected", expected.to_string()));
+                "CONTROL_INVALID"
+            }
+            Self::Content | Self::Kind => "CONTROL_INVALID",
+        };
+        Objection { rule, related: Vec::new(), facts }
+    }
+}
+
+fn control_key(kind: i32, target: &str) -> String {
+    format!("{kind}\n{target}")
+}

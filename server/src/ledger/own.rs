@@ -1,0 +1,107 @@
+//! The ledger's own source: what the ledger itself records (registrations, verdicts, reads).
+//!
+//! Others hand in events; the writer alone numbers and seals them, in its order, so that no number
+//! is ever given twice or left out.
+
+use access_ledger_proto::{
+    error::{NameError, SealError},
+    event,
+    facts::sources::Sources,
+    note::Signer,
+    position::Index,
+    source::{Name, SourceName},
+    wire,
+};
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{Shared, append::Admitted, queue::Ticket, unreadable, writer::ToWrite};
+use crate::{folder::own_event, refusal::Refusal};
+
+/// The key that seals what the ledger itself records. The writer has the only one.
+pub(crate) struct OwnSource {
+    name: SourceName,
+    key: Signer,
+    origin: String,
+}
+
+/// An event of the ledger's own that waits for its number. Only [`Shared::record_own`] makes one.
+pub(crate) struct OwnEvent {
+    event: Bytes,
+    admitted_at: u64,
+}
+
+impl OwnSource {
+    /// The source that `key` is named like, in the ledger of this origin.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] for a key that is named like no source.
+    pub(crate) fn new(key: Signer, origin: &str) -> Result<Self, NameError> {
+        let name = SourceName::parse(key.name())?;
+        Ok(Self { name, key, origin: origin.to_owned() })
+    }
+
+    /// Its name.
+    pub(crate) const fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    /// Seals events as one batch: at least one, not more than a batch may have. `now` is
+    /// nanoseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// As [`access_ledger_proto::seal::Batch::seal`].
+    pub(crate) fn seal(
+        &self,
+        first_seq: u64,
+        events: Vec<Bytes>,
+        now: u64,
+    ) -> Result<Admitted, SealError> {
+        Admitted::seal_own(self.name.clone(), first_seq, events, now, |batch| {
+            batch.seal(&self.origin, &self.key)
+        })
+    }
+}
+
+impl OwnEvent {
+    /// The event's bytes, and when it was handed in.
+    pub(crate) fn into_parts(self) -> (Bytes, u64) {
+        (self.event, self.admitted_at)
+    }
+
+    /// Length of the event.
+    pub(crate) const fn len(&self) -> usize {
+        self.event.len()
+    }
+}
+
+impl Shared {
+    /// Hands an event of the ledger's own to the writer. It becomes a batch of its own; the answer
+    /// to the ticket has its receipt.
+    ///
+    /// The writer judges it once more, in its order, before it gets a number.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Event`], [`Refusal::Source`] when no event of the ledger's own can be so;
+    /// [`Refusal::QueueFull`], or what the queue was closed with.
+    pub(crate) fn record_own(&self, body: wire::event::Body) -> Result<(Bytes, Ticket), Refusal> {
+        let now = self.clock.now_nanos();
+        let event: Bytes = own_event(now, body).map_err(unreadable)?.encode_to_vec().into();
+        judge(&event, &self.sources(), self.published().size.next_index(), now)?;
+        let own = OwnEvent { event: event.clone(), admitted_at: now };
+        Ok((event, self.queue.push(ToWrite::Own(own))?))
+    }
+}
+
+/// Judges an event of the ledger's own as it would stand at `index`.
+fn judge(event: &[u8], sources: &Sources, index: Index, now: u64) -> Result<(), Refusal> {
+    let body =
+        event::validate(event, now).map_err(|error| Refusal::Event { position: 0, error })?;
+    let name = Name::parse(sources.ledger_source().as_bytes()).map_err(unreadable)?;
+    let own = sources.get(name).ok_or_else(|| unreadable("no source of the ledger's own"))?;
+    let _change = sources.judge(own, index, body, true)?;
+    Ok(())
+}
