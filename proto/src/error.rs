@@ -3,6 +3,7 @@
 mod control;
 mod entry;
 mod event;
+mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
@@ -15,6 +16,7 @@ pub use self::{
     control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
+    filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},

@@ -23,5 +23,6 @@ pub mod proof;
 pub mod receipt;
 pub mod seal;
 pub mod source;
+pub mod terms;
 pub mod tree;
 pub mod wire;

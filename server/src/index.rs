@@ -40,7 +40,7 @@ use self::{
     findings::FindingLog,
     fold::Fold,
     follower::Progress,
-    posting::{Field, Layout, Lookup},
+    posting::{Layout, Lookup},
     state::{Loaded, State, Watermark},
     tail::Tail,
     workers::{Pace, Workers},
@@ -48,25 +48,11 @@ use self::{
 pub use self::{
     error::IndexError,
     follower::Follower,
+    ground::{IndexedReportError, ROWS_MAX},
     indexer::Indexer,
     listing::{FindingFilter, FindingPage},
+    query::{Hits, Search},
 };
-use crate::{
-    os::Disk,
-    storage::{LogReader, file::io_error},
-};
-
-mod archive;
-mod blocks;
-mod error;
-mod findings;
-mod fold;
-mod follower;
-mod indexer;
-mod listing;
-mod posting;
-mod registry;
-mod rollups;
 mod state;
 mod tail;
 mod workers;
@@ -78,7 +64,7 @@ pub struct Options {
     pub folder: PathBuf,
     /// The ledger's origin; the index of another one is built again.
     pub origin: String,
-    /// Entries of a block: [`Options::BLOCK_ENTRIES`], or 1 and more in tests.
+    /// Entries of a block: [`Options::BLOCK_ENTRIES`], which is the most, or fewer in tests.
     pub block_entries: u32,
 }
 
@@ -181,9 +167,8 @@ impl Index {
             if block.end() < covered {
                 return Err(rebuilding(block.end(), covered));
             }
-            let found = block
-                .find(Field::Source, source.as_str().as_bytes(), source_seq)
-                .inspect_err(|error| {
+            let found =
+                block.find(source.as_str().as_bytes(), source_seq).inspect_err(|error| {
                     self.shared.blocks.drop_damaged(error);
                     self.shared.progress.ask_for_repair();
                 })?;
@@ -241,7 +226,7 @@ pub fn open(
 ) -> Result<(Index, Indexer), IndexError> {
     let layout = Layout {
         origin: sha256(options.origin.as_bytes()),
-        block_entries: options.block_entries.max(1),
+        block_entries: options.block_entries.clamp(1, Options::BLOCK_ENTRIES),
     };
     let folder = options.folder.join("index");
     disk.create_dir(&folder).map_err(io_error("create", &folder))?;

@@ -95,9 +95,6 @@ pub enum IndexError {
         /// The rule that it breaks.
         fault: SourceError,
     },
-    /// Terms came out of order: a mistake of ours.
-    #[error("cannot write the term dictionary: {0}")]
-    Dictionary(#[from] fst::Error),
 }
 
 impl IndexError {

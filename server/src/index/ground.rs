@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 use access_ledger_client::{
     error::ReportError,
+    fold::decode_event,
     reports::{self, Cells, Ground, Options, Period, Report, Told, Wanted},
 };
 use access_ledger_proto::{
@@ -14,7 +15,6 @@ use access_ledger_proto::{
     terms::Criteria,
     wire::{self, FindingRecord},
 };
-use prost::Message as _;
 
 use super::{Index, Search, error::IndexError, fold::Fold, rollups, state::State};
 use crate::storage::LogReader;
@@ -90,14 +90,10 @@ impl Indexed<'_> {
 
     /// The entries of a period that meet a filter.
     fn search(&self, filter: wire::Filter, period: Period) -> Result<Vec<Told>, ReportError> {
-        // An event may be recorded so much later.
-        let recorded_until = period.to().saturating_add(LATE_NANOS_MAX);
-        let filter = wire::Filter {
-            from: Some(period.from_time()),
-            to: Some(reports::timestamp(recorded_until)),
-            ..filter
-        };
-        let criteria = Criteria::parse(&filter).map_err(|error| ReportError::Ground { problem: error.to_string() })?;
+        let mut criteria = Criteria::parse(&filter)
+            .map_err(|error| ReportError::Ground { problem: error.to_string() })?;
+        // An event may be recorded so much later than it happened.
+        criteria.recorded = (period.from(), period.to().saturating_add(LATE_NANOS_MAX));
         let mut range = Place::GENESIS..self.fold.size.next_index();
         let mut told = Vec::new();
         while !range.is_empty() {
@@ -180,7 +176,7 @@ fn read_told(reader: &LogReader, index: Place) -> Result<Option<Told>, IndexErro
     let Some(record) = reader.read(index, 1, usize::MAX)?.pop() else { return Ok(None) };
     let entry = Entry::parse(&record.entry).map_err(|fault| IndexError::Entry { index, fault })?;
     let Some(event) = record.event else { return Ok(None) };
-    let event = wire::Event::decode(event).unwrap_or_default();
+    let event = decode_event(&event);
     let (recorded_at, source) = (entry.recorded_at, entry.source);
     Ok(Some(Told::of(&Noted { index, recorded_at, source, event: &event })))
 }

@@ -8,8 +8,6 @@ use access_ledger_proto::{
     position::{Index, Size, count_of, memory_len},
     wire,
 };
-use prost::Message as _;
-use rayon::prelude::*;
 use tracing::info;
 
 use super::{
@@ -18,7 +16,7 @@ use super::{
     fold, leaf_at,
     posting::Layout,
     state::Watermark,
-    tail::Tail,
+    tail::{Tail, decode},
     workers::{Pace, Workers},
 };
 use crate::storage::{LogReader, Record};
@@ -197,7 +195,7 @@ impl Indexer {
             return Ok(Chunk { first, records: Vec::new(), events: Vec::new() });
         }
         let records = self.reader.read(first, entries_max, READ_BYTES)?;
-        let events = records.par_iter().map(|record| record.event.as_deref().map(decode)).collect();
+        let events = decode(&records);
         Ok(Chunk { first, records, events })
     }
 }
@@ -217,16 +215,14 @@ impl Chunk {
 
     /// Appends it to the postings.
     fn post(&self, tail: &mut Tail) -> Result<(), IndexError> {
+        let mut rest = &self.events[..];
         fold::runs(self.first, &self.records, |source, run, _, _| {
-            tail.push(source, run);
+            let (events, after) = rest.split_at(run.len().min(rest.len()));
+            tail.push(source, run, events);
+            rest = after;
             Ok(())
         })
     }
-}
-
-/// One that cannot be decoded, which no writer of ours records, says nothing.
-fn decode(event: &[u8]) -> wire::Event {
-    wire::Event::decode(event).unwrap_or_default()
 }
 
 /// Bytes of frames in one read of the log: what the allocator gives out again without asking the

@@ -21,13 +21,14 @@ use proptest::prelude::*;
 use self::ledger::{GOVERNANCE, LONG, Ledger, name, status};
 use super::{
     Follower, Index, IndexError, Indexer,
-    posting::{Block, BlockId, Field, Layout, Lookup},
+    posting::{self, Block, BlockId, Layout, Lookup},
     state::{Loaded, State},
     workers::Pace,
 };
 use crate::os::{Access, Disk, File, RealDisk};
 
 mod ledger;
+mod query;
 
 const SOURCES: [&str; 4] = ["a", "b", "b/c", "d"];
 
@@ -204,7 +205,8 @@ fn state_that_does_not_follow_from_the_log_is_built_again() {
 
 #[test]
 fn every_flipped_byte_of_a_block_is_found() {
-    let ledger = ledger_of(30);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ledger = query::ledger_of_samples();
     drop(ledger.index(4));
     let folder = ledger.index_folder().join("blocks");
     let id = BlockId { first: Place(0), level: 1 };
@@ -213,10 +215,12 @@ fn every_flipped_byte_of_a_block_is_found() {
     let read = || -> Result<(), IndexError> {
         let block = Block::open(&RealDisk, &folder, &layout(), id)?;
         for (at, (source, number)) in ledger.model.iter().enumerate().take(32) {
-            let found = block.find(Field::Source, source.as_bytes(), *number)?;
+            let found = block.find(source.as_bytes(), *number)?;
             assert_eq!(found, Lookup::At(Place(count_of(at))));
         }
-        Ok(())
+        // A merge reads all there is.
+        let merged = BlockId { level: 2, ..id };
+        posting::merge(&RealDisk, elsewhere.path(), merged, &[Arc::new(block)])
     };
     read().unwrap();
     for at in 0..whole.len() {
