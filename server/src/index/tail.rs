@@ -9,10 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use access_ledger_proto::{
     position::Index,
     source::{Name, SourceName},
-    terms::{Criteria, Field, terms},
+    terms::{self, Criteria, Field},
     wire,
 };
-use prost::Message as _;
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
@@ -54,7 +53,7 @@ pub(crate) struct Tail {
 
 /// Decodes the events of records, on all cores: `None` for one that was erased, or that is no event.
 pub(crate) fn decode(records: &[Record]) -> Vec<Option<wire::Event>> {
-    let decode = |record: &Record| wire::Event::decode(record.event.clone()?).ok();
+    let decode = |record: &Record| record.event.as_ref().and_then(terms::decode);
     records.par_iter().with_min_len(DECODE_MIN).map(decode).collect()
 }
 
@@ -111,7 +110,7 @@ impl Tail {
         if let Some(prefix) = event_id_prefix(&event.event_id) {
             self.event_ids.push((prefix, place));
         }
-        terms(event, |field, term| {
+        terms::terms(event, |field, term| {
             let Some(places) = self.fields.get_mut(field.place()) else { return };
             match places.get_mut(term) {
                 Some(places) if places.last() == Some(&place) => {}
