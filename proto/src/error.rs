@@ -11,7 +11,7 @@ mod source;
 mod tree;
 
 #[cfg(feature = "policy")]
-pub use self::policy::PolicyError;
+pub use self::policy::{ControlRefusal, PolicyError};
 pub use self::{
     control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},

@@ -4,6 +4,8 @@
 //! What it takes from outside may be any bytes at all: nothing here panics on input, and what is
 //! allocated is bounded by a small multiple of the input's size.
 
+#[cfg(feature = "policy")]
+pub mod authority;
 pub mod chain;
 pub mod checkpoint;
 pub mod enrolment;

@@ -23,9 +23,7 @@ use cedar_policy::{
 use self::text::{Statement, place, statements};
 pub use self::{
     answers::Answers,
-    question::{
-        Act, Categories, Country, Destination, GrantStanding, IntentStanding, Magnitude, Question,
-    },
+    question::{Act, Destination, GrantStanding, IntentStanding, Magnitude, Question},
 };
 use crate::{error::PolicyError, hash::sha256};
 

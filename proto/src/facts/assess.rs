@@ -199,6 +199,12 @@ impl Categories {
         other.0 & !self.0 == 0
     }
 
+    /// One bit for each category, that of its value.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -218,6 +224,9 @@ impl Categories {
 pub struct Country([u8; 2]);
 
 impl Country {
+    /// None.
+    pub const NONE: Self = Self([0; 2]);
+
     /// Reads a country; none for what is not two capital letters.
     #[must_use]
     pub fn of(text: &str) -> Self {

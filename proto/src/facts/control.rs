@@ -278,3 +278,6 @@ impl ControlError {
 fn control_key(kind: i32, target: &str) -> String {
     format!("{kind}\n{target}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,117 @@ impl Facts {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::wire::ReviewVerdict;
+
+    fn phase(phase: BreakGlassPhase) -> wire::BreakGlass {
+        wire::BreakGlass {
+            break_glass_id: "b".into(),
+            phase: phase.into(),
+            review_verdict: ReviewVerdict::Justified.into(),
+            ..Default::default()
+        }
+    }
+
+    fn take(ledger: &mut Ledger, source: &str, event: wire::BreakGlass) -> Vec<&'static str> {
+        ledger.rules(source, EventBody::BreakGlass(event))
+    }
+
+    fn declared(review_due: Option<u64>) -> Ledger {
+        let mut ledger = Ledger::new();
+        let review_due = review_due.map(timestamp);
+        let event = wire::BreakGlass { review_due, ..phase(BreakGlassPhase::Declared) };
+        assert_eq!(take(&mut ledger, "gateway", event), [""; 0]);
+        ledger
+    }
+
+    fn status(ledger: &Ledger) -> BreakGlassStatus {
+        let access = wire::Access { break_glass_id: "b".into(), ..access("", "users") };
+        ledger.assess("gateway", EventBody::Access(access)).break_glass
+    }
+
+    fn row(ledger: &Ledger) -> wire::BreakGlassFacts {
+        ledger.facts.break_glass().get("b").unwrap().into_owned()
+    }
+
+    #[test]
+    fn an_emergency_is_in_force_until_it_ends() {
+        let none = Ledger::new();
+        assert_eq!(status(&none), BreakGlassStatus::Unknown);
+        let mut ledger = declared(None);
+        assert_eq!(status(&ledger), BreakGlassStatus::InForce);
+        let used = wire::Access { break_glass_id: "b".into(), records: 3, ..access("", "users") };
+        ledger.take("gateway", EventBody::Access(used));
+        take(&mut ledger, "gateway", phase(BreakGlassPhase::Ended));
+        assert_eq!(status(&ledger), BreakGlassStatus::NotInForce);
+        let ended = row(&ledger);
+        assert_eq!((ended.accesses, ended.records), (1, 3));
+        // Neither a second end nor a second declaration changes that.
+        take(&mut ledger, "gateway", phase(BreakGlassPhase::Ended));
+        take(&mut ledger, "gateway", phase(BreakGlassPhase::Declared));
+        assert_eq!(row(&ledger), ended);
+    }
+
+    #[test]
+    fn a_review_is_due_in_time_and_an_emergency_over_by_then() {
+        let due = |review_due| {
+            let row = row(&declared(review_due));
+            row.review_due - row.declared_at
+        };
+        assert_eq!(due(None), REVIEW_DEFAULT_NANOS);
+        assert_eq!(due(Some(0)), REVIEW_DEFAULT_NANOS);
+        assert_eq!(due(Some(u64::MAX)), REVIEW_NANOS_MAX);
+        let mut ledger = declared(None);
+        ledger.now = row(&ledger).review_due;
+        assert_eq!(status(&ledger), BreakGlassStatus::NotInForce);
+    }
+
+    #[test]
+    fn a_review_counts_from_who_may_and_did_not_declare() {
+        let mut ledger = declared(None);
+        let reviewed = || phase(BreakGlassPhase::Reviewed);
+        assert_eq!(take(&mut ledger, "gateway", reviewed()), ["APPROVER_NOT_AUTHORIZED"]);
+        assert_eq!(row(&ledger).reviewed_at, 0);
+        assert_eq!(take(&mut ledger, "security/ann", reviewed()), [""; 0]);
+        assert_eq!(status(&ledger), BreakGlassStatus::NotInForce);
+        let first = row(&ledger);
+        assert_eq!(
+            (first.reviewer.as_str(), first.verdict()),
+            ("security/ann", ReviewVerdict::Justified)
+        );
+        assert_eq!(take(&mut ledger, "security/ben", reviewed()), [""; 0]);
+        assert_eq!(row(&ledger), first);
+        // By one of the security team, for whom the gateway told it.
+        let mut ledger = Ledger { actor: "ann".into(), ..Ledger::new() };
+        take(&mut ledger, "gateway", phase(BreakGlassPhase::Declared));
+        assert_eq!(take(&mut ledger, "security/ann", reviewed()), ["SELF_APPROVED"]);
+        assert_eq!(take(&mut ledger, "security/ben", reviewed()), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_told_of_an_unknown_emergency_is_kept_by_nobody() {
+        let mut ledger = Ledger::new();
+        for told in
+            [BreakGlassPhase::Ended, BreakGlassPhase::Reviewed, BreakGlassPhase::Unspecified]
+        {
+            assert_eq!(take(&mut ledger, "security/ann", phase(told)), [""; 0]);
+        }
+        take(
+            &mut ledger,
+            "gateway",
+            wire::BreakGlass { phase: 99, ..phase(BreakGlassPhase::Ended) },
+        );
+        assert!(ledger.facts.break_glass().get("b").is_none());
+    }
+
+    #[test]
+    fn that_it_went_unreviewed_is_noted() {
+        let mut ledger = declared(None);
+        ledger.facts.note_overdue("b", Index(99));
+        ledger.facts.note_overdue("unknown", Index(99));
+        assert!(row(&ledger).overdue);
+    }
+}

@@ -136,3 +136,92 @@ impl Facts {
 fn key(site: &str, dataset: &str) -> String {
     format!("{site}\n{dataset}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    fn phase(job: &str, phase: ErasurePhase, site: &str, dataset: &str) -> EventBody {
+        EventBody::Erasure(wire::Erasure {
+            job_id: job.into(),
+            phase: phase.into(),
+            site: site.into(),
+            dataset: dataset.into(),
+            ..Default::default()
+        })
+    }
+
+    fn erased(ledger: &Ledger, site: &str, dataset: &str) -> Option<String> {
+        let at = wire::Data { region: site.into(), ..data(dataset) };
+        let access = wire::Access { data: vec![at], ..access("", "") };
+        let assessed = ledger.assess("gateway", EventBody::Access(access));
+        assessed.data.into_iter().next()?.erased.map(|erased| erased.job_id)
+    }
+
+    fn certified(site: &str, dataset: &str) -> Ledger {
+        let mut ledger = Ledger::new();
+        ledger.take("gateway", phase("j", ErasurePhase::Scheduled, site, dataset));
+        ledger.take("gateway", phase("j", ErasurePhase::Completed, "", ""));
+        ledger.take("security/ann", phase("j", ErasurePhase::Verified, "", ""));
+        assert_eq!(erased(&ledger, "dc", "users"), None);
+        ledger.take("gateway", phase("j", ErasurePhase::Certified, "", ""));
+        ledger
+    }
+
+    #[test]
+    fn a_certified_erasure_covers_its_dataset_at_its_site() {
+        let found = |site, dataset| {
+            let ledger = certified(site, dataset);
+            [("dc", "users"), ("dc", "orders"), ("dc-2", "users"), ("", "users")]
+                .map(|(site, dataset)| erased(&ledger, site, dataset).is_some())
+        };
+        assert_eq!(found("dc", "users"), [true, false, false, false]);
+        assert_eq!(found("dc", ""), [true, true, false, false]);
+        assert_eq!(found("", "users"), [true, false, true, true]);
+        assert_eq!(found("", ""), [false; 4]);
+    }
+
+    #[test]
+    fn phases_keep_their_first_time_and_accesses_after_them_are_counted() {
+        let mut ledger = certified("dc", "users");
+        let row = |ledger: &Ledger| ledger.facts.erasures().get("j").unwrap().into_owned();
+        let first = row(&ledger);
+        assert_eq!(first.verified_by, "security/ann");
+        assert!(first.scheduled_at < first.completed_at && first.verified_at < first.certified_at);
+        ledger.take("gateway", phase("j", ErasurePhase::Certified, "", ""));
+        ledger.take("gateway", phase("j", ErasurePhase::Unspecified, "", ""));
+        assert_eq!(row(&ledger), first);
+        let at = wire::Data { region: "dc".into(), ..data("users") };
+        let read = wire::Access { data: vec![at.clone(), at], ..access("", "") };
+        // From before the certification.
+        let mut before = ledger.event(EventBody::Access(read.clone()));
+        before.occurred_at = Some(timestamp(first.certified_at - 1));
+        ledger.take_event("gateway", &before);
+        assert_eq!(row(&ledger).accesses_after, 0);
+        ledger.take("gateway", EventBody::Access(read.clone()));
+        let denied = wire::Access { outcome: wire::Outcome::Denied.into(), ..read };
+        ledger.take("gateway", EventBody::Access(denied));
+        assert_eq!(row(&ledger).accesses_after, 1);
+    }
+
+    #[test]
+    fn the_newest_holding_stands_and_the_one_before_it() {
+        let mut ledger = Ledger::new();
+        let mut report = |records, as_of: Option<u64>| {
+            let holding = wire::Holding {
+                dataset: "users".into(),
+                site: "dc".into(),
+                records,
+                as_of: as_of.map(timestamp),
+                ..Default::default()
+            };
+            ledger.take("gateway", EventBody::Holding(holding));
+            let row = ledger.facts.holdings().get("dc\nusers").unwrap();
+            (row.records, row.previous_records)
+        };
+        assert_eq!(report(100, Some(START - DAY)), (100, 0));
+        assert_eq!(report(60, None), (60, 100));
+        // What comes late does not stand for what is now.
+        assert_eq!(report(90, Some(START - HOUR)), (60, 100));
+    }
+}

@@ -191,3 +191,6 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ impl Facts {
             return;
         }
         let grant_id = intent.grant_id.clone();
-        self.intents.change(&key(&reference.event_id), noted.index, |intent| {
+        self.intents.change(&intent_key(&reference.event_id), noted.index, |intent| {
             intent.verdict_index = noted.index.0;
             intent.decision = verdict.decision;
         });
@@ -87,7 +87,7 @@ impl Facts {
     fn open_intent(&mut self, noted: &Noted<'_>, access: &wire::Access) {
         self.forget_intents(noted);
         let Ok(id) = <[u8; 16]>::try_from(noted.event.event_id.as_ref()) else { return };
-        let key = key(&id);
+        let key = intent_key(&id);
         if self.intents.get(&key).is_some() {
             return;
         }
@@ -121,7 +121,7 @@ impl Facts {
         if let Ok(id) = reference.event_id.as_ref().try_into() {
             self.open_intents.remove(&(time, id));
         }
-        self.intents.remove(&key(&reference.event_id), noted.index);
+        self.intents.remove(&intent_key(&reference.event_id), noted.index);
     }
 
     fn named_intent(
@@ -129,7 +129,7 @@ impl Facts {
         noted: &Noted<'_>,
         reference: &wire::EventReference,
     ) -> Option<Cow<'_, wire::IntentFacts>> {
-        self.intents.get(&key(&reference.event_id)).filter(|intent| {
+        self.intents.get(&intent_key(&reference.event_id)).filter(|intent| {
             reference.index.is_none_or(|index| index == intent.index)
                 && noted.recorded_at <= intent.time.saturating_add(INTENT_OPEN_NANOS)
         })
@@ -141,7 +141,7 @@ impl Facts {
             && time.saturating_add(INTENT_OPEN_NANOS) < noted.recorded_at
         {
             self.open_intents.pop_first();
-            self.intents.remove(&key(&id), noted.index);
+            self.intents.remove(&intent_key(&id), noted.index);
         }
     }
 }
@@ -171,8 +171,9 @@ fn beyond(intent: &wire::IntentFacts, noted: &Noted<'_>, access: &wire::Access) 
     }
 }
 
-/// An event id as the key of its row.
-fn key(event_id: &[u8]) -> String {
+/// The key of an intent's row: its event id in lower-case hex.
+#[must_use]
+pub fn intent_key(event_id: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).map_or('0', |&digit| digit.into());
     event_id.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
@@ -181,3 +182,6 @@ fn key(event_id: &[u8]) -> String {
 fn id_of(key: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(key, 16).ok().filter(|_| key.len() == 32).map(u128::to_be_bytes)
 }
+
+#[cfg(test)]
+mod tests;

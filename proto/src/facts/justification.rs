@@ -36,3 +36,39 @@ fn has_two_letters(word: &str) -> bool {
     let mut letters = word.chars().filter(|letter| letter.is_alphabetic());
     letters.next().is_some_and(|first| letters.any(|letter| letter != first))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_neither_what_nor_why_is_low_information() {
+        for text in [
+            "",
+            "   ",
+            "n/a",
+            "test",
+            "asdf asdf asdf",
+            "access needed",
+            "xxx yyy zzz www",
+            "INC-4711",
+            "1 2 3 4 5 6 7 8 9 0",
+            "a b c d e f g h i j k l",
+            ".",
+        ] {
+            assert!(is_low_information(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reason_in_any_script_is_enough() {
+        for text in [
+            "customer reported a failed payment",
+            "INC-4711: order rows missing in replica",
+            "Fehlende Bestellungen im Bericht pr\u{fc}fen",
+            "\u{8abf}\u{67fb}\u{306e}\u{305f}\u{3081}\u{6ce8}\u{6587}\u{3092}\u{78ba}\u{8a8d}",
+        ] {
+            assert!(!is_low_information(text), "{text}");
+        }
+    }
+}

@@ -225,3 +225,6 @@ fn new_grant(
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,7 +240,14 @@ impl<T: Message + Default + Clone> Rows<T> {
             }
             _ => false,
         });
-        if self.archive.is_none() || self.table.is_resident() || hot.len() <= ROWS_HOT_MAX {
+        self.drop_saved(ROWS_HOT_MAX);
+    }
+
+    /// Lets the older half of the rows leave memory when there are more than `hot_max`, but for
+    /// those that were not saved.
+    pub(super) fn drop_saved(&mut self, hot_max: usize) {
+        let hot = &mut self.hot;
+        if self.archive.is_none() || self.table.is_resident() || hot.len() <= hot_max {
             return;
         }
         let mut ages: Vec<Index> = hot.values().map(|row| row.changed).collect();
@@ -248,5 +255,11 @@ impl<T: Message + Default + Clone> Rows<T> {
         let (_, &mut middle, _) = ages.select_nth_unstable(middle);
         let changed = &self.changed;
         hot.retain(|key, row| row.changed > middle || changed.contains(key));
+    }
+
+    /// How many rows are in memory.
+    #[cfg(test)]
+    pub(super) fn len_hot(&self) -> usize {
+        self.hot.len()
     }
 }

@@ -133,3 +133,98 @@ fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
     items.dedup();
     items
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        normal_names(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    /// What [`covers_name`] finds by one search, asked of every entry.
+    fn is_covered(names: &[String], name: &str) -> bool {
+        names.iter().any(|entry| match entry.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => entry == name,
+        })
+    }
+
+    #[test]
+    fn what_another_entry_covers_is_left_out() {
+        let kept = names(&["b", "a/b", "a/*", "a", "a/b*", "b", "a/*"]);
+        assert_eq!(kept, ["a", "a/*", "b"]);
+        assert_eq!(names(&["x", "*", "y*"]), ["*"]);
+        assert_eq!(names(&["x*", "x"]), ["x*"]);
+    }
+
+    #[test]
+    fn a_prefix_covers_names_whatever_follows_it() {
+        let list = names(&["a*", "b!", "c"]);
+        for name in ["a", "a!", "a*", "a~", "ab", "b!", "c"] {
+            assert!(covers_name(&list, name), "{name}");
+        }
+        for name in ["", "b", "b!c", "cc"] {
+            assert!(!covers_name(&list, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_has_nothing_in_common_covers_nothing() {
+        let one = Scope { datasets: names(&["a"]), actions: vec![1], ..Scope::default() };
+        let other = Scope { datasets: names(&["b*"]), actions: vec![2], ..Scope::default() };
+        let common = intersection(&one, &other);
+        for dataset in ["", "a", "b", "bc"] {
+            assert!(!covers_data(&common, dataset, &[]), "{dataset:?}");
+        }
+        let read = Wanted { actor: "x", action: Action::Read, country: "US" };
+        assert!(!covers(&common, &read));
+        let nothing = Wanted { action: Action::Unspecified, ..read };
+        assert!(!covers(&common, &nothing));
+        assert!(covers(&Scope::default(), &nothing));
+    }
+
+    #[test]
+    fn only_an_entry_that_says_something_names() {
+        assert!(names_it(&names(&["users"]), "users"));
+        assert!(names_it(&names(&["us*"]), "users"));
+        assert!(!names_it(&names(&["*"]), "users"));
+        assert!(!names_it(&[], "users"));
+    }
+
+    #[test]
+    fn ten_thousand_datasets_are_searched() {
+        let all: Vec<String> = (0..10_000).map(|number| format!("{number:x}")).collect();
+        let scope = normal(&Scope { datasets: all.clone(), ..Scope::default() });
+        assert_eq!(scope.datasets.len(), 10_000);
+        assert!(all.iter().all(|name| covers_data(&scope, name, &[])));
+        assert!(!covers_data(&scope, "2710", &[]));
+        assert!(!covers_data(&scope, "users", &[]));
+    }
+
+    fn list() -> impl Strategy<Value = Vec<String>> {
+        vec("[ab!]{0,3}[*]?", 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn one_search_finds_what_looking_at_all_entries_finds(list in list(), name in "[ab!]{1,4}") {
+            let normal = normal_names(list.clone());
+            prop_assert_eq!(covers_name(&normal, &name), is_covered(&list, &name));
+        }
+
+        #[test]
+        fn an_intersection_covers_what_both_cover(
+            one in list(),
+            other in list(),
+            name in "[ab!]{1,4}",
+        ) {
+            let both = [&one, &other].into_iter().all(|list| list.is_empty() || is_covered(list, &name));
+            let common = common_names(&normal_names(one), &normal_names(other));
+            prop_assert_eq!(common.is_empty() || covers_name(&common, &name), both);
+            prop_assert_eq!(normal_names(common.clone()), common);
+        }
+    }
+}

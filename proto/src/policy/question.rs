@@ -3,9 +3,12 @@
 use sha2::{Digest as _, Sha256};
 
 use super::Sees;
-use crate::wire::{
-    Action, Boundary, DataCategory, LocationEvidence, PrincipalKind, Purpose, RecipientKind,
-    Sensitivity, TransferMode,
+use crate::{
+    facts::assess::{Categories, Country},
+    wire::{
+        Action, Boundary, LocationEvidence, PrincipalKind, Purpose, RecipientKind, Sensitivity,
+        TransferMode,
+    },
 };
 
 /// All that a policy can see, under the names of `policy/schema.cedarschema`, which says what each
@@ -83,14 +86,6 @@ pub enum Act {
     Transfer(TransferMode),
 }
 
-/// A country: ISO 3166-1 alpha-2, `ZZ` where it is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Country([u8; 2]);
-
-/// A set of categories.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Categories(u32);
-
 /// A number of records, rounded down to a power of ten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Magnitude(u8);
@@ -134,7 +129,7 @@ pub enum Destination {
 /// names that the policy looks at.
 pub(super) type Key = [u8; KEY_LEN];
 
-const FIXED_LEN: usize = 27;
+const FIXED_LEN: usize = 23 + 8;
 const KEY_LEN: usize = FIXED_LEN + 32;
 
 impl Question<'_> {
@@ -147,17 +142,17 @@ impl Question<'_> {
             kind,
             privileged,
             employer,
-            employer_country: Country([employer_a, employer_b]),
-            office_country: Country([office_a, office_b]),
-            physical_country: Country([physical_a, physical_b]),
+            employer_country,
+            office_country,
+            physical_country,
             location_evidence,
             roles,
             dataset,
             registered,
             boundary,
             sensitivity,
-            categories: Categories(categories),
-            jurisdiction: Country([home_a, home_b]),
+            categories,
+            jurisdiction,
             region,
             purpose,
             grant,
@@ -170,7 +165,7 @@ impl Question<'_> {
             intent,
             destination,
             destination_site,
-            destination_country: Country([destination_a, destination_b]),
+            destination_country,
             recipient,
             records: Magnitude(records),
         } = *self;
@@ -183,18 +178,18 @@ impl Question<'_> {
             tool_approved,
             matches!(act, Act::Transfer(_)),
         ];
-        let [cat_a, cat_b, cat_c, cat_d] = categories.to_be_bytes();
-        let fixed: [u8; FIXED_LEN] = [
+        let [employer_a, employer_b] = letters(employer_country);
+        let [office_a, office_b] = letters(office_country);
+        let [physical_a, physical_b] = letters(physical_country);
+        let [home_a, home_b] = letters(jurisdiction);
+        let [destination_a, destination_b] = letters(destination_country);
+        let fixed = [
             act.code(),
             code(purpose),
             records,
             physical_a,
             physical_b,
             code(location_evidence),
-            cat_a,
-            cat_b,
-            cat_c,
-            cat_d,
             flags.iter().fold(0, |bits, &flag| bits << 1 | u8::from(flag)),
             office_a,
             office_b,
@@ -215,7 +210,9 @@ impl Question<'_> {
         ];
         let mut key = [0; KEY_LEN];
         let (head, tail) = key.split_at_mut(FIXED_LEN);
-        head.copy_from_slice(&fixed);
+        let (plain, set) = head.split_at_mut(fixed.len());
+        plain.copy_from_slice(&fixed);
+        set.copy_from_slice(&categories.bits().to_be_bytes());
         let names = [
             (sees.employer, employer),
             (sees.dataset, dataset),
@@ -239,42 +236,6 @@ impl Act {
             Self::Access(action) => code(action),
             Self::Transfer(mode) => code(mode),
         }
-    }
-}
-
-impl Country {
-    /// Nobody said.
-    pub const UNKNOWN: Self = Self(*b"ZZ");
-
-    /// Reads two capital letters; anything else is unknown.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        match text.as_bytes() {
-            &[first @ b'A'..=b'Z', second @ b'A'..=b'Z'] => Self([first, second]),
-            _ => Self::UNKNOWN,
-        }
-    }
-
-    /// The two letters.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or("ZZ")
-    }
-}
-
-impl Categories {
-    /// The set of these values; `None` if one is not known to this version.
-    #[must_use]
-    pub fn parse(values: &[i32]) -> Option<Self> {
-        values.iter().try_fold(Self::default(), |Self(set), &value| {
-            let category = DataCategory::try_from(value).ok()?;
-            Some(Self(set | 1 << category as u32))
-        })
-    }
-
-    /// Those that are in the set, ascending by value.
-    pub fn iter(self) -> impl Iterator<Item = DataCategory> {
-        (0..32).filter(move |bit| self.0 & 1 << bit != 0).filter_map(|bit| bit.try_into().ok())
     }
 }
 
@@ -323,6 +284,10 @@ impl Destination {
             Self::Outside => "OUTSIDE",
         }
     }
+}
+
+fn letters(country: Country) -> [u8; 2] {
+    country.as_str().as_bytes().try_into().unwrap_or_default()
 }
 
 /// An enum's value; those that the vocabulary knows fit a byte.

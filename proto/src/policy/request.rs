@@ -7,7 +7,8 @@ use cedar_policy::{
     Schema,
 };
 
-use super::{Act, Country, Policy, Question};
+use super::{Act, Policy, Question};
+use crate::facts::assess::Country;
 
 /// The schema, read once.
 pub(super) fn schema() -> &'static Schema {
@@ -109,7 +110,8 @@ fn text(attribute: &str, value: &str) -> Attribute {
 }
 
 fn country(attribute: &str, value: Country) -> Attribute {
-    text(attribute, value.as_str())
+    let value = value.as_str();
+    text(attribute, if value.is_empty() { "ZZ" } else { value })
 }
 
 fn flag(attribute: &str, value: bool) -> Attribute {

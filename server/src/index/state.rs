@@ -7,7 +7,7 @@
 //! | key | value |
 //! |---|---|
 //! | `m` | version u32, origin digest 32, block entries u32, `indexed_size` u64, leaf hash of the last entry 32, CRC-32C over all source records in the order of their names |
-//! | `s` name | public key 32, roles u32 (bit n: role n), heartbeat nanoseconds u64, registered at u64, decommissioned at u64, flags u8 (1 self-enrolled, 2 decommissioned), last number u64 |
+//! | `s` name | public key 32, roles u32 (bit n: role n), heartbeat nanoseconds u64, registered at u64, decommissioned at u64, flags u8 (1 self-enrolled, 2 decommissioned), last number u64, principal (the rest, UTF-8) |
 //!
 //! Integers are big-endian. The leaf hash ties the state to the log that it came from.
 
@@ -171,7 +171,7 @@ fn encode_source(source: &Source, last_number: u64) -> Vec<u8> {
     let decommissioned = source.decommissioned_at;
     let flags = (u8::from(source.self_enrolled) * SELF_ENROLLED)
         | (u8::from(decommissioned.is_some()) * DECOMMISSIONED);
-    let mut record = Vec::with_capacity(69);
+    let mut record = Vec::with_capacity(69 + source.principal.len());
     record.extend_from_slice(source.public_key.as_bytes());
     record.extend_from_slice(&roles.to_be_bytes());
     record.extend_from_slice(&source.heartbeat_nanos.to_be_bytes());
@@ -179,6 +179,7 @@ fn encode_source(source: &Source, last_number: u64) -> Vec<u8> {
     record.extend_from_slice(&decommissioned.unwrap_or_default().0.to_be_bytes());
     record.push(flags);
     record.extend_from_slice(&last_number.to_be_bytes());
+    record.extend_from_slice(source.principal.as_bytes());
     record
 }
 
@@ -200,12 +201,13 @@ fn parse_source(name: &[u8], mut record: &[u8]) -> Option<(Source, u64)> {
         heartbeat_nanos,
         registered_at,
         self_enrolled: flags & SELF_ENROLLED != 0,
+        principal: str::from_utf8(rest).ok()?.to_owned(),
         decommissioned_at: (flags & DECOMMISSIONED != 0).then_some(decommissioned_at),
     };
-    rest.is_empty().then_some((source, last_number))
+    Some((source, last_number))
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const META_KEY: &[u8] = b"m";
 

@@ -64,6 +64,25 @@ fn registration(name: &str, seed: u8, roles: &[SourceRole]) -> wire::SourceStatu
     }
 }
 
+/// A registration for a person, with the signatures of these parties.
+fn approved(
+    status: wire::SourceStatus,
+    principal: &str,
+    parties: &[(&str, u8)],
+) -> wire::SourceStatus {
+    let public_key = parse_public_key(&status.public_key).unwrap();
+    let claim = EnrolmentClaim {
+        source: Name::parse(status.source.as_bytes()).unwrap(),
+        public_key: &public_key,
+        roles: Roles::parse(&status.roles).unwrap(),
+        heartbeat_nanos: 0,
+    };
+    let message = registration_message(ORIGIN, &claim, principal);
+    let approvals =
+        parties.iter().map(|&(party, seed)| crate::facts::testing::approval(party, seed, &message));
+    wire::SourceStatus { approvals: approvals.collect(), principal: principal.into(), ..status }
+}
+
 fn enrolled(
     mut status: wire::SourceStatus,
     seed: u8,
@@ -171,16 +190,66 @@ fn a_parent_registers_children_below_its_name_with_its_own_roles() {
 
 #[test]
 fn nobody_gains_power_by_a_registration() {
-    let mut sources = sources(false);
+    let event = genesis_event(false, vec![initial("governance", 2), initial("custodian", 7)]);
+    let mut sources = Sources::from_genesis(&event).unwrap();
     let partner = judge(&sources, "governance", registration("partner", 3, &[Govern]));
     assert_eq!(partner.unwrap_err(), SourceError::Governance);
-    take(&mut sources, "governance", registration("security", 3, &[Record, Enrol, Approve]));
+    let security = registration("security", 3, &[Record, Enrol, Approve]);
+    take(&mut sources, "governance", approved(security, "ann", &[("custodian", 7)]));
     let double = registration("security/double", 4, &[Approve]);
     let refused = SourceError::Role { name: name("security"), role: Govern };
     assert_eq!(judge(&sources, "security", double.clone()).unwrap_err(), refused);
     let upon_signatures = enrolled(double, 4, Some(("security", 3)));
     assert_eq!(judge(&sources, "ledger", upon_signatures).unwrap_err(), refused);
     take(&mut sources, "security", registration("security/pod", 4, &[Record, Enrol]));
+}
+
+#[test]
+fn both_parties_name_an_approver() {
+    let event = genesis_event(false, vec![initial("company", 2), initial("custodian", 3)]);
+    let mut sources = Sources::from_genesis(&event).unwrap();
+    let status = registration("security/ann", 4, &[Approve]);
+    let one = SourceError::Parties { found: 1 };
+    for parties in [&[][..], &[("company", 2)], &[("custodian", 2)], &[("security/ann", 4)]] {
+        let alone = judge(&sources, "company", approved(status.clone(), "ann", parties));
+        assert_eq!(alone.unwrap_err(), one);
+    }
+    let both = approved(status, "ann", &[("custodian", 3)]);
+    // The signature is for this person, these roles and this key.
+    for changed in [
+        wire::SourceStatus { principal: "ben".into(), ..both.clone() },
+        wire::SourceStatus { source: "security/ben".into(), ..both.clone() },
+        wire::SourceStatus { roles: vec![Record.into(), Approve.into()], ..both.clone() },
+    ] {
+        assert_eq!(judge(&sources, "company", changed).unwrap_err(), one);
+    }
+    take(&mut sources, "company", both);
+    assert_eq!(sources.get(name("security/ann").as_name()).unwrap().principal, "ann");
+    // Of who approves nothing, no person is noted: nobody has signed for it.
+    let gateway = registration("gateway", 5, &[Record]);
+    take(&mut sources, "company", wire::SourceStatus { principal: "ann".into(), ..gateway });
+    assert_eq!(sources.get(name("gateway").as_name()).unwrap().principal, "");
+}
+
+#[test]
+fn the_ledger_records_its_own_and_nobody_else_does() {
+    let mut sources = sources(false);
+    take(&mut sources, "governance", registration("gateway", 3, &[Record]));
+    let judge = |sealer: &str, body| {
+        let event = encode(body);
+        let sealer = sources.get(name(sealer).as_name()).unwrap();
+        sources.judge(sealer, Index(9), event::body(&event).unwrap(), false).map(drop)
+    };
+    let verdict = || EventBody::Authorization(wire::Authorization::default());
+    let read = || EventBody::LedgerRead(wire::LedgerRead::default());
+    let access = || EventBody::Access(wire::Access::default());
+    let foreign = |source, number| Err(SourceError::Body { name: name(source), number });
+    assert_eq!(judge("ledger", verdict()), Ok(()));
+    assert_eq!(judge("ledger", read()), Ok(()));
+    assert_eq!(judge("ledger", access()), foreign("ledger", Body::ACCESS));
+    assert_eq!(judge("gateway", access()), Ok(()));
+    assert_eq!(judge("gateway", verdict()), foreign("gateway", Body::AUTHORIZATION));
+    assert_eq!(judge("governance", read()), foreign("governance", Body::LEDGER_READ));
 }
 
 #[test]
