@@ -213,10 +213,8 @@ fn decode((first, records): (Index, &[Record])) -> Chunk<'_> {
     decoded.collect()
 }
 
-/// Decodes an event of the log. One that parsers would read differently says nothing, to everybody
-/// alike.
-#[must_use]
-pub fn decode_event(bytes: &Bytes) -> Event {
+/// An event that parsers would read differently says nothing, to everybody alike.
+fn decode_event(bytes: &Bytes) -> Event {
     let is_clear = event::body(bytes).is_some();
     let event = is_clear.then(|| Event::decode(bytes.clone()).ok()).flatten();
     event.unwrap_or_default()

@@ -4,7 +4,13 @@
 //! [`Criteria::matches`]. Both answer a [`wire::Filter`] alike, so an answer that leaves a hit out can
 //! be told from one that does not.
 
-use crate::wire::{self, event::Body};
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::{
+    event,
+    wire::{self, event::Body},
+};
 
 mod criteria;
 
@@ -109,6 +115,14 @@ pub fn terms(event: &wire::Event, each: impl FnMut(Field, &[u8])) {
         terms.tag(Field::Body, body_number(body));
         terms.body(body);
     }
+}
+
+/// Reads an event that a verifier need not have validated; `None` for bytes that parsers read
+/// differently, which say nothing, to everybody alike.
+#[must_use]
+pub fn decode(event: &Bytes) -> Option<wire::Event> {
+    event::body(event)?;
+    wire::Event::decode(event.clone()).ok()
 }
 
 /// The term of an enum value or kind.

@@ -19,6 +19,8 @@ use crate::{
     refusal::Refusal,
 };
 
+mod query;
+
 /// The service. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Auditor {
@@ -240,6 +242,14 @@ impl AuditService for Auditor {
             Some(source) => Ok(Response::new(wire::GetSourceResponse { source: Some(source) })),
             None => Err(Refusal::NoSource { name }.into()),
         }
+    }
+
+    async fn query(
+        &self,
+        request: Request<wire::QueryRequest>,
+    ) -> Result<Response<wire::QueryResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |shared, published| query::query(shared, published, &request)).await
     }
 
     async fn list_sources(

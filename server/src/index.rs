@@ -53,6 +53,24 @@ pub use self::{
     listing::{FindingFilter, FindingPage},
     query::{Hits, Search},
 };
+use crate::{
+    os::Disk,
+    storage::{LogReader, file::io_error},
+};
+
+mod archive;
+mod blocks;
+mod error;
+mod findings;
+mod fold;
+mod follower;
+mod ground;
+mod indexer;
+mod listing;
+mod posting;
+mod query;
+mod registry;
+mod rollups;
 mod state;
 mod tail;
 mod workers;

@@ -46,6 +46,7 @@ use self::{
 };
 pub(crate) use self::{
     receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    repeat::INDEX_WAIT,
     service::{Recorder, message_too_large},
 };
 use crate::{

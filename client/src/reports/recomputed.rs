@@ -61,7 +61,7 @@ impl Recomputed {
     /// [`ReportError::Ground`] when not even entry 0 was taken.
     pub fn table(&self) -> Result<wire::ReportTable, ReportError> {
         let empty = || ReportError::Ground { problem: "the log is empty".to_owned() };
-        let facts = self.fold.facts().ok_or_else(empty)?;
+        let facts = self.fold.findings().map(|findings| findings.authority().facts()).ok_or_else(empty)?;
         super::table(self.report, &self.options, &Ready { facts, kept: &self.kept })
     }
 
@@ -92,7 +92,7 @@ impl Observer for Recomputed {
         for record in records.iter().filter(|record| record.event.is_none()) {
             kept.take_erased(*report, options.period, record);
         }
-        fold.take(first, records, |observation| kept.take(*report, options, observation));
+        let _x = fold.take(first, records, |observation| kept.take(*report, options, observation));
     }
 }
 

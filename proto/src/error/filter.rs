@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field}: {fault}")]
 pub struct FilterError {
-    /// The filter's field, as in `office_countries`.
+    /// The field of the request, as in `filter.office_countries`.
     pub field: &'static str,
     /// What is wrong with it.
     pub fault: FilterFault,

@@ -39,8 +39,8 @@ impl Criteria {
             event_ids: BTreeSet::new(),
             rules: filter.rules.clone(),
             recorded: (
-                nanos("from", filter.from.as_ref())?.unwrap_or(0),
-                nanos("to", filter.to.as_ref())?.unwrap_or(u64::MAX),
+                nanos("filter.from", filter.from.as_ref())?.unwrap_or(0),
+                nanos("filter.to", filter.to.as_ref())?.unwrap_or(u64::MAX),
             ),
         };
         criteria.add_names(filter)?;
@@ -110,35 +110,35 @@ impl Criteria {
 
     fn add_names(&mut self, filter: &Filter) -> Result<(), FilterError> {
         let names = [
-            ("actors", Field::Actor, &filter.actors),
-            ("entities", Field::Entity, &filter.entities),
-            ("tools", Field::Tool, &filter.tools),
-            ("datasets", Field::Dataset, &filter.datasets),
-            ("regions", Field::Region, &filter.regions),
-            ("grant_ids", Field::Grant, &filter.grant_ids),
-            ("legal_request_ids", Field::LegalRequest, &filter.legal_request_ids),
-            ("break_glass_ids", Field::BreakGlass, &filter.break_glass_ids),
+            ("filter.actors", Field::Actor, &filter.actors),
+            ("filter.entities", Field::Entity, &filter.entities),
+            ("filter.tools", Field::Tool, &filter.tools),
+            ("filter.datasets", Field::Dataset, &filter.datasets),
+            ("filter.regions", Field::Region, &filter.regions),
+            ("filter.grant_ids", Field::Grant, &filter.grant_ids),
+            ("filter.legal_request_ids", Field::LegalRequest, &filter.legal_request_ids),
+            ("filter.break_glass_ids", Field::BreakGlass, &filter.break_glass_ids),
         ];
         for (name, field, values) in names {
             self.add(name, field, values, |value| text(value, TEXT_LEN_MAX))?;
         }
-        self.add("sources", Field::Source, &filter.sources, |value| {
+        self.add("filter.sources", Field::Source, &filter.sources, |value| {
             let name = Name::parse(value.as_bytes());
             name.map_err(|_| FilterFault::Source { found: value.clone() })?;
             Ok(value.clone().into_bytes())
         })?;
-        check_count("rules", filter.rules.len())?;
+        check_count("filter.rules", filter.rules.len())?;
         let rules = filter.rules.iter().try_for_each(|rule| text(rule, TEXT_LEN_MAX).map(drop));
-        rules.map_err(|fault| FilterError { field: "rules", fault })
+        rules.map_err(|fault| FilterError { field: "filter.rules", fault })
     }
 
     fn add_countries(&mut self, filter: &Filter) -> Result<(), FilterError> {
         let countries = [
-            ("entity_countries", Field::EntityCountry, &filter.entity_countries),
-            ("office_countries", Field::OfficeCountry, &filter.office_countries),
-            ("physical_countries", Field::PhysicalCountry, &filter.physical_countries),
-            ("jurisdictions", Field::Jurisdiction, &filter.jurisdictions),
-            ("place_countries", Field::PlaceCountry, &filter.place_countries),
+            ("filter.entity_countries", Field::EntityCountry, &filter.entity_countries),
+            ("filter.office_countries", Field::OfficeCountry, &filter.office_countries),
+            ("filter.physical_countries", Field::PhysicalCountry, &filter.physical_countries),
+            ("filter.jurisdictions", Field::Jurisdiction, &filter.jurisdictions),
+            ("filter.place_countries", Field::PlaceCountry, &filter.place_countries),
         ];
         for (name, field, values) in countries {
             self.add(name, field, values, |value| {
@@ -153,16 +153,16 @@ impl Criteria {
 
     fn add_numbers(&mut self, filter: &Filter) -> Result<(), FilterError> {
         let numbers = [
-            ("boundaries", Field::Boundary, &filter.boundaries),
-            ("categories", Field::Category, &filter.categories),
-            ("actions", Field::Action, &filter.actions),
-            ("outcomes", Field::Outcome, &filter.outcomes),
-            ("purposes", Field::Purpose, &filter.purposes),
+            ("filter.boundaries", Field::Boundary, &filter.boundaries),
+            ("filter.categories", Field::Category, &filter.categories),
+            ("filter.actions", Field::Action, &filter.actions),
+            ("filter.outcomes", Field::Outcome, &filter.outcomes),
+            ("filter.purposes", Field::Purpose, &filter.purposes),
         ];
         for (name, field, values) in numbers {
             self.add(name, field, values, |&value| Ok(number_term(value).to_vec()))?;
         }
-        self.add("bodies", Field::Body, &filter.bodies, |value| {
+        self.add("filter.bodies", Field::Body, &filter.bodies, |value| {
             let kinds = (BODY_FIRST..).zip(BODY_NAMES);
             let number = kinds.into_iter().find(|(_, name)| name == value);
             let (number, _) = number.ok_or_else(|| FilterFault::Body { found: value.clone() })?;
@@ -171,15 +171,16 @@ impl Criteria {
     }
 
     fn add_ids(&mut self, filter: &Filter) -> Result<(), FilterError> {
-        self.add("subject_tokens", Field::SubjectToken, &filter.subject_tokens, |token| {
+        self.add("filter.subject_tokens", Field::SubjectToken, &filter.subject_tokens, |token| {
             check_len(token.len(), 1, SUBJECT_TOKEN_LEN_MAX)?;
             Ok(token.to_vec())
         })?;
-        check_count("event_ids", filter.event_ids.len())?;
+        check_count("filter.event_ids", filter.event_ids.len())?;
         for id in &filter.event_ids {
             let fault = FilterFault::Len { len: id.len(), min: EVENT_ID_LEN, max: EVENT_ID_LEN };
             let id = <[u8; EVENT_ID_LEN]>::try_from(&id[..]);
-            self.event_ids.insert(id.map_err(|_| FilterError { field: "event_ids", fault })?);
+            self.event_ids
+                .insert(id.map_err(|_| FilterError { field: "filter.event_ids", fault })?);
         }
         Ok(())
     }

@@ -5,14 +5,13 @@ use std::cell::RefCell;
 
 use access_ledger_client::{
     error::ReportError,
-    fold::decode_event,
     reports::{self, Cells, Ground, Options, Period, Report, Told, Wanted},
 };
 use access_ledger_proto::{
     entry::Entry,
     facts::{Facts, LATE_NANOS_MAX, Noted},
     position::{Index as Place, count_of},
-    terms::Criteria,
+    terms::{self, Criteria},
     wire::{self, FindingRecord},
 };
 
@@ -176,7 +175,7 @@ fn read_told(reader: &LogReader, index: Place) -> Result<Option<Told>, IndexErro
     let Some(record) = reader.read(index, 1, usize::MAX)?.pop() else { return Ok(None) };
     let entry = Entry::parse(&record.entry).map_err(|fault| IndexError::Entry { index, fault })?;
     let Some(event) = record.event else { return Ok(None) };
-    let event = decode_event(&event);
+    let event = terms::decode(&event).unwrap_or_default();
     let (recorded_at, source) = (entry.recorded_at, entry.source);
     Ok(Some(Told::of(&Noted { index, recorded_at, source, event: &event })))
 }

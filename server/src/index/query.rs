@@ -10,11 +10,9 @@ use std::ops::Range;
 
 use access_ledger_proto::{
     entry::Entry,
-    position::{Index as Place, Size},
-    terms::{Criteria, Field},
-    wire,
+    position::Index as Place,
+    terms::{self, Criteria, Field},
 };
-use prost::Message as _;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use super::{
@@ -32,7 +30,8 @@ pub struct Search<'a> {
     pub criteria: &'a Criteria,
     /// When rules are asked for: the entries that have findings of them.
     pub by_rule: Option<RoaringTreemap>,
-    /// Where to search: from the first index, before the second.
+    /// Where to search: from the first index, before the second, which the index covers
+    /// ([`Index::indexed_size`]); so do `by_rule`'s findings.
     pub range: Range<Place>,
     /// From the end backwards.
     pub newest_first: bool,
@@ -47,8 +46,6 @@ pub struct Hits {
     pub indexes: Vec<Place>,
     /// What was not searched; empty when all was.
     pub rest: Range<Place>,
-    /// How many entries, from 0 on, the index covered. What lies beyond was not searched.
-    pub indexed: Size,
 }
 
 impl Index {
@@ -65,12 +62,12 @@ impl Index {
         let found = self.shared.read_tail(|tail| {
             let reaches = search.range.end > tail.first();
             let places = reaches.then(|| tail.matching(search.criteria));
-            (tail.first(), tail.end(), places.unwrap_or_default())
+            (tail.first(), places.unwrap_or_default())
         });
-        let (tail_first, end, tail_places) = found;
+        let (tail_first, tail_places) = found;
         // Read after the tail: what leaves the tail is in a block by then.
         let blocks = self.shared.blocks.list();
-        let mut walk = Walk::new(reader, search, end)?;
+        let mut walk = Walk::new(reader, search)?;
         let tail = Stretch::Tail(tail_first, tail_places);
         let stretches = blocks.iter().map(|block| Stretch::Block(block)).chain([tail]);
         let mut stretches: Vec<_> = stretches.collect();
@@ -84,7 +81,7 @@ impl Index {
                 self.shared.progress.ask_for_repair();
             }
         })?;
-        Ok(Hits { indexes: walk.hits, rest: walk.range, indexed: Size(end.0) })
+        Ok(Hits { indexes: walk.hits, rest: walk.range })
     }
 }
 
@@ -114,9 +111,9 @@ enum Flow {
 }
 
 impl<'a> Walk<'a> {
-    /// Of what lies before `end`, and in the time asked for.
-    fn new(reader: &'a LogReader, search: &'a Search<'a>, end: Place) -> Result<Self, IndexError> {
-        let range = search.range.start..search.range.end.min(end);
+    /// Of what was recorded in the time asked for.
+    fn new(reader: &'a LogReader, search: &'a Search<'a>) -> Result<Self, IndexError> {
+        let range = search.range.clone();
         let (from, to) = search.criteria.recorded;
         let start = if from == 0 { range.start } else { first_at(reader, range.clone(), from)? };
         let end = if to == u64::MAX { range.end } else { first_at(reader, range.clone(), to)? };
@@ -295,7 +292,7 @@ impl<'a> Walk<'a> {
         }
         self.work += 1;
         let record = self.reader.read(index, 1, usize::MAX)?.pop();
-        let event = record.and_then(|record| wire::Event::decode(record.event?).ok());
+        let event = record.and_then(|record| terms::decode(&record.event?));
         Ok(self.search.criteria.has_event_id(event.as_ref()))
     }
 

@@ -6,11 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use access_ledger_client::fold::decode_event;
 use access_ledger_proto::{
     position::Index,
     source::{Name, SourceName},
-    terms::{Criteria, Field, terms},
+    terms::{self, Criteria, Field},
     wire,
 };
 use rayon::prelude::*;
@@ -54,7 +53,8 @@ pub(crate) struct Tail {
 
 /// Decodes the events of records, on all cores: `None` for one that was erased.
 pub(crate) fn decode(records: &[Record]) -> Vec<Option<wire::Event>> {
-    let decode = |record: &Record| record.event.as_ref().map(decode_event);
+    let decode =
+        |record: &Record| record.event.as_ref().map(|event| terms::decode(event).unwrap_or_default());
     records.par_iter().with_min_len(DECODE_MIN).map(decode).collect()
 }
 
@@ -111,7 +111,7 @@ impl Tail {
         if let Some(prefix) = event_id_prefix(&event.event_id) {
             self.event_ids.push((prefix, place));
         }
-        terms(event, |field, term| {
+        terms::terms(event, |field, term| {
             let Some(places) = self.fields.get_mut(field.place()) else { return };
             match places.get_mut(term) {
                 Some(places) if places.last() == Some(&place) => {}
