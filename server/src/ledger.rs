@@ -45,7 +45,7 @@ use self::{
     writer::{ToWrite, Writer},
 };
 pub(crate) use self::{
-    receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    receipt::{StoredBatch, bytes_of, consistency_path, inclusion_path, unreadable},
     repeat::INDEX_WAIT,
     service::{Recorder, message_too_large},
 };
@@ -293,7 +293,7 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal::StorageFailed`] when it never will.
-    async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
+    pub(crate) async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
         let (mut published, mut failed) = (self.checkpoints(), self.failed());
         tokio::select! {
             biased;

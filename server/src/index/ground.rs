@@ -103,7 +103,8 @@ impl Indexed<'_> {
                 newest_first: false,
                 hits_max: SEARCH_HITS,
             };
-            let hits = self.index.search(self.reader, &search).map_err(|error| self.failed(error))?;
+            let hits =
+                self.index.search(self.reader, &search).map_err(|error| self.failed(error))?;
             for index in hits.indexes {
                 told.extend(self.told(index)?.filter(|told| period.contains(told.time)));
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use access_ledger_proto::{position::Size, wire::FindingRecord};
+use prost::Message as _;
 
 use super::{Index, error::IndexError, fold::Fold};
 
@@ -57,12 +58,13 @@ struct Lister<'a> {
     states: &'a [i32],
     most: usize,
     findings: Vec<FindingRecord>,
+    bytes: usize,
 }
 
 impl<'a> Lister<'a> {
     fn new(fold: &'a Fold, filter: &'a FindingFilter, most: usize) -> Self {
         let rules = filter.rules.iter().map(String::as_str).collect();
-        Self { fold, rules, states: &filter.states, most, findings: Vec::new() }
+        Self { fold, rules, states: &filter.states, most, findings: Vec::new(), bytes: 0 }
     }
 
     fn list(mut self, from: u64) -> Result<FindingPage, IndexError> {
@@ -83,7 +85,7 @@ impl<'a> Lister<'a> {
         let mut scan = log.scan_from(from)?;
         let end = scan.offset().saturating_add(SCAN_BYTES_MAX);
         loop {
-            if self.findings.len() >= self.most || scan.offset() >= end {
+            if self.is_full() || scan.offset() >= end {
                 return Ok((scan.number() < log.count()).then(|| scan.number()));
             }
             let Some(stored) = scan.next()? else { return Ok(None) };
@@ -101,7 +103,7 @@ impl<'a> Lister<'a> {
             if number < from {
                 continue;
             }
-            if self.findings.len() >= self.most {
+            if self.is_full() {
                 return Some(number);
             }
             if self.is_of_rule(&record.rule) {
@@ -111,6 +113,10 @@ impl<'a> Lister<'a> {
         None
     }
 
+    fn is_full(&self) -> bool {
+        self.findings.len() >= self.most || self.bytes >= PAGE_BYTES
+    }
+
     fn is_of_rule(&self, rule: &str) -> bool {
         self.rules.is_empty() || self.rules.contains(rule)
     }
@@ -118,10 +124,14 @@ impl<'a> Lister<'a> {
     fn take(&mut self, mut record: FindingRecord) {
         record.state = self.fold.findings.state_of(&record.finding_id).into();
         if self.states.is_empty() || self.states.contains(&record.state) {
+            self.bytes += record.encoded_len();
             self.findings.push(record);
         }
     }
 }
+
+/// A page that has so many bytes takes no more.
+const PAGE_BYTES: usize = 512 << 10;
 
 /// Bytes of findings that one page looks through: some tens of milliseconds.
 const SCAN_BYTES_MAX: u64 = 8 << 20;

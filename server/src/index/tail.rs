@@ -53,8 +53,9 @@ pub(crate) struct Tail {
 
 /// Decodes the events of records, on all cores: `None` for one that was erased.
 pub(crate) fn decode(records: &[Record]) -> Vec<Option<wire::Event>> {
-    let decode =
-        |record: &Record| record.event.as_ref().map(|event| terms::decode(event).unwrap_or_default());
+    let decode = |record: &Record| {
+        record.event.as_ref().map(|event| terms::decode(event).unwrap_or_default())
+    };
     records.par_iter().with_min_len(DECODE_MIN).map(decode).collect()
 }
 
