@@ -16,7 +16,7 @@ impl Facts {
     /// The open intent with this event id.
     #[must_use]
     pub fn intent(&self, event_id: &[u8]) -> Option<Cow<'_, wire::IntentFacts>> {
-        self.intents.get(&key(event_id))
+        self.intents.get(&intent_key(event_id))
     }
 
     /// Takes an access: an intent, or one that was carried out.
