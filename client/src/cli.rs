@@ -208,6 +208,7 @@ impl Command {
             Self::Suspend(command) => command.run(GrantState::Suspended).await,
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
+            Self::Findings(command) => command.run().await,
         }
     }
 }

@@ -18,7 +18,7 @@ use prost::Message as _;
 use crate::{
     authority::{Authority, Judgement},
     error::SourceError,
-    facts::{Facts, Noted, is_low_information, sources::heartbeat_nanos},
+    facts::{Facts, Noted, is_low_information},
     missing::{Missing, Stretch},
     position::Index,
     source::Name,
