@@ -14,4 +14,5 @@ pub mod offences;
 pub mod operator;
 pub mod process;
 pub mod source;
+pub mod stored;
 pub mod story;

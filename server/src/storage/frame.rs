@@ -63,6 +63,15 @@ impl GroupFrames {
         self.push_frame(entry, State::Present, event);
     }
 
+    /// Adds the next entry, whose event was erased where it comes from.
+    ///
+    /// # Panics
+    ///
+    /// As [`GroupFrames::push`].
+    pub fn push_erased(&mut self, entry: &[u8]) {
+        self.push_frame(entry, State::Erased, &[]);
+    }
+
     /// How many entries.
     #[must_use]
     pub fn len(&self) -> usize {
