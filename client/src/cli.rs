@@ -34,6 +34,7 @@ mod keys;
 mod ledger;
 mod policy;
 mod prove;
+mod query;
 mod read;
 mod record;
 mod request;
@@ -78,6 +79,7 @@ enum Command {
     /// Ends a grant that is no longer needed
     End(grant::Change),
     Findings(findings::Findings),
+    Query(Box<query::Query>),
 }
 
 const AFTER_HELP: &str = "\
@@ -209,6 +211,7 @@ impl Command {
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
+            Self::Query(command) => Box::pin(command.run()).await,
         }
     }
 }
