@@ -28,6 +28,8 @@ pub mod pull;
 #[cfg(feature = "audit")]
 pub mod query;
 pub mod recorder;
+#[cfg(feature = "audit")]
+pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;

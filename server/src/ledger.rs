@@ -45,7 +45,7 @@ use self::{
     writer::{ToWrite, Writer},
 };
 pub(crate) use self::{
-    receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    receipt::{StoredBatch, bytes_of, consistency_path, inclusion_path, unreadable},
     repeat::INDEX_WAIT,
     service::{Recorder, message_too_large},
 };
@@ -238,7 +238,8 @@ impl Start<'_> {
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
-        let (sources, sequences) = (indexer.sources().clone(), indexer.sequences().clone());
+        let (sources, sequences) =
+            (indexer.authority().facts().sources().clone(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
         let shared = Arc::new(Shared {
             vkey,
@@ -292,7 +293,7 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal::StorageFailed`] when it never will.
-    async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
+    pub(crate) async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
         let (mut published, mut failed) = (self.checkpoints(), self.failed());
         tokio::select! {
             biased;

@@ -9,17 +9,17 @@ use std::ops::Range;
 use access_ledger_proto::{
     error::FilterError,
     hash::sha256,
-    position::{Index, Size},
+    position::Index,
     terms::Criteria,
     wire,
 };
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::RUN_BYTES_MAX;
+use super::{RUN_BYTES_MAX, indexed, refuse_index};
 use crate::{
-    index::{IndexError, Search},
-    ledger::{INDEX_WAIT, Published, Shared, inclusion_path, unreadable},
+    index::Search,
+    ledger::{Published, Shared, inclusion_path, unreadable},
     refusal::Refusal,
     storage::Record,
 };
@@ -40,14 +40,17 @@ pub(super) fn query(
         Some(next) => next..size.next_index(),
         None => Index::GENESIS..size.next_index(),
     };
+    let rules = criteria.rules();
+    let by_rule = (!rules.is_empty())
+        .then(|| shared.index.indexes_of_rules(rules.iter().map(String::as_str)));
     let search = Search {
         criteria: &criteria,
-        by_rule: None,
+        by_rule,
         range,
         newest_first: question.newest_first,
         hits_max: hits_max(request.page_size),
     };
-    let found = shared.index.search(&shared.reader, &search).map_err(refuse_search)?;
+    let found = shared.index.search(&shared.reader, &search).map_err(refuse_index)?;
     let mut answer = Answer { shared, published, request, hits: Vec::new(), bytes: 0 };
     let rest = answer.add_all(&found.indexes, found.rest)?;
     Ok(wire::QueryResponse {
@@ -56,16 +59,6 @@ pub(super) fn query(
         indexed_size: size.0,
         checkpoint: published.note.clone(),
     })
-}
-
-/// How much of the tree can be searched: all of it, if the index gets there in time.
-fn indexed(shared: &Shared, wanted: Size) -> Size {
-    match shared.index.wait_for(wanted, INDEX_WAIT) {
-        Ok(()) => wanted,
-        // The answer says how far it reaches; that the index stays behind is in the log and in the
-        // metrics.
-        Err(_) => shared.index.indexed_size().min(wanted),
-    }
 }
 
 /// What a token is bound to.
@@ -167,15 +160,6 @@ fn hits_max(page_size: u32) -> usize {
 
 fn refuse_filter(error: FilterError) -> Refusal {
     Refusal::Request { field: error.field, problem: error.fault.to_string() }
-}
-
-fn refuse_search(error: IndexError) -> Refusal {
-    match error {
-        IndexError::Damaged { .. } | IndexError::Rebuilding { .. } => {
-            Refusal::Indexing { problem: error.to_string() }
-        }
-        error => unreadable(error),
-    }
 }
 
 const TOKEN_LABEL: &[u8] = b"access-ledger/query-token/v1\n";

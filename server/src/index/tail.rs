@@ -51,9 +51,11 @@ pub(crate) struct Tail {
     event_ids: Vec<(u32, u16)>,
 }
 
-/// Decodes the events of records, on all cores: `None` for one that was erased, or that is no event.
+/// Decodes the events of records, on all cores: `None` for one that was erased.
 pub(crate) fn decode(records: &[Record]) -> Vec<Option<wire::Event>> {
-    let decode = |record: &Record| record.event.as_ref().and_then(terms::decode);
+    let decode = |record: &Record| {
+        record.event.as_ref().map(|event| terms::decode(event).unwrap_or_default())
+    };
     records.par_iter().with_min_len(DECODE_MIN).map(decode).collect()
 }
 

@@ -23,6 +23,7 @@ use super::{
     Follower, Index, IndexError, Indexer,
     posting::{self, Block, BlockId, Layout, Lookup},
     state::{Loaded, State},
+    workers::Pace,
 };
 use crate::os::{Access, Disk, File, RealDisk};
 
@@ -47,7 +48,7 @@ fn layout() -> Layout {
 
 /// Follows the log and builds again what is missing.
 fn settle(indexer: &mut Indexer) -> Result<(), IndexError> {
-    while indexer.follow()? || indexer.repair()? {}
+    while indexer.follow(Pace::Quick)? || indexer.repair(Pace::Quick)? {}
     Ok(())
 }
 
@@ -113,8 +114,9 @@ fn facts_come_back_as_they_were() {
     ledger.record("e/1", 9);
     ledger.append(&[("e/1", &[status(SourcePhase::Decommissioned, "e/1")])]);
     let facts = |indexer: &Indexer| -> Vec<_> {
-        let last = |source| indexer.sequences().last(source);
-        indexer.sources().iter().map(|s| (s.clone(), last(s.name.as_name()))).collect()
+        let (authority, sequences) = (indexer.authority(), indexer.sequences());
+        let sources = authority.facts().sources().iter();
+        sources.map(|s| (s.clone(), sequences.last(s.name.as_name()))).collect()
     };
     let (_, indexer) = ledger.index(4);
     let folded = facts(&indexer);
@@ -124,7 +126,8 @@ fn facts_come_back_as_they_were() {
     let (index, indexer) = ledger.index(4);
     assert_eq!(facts(&indexer), folded);
     ledger.assert_indexed(&index, &indexer);
-    let source = indexer.sources().get(name("e/1").as_name()).unwrap();
+    let authority = indexer.authority();
+    let source = authority.facts().sources().get(name("e/1").as_name()).unwrap();
     assert_eq!(source.registered_at, Place(1));
     assert_eq!(source.decommissioned_at, Some(Place(12)));
     assert_eq!(source.heartbeat_nanos, 60_000_000_007);

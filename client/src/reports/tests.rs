@@ -1,0 +1,1 @@
+//! Each report from hand-made events.
