@@ -32,7 +32,7 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
-mod policy;
+//mod policy;
 mod prove;
 mod query;
 mod read;
@@ -62,8 +62,7 @@ enum Command {
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
-    #[command(subcommand)]
-    Policy(policy::Policy),
+    //Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
     Request(request::Request),
@@ -200,7 +199,7 @@ impl Command {
             Self::CheckProof(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
-            Self::Policy(command) => command.run().await,
+            //Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
