@@ -32,8 +32,9 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
-mod policy;
+//mod policy;
 mod prove;
+mod query;
 mod read;
 mod record;
 mod request;
@@ -61,8 +62,7 @@ enum Command {
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
-    #[command(subcommand)]
-    Policy(policy::Policy),
+    //Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
     Request(request::Request),
@@ -78,6 +78,7 @@ enum Command {
     /// Ends a grant that is no longer needed
     End(grant::Change),
     Findings(findings::Findings),
+    Query(Box<query::Query>),
 }
 
 const AFTER_HELP: &str = "\
@@ -198,7 +199,7 @@ impl Command {
             Self::CheckProof(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
-            Self::Policy(command) => command.run().await,
+            //Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
@@ -209,6 +210,7 @@ impl Command {
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
+            Self::Query(command) => Box::pin(command.run()).await,
         }
     }
 }

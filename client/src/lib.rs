@@ -25,6 +25,8 @@ pub mod evidence;
 pub mod fold;
 pub mod governance;
 pub mod pull;
+#[cfg(feature = "audit")]
+pub mod query;
 pub mod recorder;
 #[cfg(feature = "audit")]
 pub mod reports;

@@ -38,7 +38,7 @@ mod error;
 pub(crate) mod honest;
 mod registry;
 mod seals;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 

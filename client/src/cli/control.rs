@@ -222,7 +222,7 @@ impl Apply {
 }
 
 /// Shows on the terminal what is signed.
-fn show(proposal: &Proposal) -> anyhow::Result<()> {
+pub(super) fn show(proposal: &Proposal) -> anyhow::Result<()> {
     say(format_args!("ledger     {}", printable(proposal.origin())))?;
     match proposal.change() {
         Change::Control(change) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use prost_reflect::{DescriptorPool, EnumDescriptor};
 
-use crate::governance::proposal::bytes_of_hex;
+use crate::verify::state::unhex;
 
 /// The values of an enum of the schema.
 struct Words {
@@ -72,6 +72,10 @@ pub(super) fn purpose(text: &str) -> Result<i32, String> {
     value("Purpose", text)
 }
 
+pub(super) fn outcome(text: &str) -> Result<i32, String> {
+    value("Outcome", text)
+}
+
 pub(super) fn boundary(text: &str) -> Result<i32, String> {
     value("Boundary", text)
 }
@@ -82,8 +86,8 @@ pub(super) fn sensitivity(text: &str) -> Result<i32, String> {
 
 /// A SHA-256 in hexadecimal.
 pub(super) fn digest(text: &str) -> Result<Bytes, String> {
-    let digest = bytes_of_hex(text).filter(|bytes| bytes.len() == Digest::LEN);
-    digest.ok_or_else(|| format!("found {text:?}, expected 64 hexadecimal digits"))
+    let digest = unhex(text).filter(|bytes| bytes.len() == Digest::LEN);
+    digest.map(Bytes::from).ok_or_else(|| format!("found {text:?}, expected 64 hexadecimal digits"))
 }
 
 /// A stretch of time: `45m`, `8h`, `30d`, `1d 12h`. A day has 24 hours. Not negative.

@@ -28,9 +28,6 @@ use crate::recorder::{Recorded, Recorder};
 
 mod file;
 
-#[cfg(feature = "cli")]
-pub(crate) use self::file::bytes_of_hex;
-
 /// A change of the rules, with the signatures that it has so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
@@ -295,3 +292,6 @@ fn fault<T>(field: &str, problem: impl fmt::Display) -> Result<T, ProposalError>
     let (field, problem) = (field.to_owned(), problem.to_string());
     Err(ProposalError::Change { field, problem })
 }
+
+#[cfg(test)]
+mod tests;

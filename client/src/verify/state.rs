@@ -53,6 +53,9 @@ struct SavedSource {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     principal: String,
     decommissioned_at: Option<u64>,
+    /// Absent for a source that approves nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    principal: String,
 }
 
 impl SavedState {
@@ -150,6 +153,7 @@ impl SavedSource {
             self_enrolled: source.self_enrolled,
             principal: source.principal.clone(),
             decommissioned_at: source.decommissioned_at.map(|index| index.0),
+            principal: source.principal.clone(),
         }
     }
 
@@ -164,6 +168,7 @@ impl SavedSource {
             self_enrolled: self.self_enrolled,
             principal: self.principal.clone(),
             decommissioned_at: self.decommissioned_at.map(Index),
+            principal: self.principal.clone(),
         })
     }
 }
@@ -180,7 +185,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// Reads hexadecimal digits, two a byte.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -11,6 +11,7 @@ use prost::Message as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{Change, Proposal, ProposalError};
+use crate::verify::state::unhex;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -301,19 +302,9 @@ fn to_hex<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
 
 fn of_hex<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
     let text = String::deserialize(from)?;
-    bytes_of_hex(&text).ok_or_else(|| {
+    unhex(&text).map(Bytes::from).ok_or_else(|| {
         de::Error::custom(format!("found {text:?}, expected hexadecimal digits, two a byte"))
     })
-}
-
-/// Reads hexadecimal digits, two a byte.
-pub(crate) fn bytes_of_hex(text: &str) -> Option<Bytes> {
-    let digit = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
-    let byte = |pair: &[u8]| match *pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>().map(Bytes::from)
 }
 
 fn to_digests<S: Serializer>(digests: &[Bytes], to: S) -> Result<S::Ok, S::Error> {
