@@ -50,8 +50,6 @@ struct SavedSource {
     heartbeat_nanos: u64,
     registered_at: u64,
     self_enrolled: bool,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    principal: String,
     decommissioned_at: Option<u64>,
     /// Absent for a source that approves nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -153,7 +151,6 @@ impl SavedSource {
             self_enrolled: source.self_enrolled,
             principal: source.principal.clone(),
             decommissioned_at: source.decommissioned_at.map(|index| index.0),
-            principal: source.principal.clone(),
         }
     }
 
@@ -168,7 +165,6 @@ impl SavedSource {
             self_enrolled: self.self_enrolled,
             principal: self.principal.clone(),
             decommissioned_at: self.decommissioned_at.map(Index),
-            principal: self.principal.clone(),
         })
     }
 }
