@@ -92,7 +92,8 @@ impl Kept {
     fn restart(&mut self, genesis: &[u8], newest: Index) -> anyhow::Result<()> {
         self.settle(newest);
         let saved = self.fold.save();
-        let sources: Vec<Source> = self.fold.authority().facts().sources().iter().cloned().collect();
+        let sources: Vec<Source> =
+            self.fold.authority().facts().sources().iter().cloned().collect();
         let archive: Arc<dyn Archive> = self.shelf.clone();
         let facts = Facts::restore(genesis, sources, &archive)?;
         self.fold = Findings::restore(Authority::new(facts), &saved)?;
@@ -165,7 +166,8 @@ fn the_same_log_gives_everybody_the_same_findings() -> anyhow::Result<()> {
 #[test]
 fn a_damaged_state_is_refused() -> anyhow::Result<()> {
     let story = Story::open()?;
-    let genesis = story.lines().first().and_then(|line| line.event.clone()).context("no genesis")?;
+    let genesis =
+        story.lines().first().and_then(|line| line.event.clone()).context("no genesis")?;
     let authority = Authority::from_genesis(&genesis)?;
     assert!(Findings::restore(authority.clone(), b"\xff").is_err());
     let empty = Findings::new(authority.clone()).save();

@@ -61,7 +61,8 @@ impl Recomputed {
     /// [`ReportError::Ground`] when not even entry 0 was taken.
     pub fn table(&self) -> Result<wire::ReportTable, ReportError> {
         let empty = || ReportError::Ground { problem: "the log is empty".to_owned() };
-        let facts = self.fold.findings().map(|findings| findings.authority().facts()).ok_or_else(empty)?;
+        let facts =
+            self.fold.findings().map(|findings| findings.authority().facts()).ok_or_else(empty)?;
         super::table(self.report, &self.options, &Ready { facts, kept: &self.kept })
     }
 

@@ -150,7 +150,6 @@ impl SavedSource {
             registered_at: source.registered_at.0,
             self_enrolled: source.self_enrolled,
             decommissioned_at: source.decommissioned_at.map(|index| index.0),
-            principal: source.principal.clone(),
         }
     }
 
@@ -164,7 +163,6 @@ impl SavedSource {
             registered_at: Index(self.registered_at),
             self_enrolled: self.self_enrolled,
             decommissioned_at: self.decommissioned_at.map(Index),
-            principal: self.principal.clone(),
         })
     }
 }

@@ -7,11 +7,7 @@
 use std::ops::Range;
 
 use access_ledger_proto::{
-    error::FilterError,
-    hash::sha256,
-    position::Index,
-    terms::Criteria,
-    wire,
+    error::FilterError, hash::sha256, position::Index, terms::Criteria, wire,
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -41,6 +37,7 @@ pub(super) fn query(
         None => Index::GENESIS..size.next_index(),
     };
     let rules = criteria.rules();
+    // Asked for after the size, so the findings follow from as many entries at least.
     let by_rule = (!rules.is_empty())
         .then(|| shared.index.indexes_of_rules(rules.iter().map(String::as_str)));
     let search = Search {
