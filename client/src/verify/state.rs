@@ -149,6 +149,7 @@ impl SavedSource {
             heartbeat_nanos: source.heartbeat_nanos,
             registered_at: source.registered_at.0,
             self_enrolled: source.self_enrolled,
+            principal: source.principal.clone(),
             decommissioned_at: source.decommissioned_at.map(|index| index.0),
         }
     }
@@ -162,6 +163,7 @@ impl SavedSource {
             heartbeat_nanos: self.heartbeat_nanos,
             registered_at: Index(self.registered_at),
             self_enrolled: self.self_enrolled,
+            principal: self.principal.clone(),
             decommissioned_at: self.decommissioned_at.map(Index),
         })
     }
