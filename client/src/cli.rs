@@ -32,11 +32,12 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
-//mod policy;
+mod policy;
 mod prove;
 mod query;
 mod read;
 mod record;
+mod report;
 mod request;
 mod scope;
 mod source;
@@ -62,7 +63,8 @@ enum Command {
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
-    //Policy(policy::Policy),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
     Request(request::Request),
@@ -79,6 +81,7 @@ enum Command {
     End(grant::Change),
     Findings(findings::Findings),
     Query(Box<query::Query>),
+    Report(report::ReportArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -199,7 +202,7 @@ impl Command {
             Self::CheckProof(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
-            //Self::Policy(command) => command.run().await,
+            Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
@@ -211,6 +214,7 @@ impl Command {
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
             Self::Query(command) => Box::pin(command.run()).await,
+            Self::Report(command) => command.run().await,
         }
     }
 }

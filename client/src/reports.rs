@@ -19,7 +19,7 @@ use access_ledger_proto::{
 use self::grid::{Column, Row};
 pub use self::{
     cells::{Cell, CellKey, Cells, Group},
-    observe::{Reports, observe, observe_erased},
+    observe::{Reports, observe},
     period::{Day, Period},
     recomputed::Recomputed,
 };
@@ -45,8 +45,6 @@ mod recomputed;
 pub mod render;
 mod sources;
 mod subject;
-#[cfg(test)]
-mod tests;
 mod transparency;
 mod unapproved;
 

@@ -18,7 +18,7 @@ use prost::Message as _;
 use crate::{
     authority::{Authority, Judgement},
     error::SourceError,
-    facts::{Facts, Noted, is_low_information},
+    facts::{Facts, Noted, intents::intent_key, is_low_information},
     missing::{Missing, Stretch},
     position::Index,
     source::Name,
@@ -237,7 +237,9 @@ impl Findings {
         let facts = self.authority.facts();
         let is_foreign = noted.source.as_str() != facts.sources().ledger_source();
         let index = verdict.intent.as_ref().and_then(|intent| {
-            intent.index.or_else(|| facts.intent(&intent.event_id).map(|row| row.index))
+            intent
+                .index
+                .or_else(|| facts.intents().get(&intent_key(&intent.event_id)).map(|row| row.index))
         });
         let intent = match index {
             Some(index) if !is_foreign => self.timers.answered(Index(index)),
