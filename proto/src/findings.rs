@@ -18,7 +18,7 @@ use prost::Message as _;
 use crate::{
     authority::{Authority, Judgement},
     error::SourceError,
-    facts::{Facts, Noted, is_low_information},
+    facts::{Facts, Noted, intents::intent_key, is_low_information},
     missing::{Missing, Stretch},
     position::Index,
     source::Name,
@@ -44,6 +44,8 @@ pub struct Findings {
     authority: Authority,
     timers: Timers,
     missing: Missing,
+    /// The last entry that was taken.
+    newest: Index,
 }
 
 /// What [`Findings::save`] gave does not belong to these facts, or is damaged.
@@ -65,7 +67,8 @@ impl Findings {
     /// and emergencies so far. Otherwise [`Findings::restore`].
     #[must_use]
     pub fn new(authority: Authority) -> Self {
-        Self { authority, timers: Timers::default(), missing: Missing::default() }
+        let (timers, missing) = (Timers::default(), Missing::default());
+        Self { authority, timers, missing, newest: Index::GENESIS }
     }
 
     /// Goes on from restored facts and what [`Findings::save`] gave at the same place of the log.
@@ -91,7 +94,7 @@ impl Findings {
                 recorded_at: stretch.recorded_at,
             });
         }
-        Ok(Self { authority, timers, missing })
+        Ok(Self { authority, timers, missing, newest: Index(saved.newest) })
     }
 
     /// What must be kept beside the facts to go on from here: some bytes for each source with
@@ -104,7 +107,8 @@ impl Findings {
             recorded_at: stretch.recorded_at,
         });
         let (heard, intents) = (self.timers.heard(), self.timers.intents());
-        FindingsState { heard, intents, missing: missing.collect() }.encode_to_vec()
+        let (missing, newest) = (missing.collect(), self.newest.0);
+        FindingsState { heard, intents, missing, newest }.encode_to_vec()
     }
 
     /// The facts and the policy as they stand.
@@ -169,8 +173,7 @@ impl Findings {
     pub fn conclude(&self) -> Vec<FindingRecord> {
         let mut list = Vec::new();
         for stretch in self.missing.iter() {
-            // By the last of them, at the latest.
-            let mut found = Found { index: stretch.last, first: list.len(), list: &mut list };
+            let mut found = Found { index: self.newest, first: list.len(), list: &mut list };
             let facts = vec![fact("first", stretch.first), fact("last", stretch.last)];
             let (index, time) = (stretch.first, stretch.recorded_at);
             found.push("ERASED_WITHOUT_RECORD", index, time, Vec::new(), facts);
@@ -193,6 +196,7 @@ impl Findings {
             }
         }
         self.timers.hear(source, recorded_at, index);
+        self.newest = index;
     }
 
     fn take_lapse(&mut self, lapse: Lapse, found: &mut Found<'_>) {
@@ -237,7 +241,9 @@ impl Findings {
         let facts = self.authority.facts();
         let is_foreign = noted.source.as_str() != facts.sources().ledger_source();
         let index = verdict.intent.as_ref().and_then(|intent| {
-            intent.index.or_else(|| facts.intent(&intent.event_id).map(|row| row.index))
+            intent
+                .index
+                .or_else(|| facts.intents().get(&intent_key(&intent.event_id)).map(|row| row.index))
         });
         let intent = match index {
             Some(index) if !is_foreign => self.timers.answered(Index(index)),

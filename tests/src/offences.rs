@@ -46,6 +46,7 @@ pub const OFFENCES: [Offence; 37] = [
     offence("NO_GRANT", |s| read(s, DATASET, ""), |s| read(s, PUBLIC, "")),
     offence("PRIVILEGED_ACCESS", |s| privileged(s, ""), |s| privileged(s, GRANT)),
     offence("GRANT_UNKNOWN", |s| read(s, DATASET, "g-nobody"), |s| read(s, DATASET, GRANT)),
+    offence("GRANT_UNKNOWN", unapproved, new_grant),
     offence("GRANT_UNKNOWN", unknown_request, new_grant),
     offence("GRANT_NOT_IN_FORCE", |s| used_after(s, 2 * HOUR), |s| used_after(s, HOUR / 2)),
     offence(
@@ -62,7 +63,6 @@ pub const OFFENCES: [Offence; 37] = [
     offence("GRANT_EXHAUSTED", |s| used(s, 2), |s| used(s, 1)),
     offence("GRANT_EXHAUSTED", |s| used_records(s, 101), |s| used_records(s, 100)),
     // Approvals.
-    offence("APPROVALS_MISSING", unapproved, new_grant),
     offence("APPROVALS_MISSING", |s| special_category(s, 1), |s| special_category(s, 2)),
     offence("SELF_APPROVED", |s| asked_by(s, APPROVERS[0].1), |s| asked_by(s, APPROVERS[1].1)),
     offence(

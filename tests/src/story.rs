@@ -23,7 +23,7 @@ use access_ledger_proto::{
     source::{Name, SourceName},
     wire::{
         self, Access, AccessRequest, Boundary, ControlKind, Dataset, Decision, Event,
-        RegisteredTool, Scope, Site, SourceRole, SourceStatus, event::Body,
+        RegisteredTool, Site, SourceRole, SourceStatus, event::Body,
     },
 };
 use anyhow::Context as _;
@@ -441,7 +441,7 @@ fn approval(party: &str, message: &str) -> anyhow::Result<wire::Approval> {
     let key = key(party)?;
     Ok(wire::Approval {
         source: party.to_owned(),
-        key_id: Bytes::copy_from_slice(&key.verifier().key_id().0),
+        key_id: Bytes::copy_from_slice(&key.verifier().id().0),
         signature: Bytes::copy_from_slice(&key.sign(message.as_bytes())),
     })
 }

@@ -51,9 +51,6 @@ struct SavedSource {
     registered_at: u64,
     self_enrolled: bool,
     decommissioned_at: Option<u64>,
-    /// Absent for a source that approves nothing.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    principal: String,
 }
 
 impl SavedState {

@@ -13,12 +13,6 @@ use crate::wire::{self, AuthorizationDecision, Outcome};
 pub const INTENT_OPEN_NANOS: u64 = 24 * super::HOUR_NANOS;
 
 impl Facts {
-    /// The open intent with this event id.
-    #[must_use]
-    pub fn intent(&self, event_id: &[u8]) -> Option<Cow<'_, wire::IntentFacts>> {
-        self.intents.get(&intent_key(event_id))
-    }
-
     /// Takes an access: an intent, or one that was carried out.
     pub(super) fn take_access(&mut self, noted: &Noted<'_>, access: &wire::Access) {
         if !access.grant_id.is_empty() {

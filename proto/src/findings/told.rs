@@ -9,6 +9,7 @@ use crate::{
     facts::{
         Facts, Noted,
         assess::{Assessed, IntentStatus, LegalStatus, ToolStatus},
+        intents::intent_key,
         records_of,
     },
     wire::{self, FindingFact, Principal, event::Body},
@@ -90,7 +91,7 @@ pub(super) fn of_access(
             if let Some(Body::Access(access)) = &noted.event.body
                 && let Some(intent) = &access.intent
             {
-                let known = facts.intent(&intent.event_id).map(|row| row.index);
+                let known = facts.intents().get(&intent_key(&intent.event_id)).map(|row| row.index);
                 related.extend(known.or(intent.index));
             }
         }
