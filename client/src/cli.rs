@@ -32,7 +32,7 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
-//mod policy;
+mod policy;
 mod prove;
 mod query;
 mod read;
@@ -62,7 +62,8 @@ enum Command {
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
-    //Policy(policy::Policy),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
     Request(request::Request),
@@ -199,7 +200,7 @@ impl Command {
             Self::CheckProof(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
-            //Self::Policy(command) => command.run().await,
+            Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,

@@ -96,7 +96,8 @@ pub async fn request(
     Ok(Requested { request_id, recorded: record(recorder, event).await? })
 }
 
-/// Answers a request, as the approver whose source `recorder` records for.
+/// Answers a request, as the approver whose source `recorder` records for. Whose key that is, its
+/// registration says; `actor` may add for whom the approver works.
 ///
 /// # Errors
 ///
@@ -104,6 +105,7 @@ pub async fn request(
 /// [`GovernanceError::Recorder`].
 pub async fn decide(
     recorder: &Recorder,
+    actor: Option<wire::Principal>,
     decision: wire::Decision,
 ) -> Result<Decided, GovernanceError> {
     if let (Some(not_before), Some(not_after)) = (decision.not_before, decision.not_after)
@@ -118,7 +120,7 @@ pub async fn decide(
         named => named.to_owned(),
     });
     let body = Some(Body::Decision(decision));
-    let recorded = record(recorder, wire::Event { body, ..Default::default() }).await?;
+    let recorded = record(recorder, wire::Event { actor, body, ..Default::default() }).await?;
     Ok(Decided { request_id, verdict, grant_id, recorded })
 }
 

@@ -63,6 +63,9 @@ struct Answer {
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    /// Employer of the approver
+    #[arg(long, value_name = "NAME", default_value = "")]
+    entity: String,
     /// For whom the approver speaks: the company, the custodian
     #[arg(long, value_name = "NAME", default_value = "")]
     party: String,
@@ -83,7 +86,7 @@ impl Approve {
             party: self.answer.party,
             grant_id: self.grant,
         };
-        let (decided, index) = decide(&self.caller, decision).await?;
+        let (decided, index) = decide(&self.caller, self.answer.entity, decision).await?;
         let (request, grant) = (decided.request_id, decided.grant_id.unwrap_or_default());
         say(format_args!("approved {request} at index {index}, grant {grant}"))?;
         Ok(())
@@ -100,17 +103,24 @@ impl Deny {
             party: self.answer.party,
             ..Default::default()
         };
-        let (Decided { request_id, .. }, index) = decide(&self.caller, decision).await?;
+        let (decided, index) = decide(&self.caller, self.answer.entity, decision).await?;
         let done = if self.need_info { "asked for more about" } else { "denied" };
-        say(format_args!("{done} {request_id} at index {index}"))?;
+        say(format_args!("{done} {} at index {index}", decided.request_id))?;
         Ok(())
     }
 }
 
-async fn decide(caller: &Caller, decision: wire::Decision) -> Result<(Decided, Index), Failure> {
+async fn decide(
+    caller: &Caller,
+    entity: String,
+    decision: wire::Decision,
+) -> Result<(Decided, Index), Failure> {
     let called = caller.call().await?;
     let recorder = called.recorder().await?;
-    let decided = governance::decide(&recorder, decision).await;
+    // The key's source stands for the person, whom the registration names.
+    let id = called.key.name().to_owned();
+    let actor = (!entity.is_empty()).then(|| wire::Principal { id, entity, ..Default::default() });
+    let decided = governance::decide(&recorder, actor, decision).await;
     let decided = decided.map_err(|error| called.failure(error))?;
     called.close(&recorder).await?;
     let index = decided.recorded.index();

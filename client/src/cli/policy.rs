@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use access_ledger_proto::{
+    error::PolicyError,
     hash::sha256,
     policy::{self, Policy as Rules},
     wire::ControlKind,
@@ -25,6 +26,10 @@ use super::{
 pub(super) enum Policy {
     Check(Check),
     Show(Show),
+    /// Prints the policy that a new ledger begins with
+    Default,
+    /// Prints what a policy can see: the schema that it is checked against
+    Schema,
     Propose(Propose),
     Sign(Sign),
     Apply(Apply),
@@ -60,6 +65,8 @@ impl Policy {
         match self {
             Self::Check(command) => command.run(),
             Self::Show(command) => command.run().await,
+            Self::Default => print(Rules::DEFAULT),
+            Self::Schema => print(Rules::SCHEMA),
             Self::Propose(command) => command.run().await,
             Self::Sign(command) => command.run().await,
             Self::Apply(command) => command.run().await,
@@ -73,8 +80,11 @@ impl Check {
         let digest = sha256(text.as_bytes());
         say(format_args!("ok        {}", self.file.display()))?;
         say(format_args!("digest    {digest}"))?;
-        say(format_args!("version   {}, once it is revision N", policy::version_of("N", &text)))?;
-        tell(&rules)
+        let rules: Vec<_> = rules.ids().into_iter().collect();
+        say(format_args!("rules     {}", rules.join(", ")))?;
+        let first = policy::version(1, &text);
+        say(format_args!("version   {first} as the first revision of a ledger"))?;
+        Ok(())
     }
 }
 
@@ -84,8 +94,7 @@ impl Show {
         let policy = facts.policy();
         let version = policy::version(policy.revision, &policy.text);
         say(format_args!("// version {version}, in force since index {}", policy.index))?;
-        say(format_args!("{}", policy.text.trim_end()))?;
-        Ok(())
+        print(&policy.text)
     }
 }
 
@@ -96,11 +105,17 @@ impl Propose {
     }
 }
 
+fn print(text: &str) -> Result<(), Failure> {
+    Ok(say(format_args!("{}", text.trim_end()))?)
+}
+
 /// Reads and checks a policy; an error names file, line and column.
 fn read_policy(path: &Path) -> anyhow::Result<(String, Rules)> {
     let text = read_text(path)?;
     match Rules::parse(&text) {
         Ok(rules) => Ok((text, rules)),
-        Err(error) => Err(anyhow!("{}:{error}", path.display())),
+        Err(PolicyError { line, column, problem }) => {
+            Err(anyhow!("{}:{line}:{column}: {problem}", path.display()))
+        }
     }
 }

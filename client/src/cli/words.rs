@@ -105,7 +105,7 @@ pub(super) fn duration(text: &str) -> Result<prost_types::Duration, String> {
 
 /// A point in time: RFC 3339, or a date, which is its midnight in UTC.
 pub(super) fn time(text: &str) -> Result<prost_types::Timestamp, String> {
-    let of_date = || text.parse::<Date>().and_then(|date| date.to_zoned(TimeZone::UTC));
+    let of_date = || Date::strptime("%Y-%m-%d", text).and_then(|date| date.to_zoned(TimeZone::UTC));
     let time = text.parse::<Timestamp>().or_else(|_| of_date().map(|zoned| zoned.timestamp()));
     let time = time.map_err(|_| {
         format!(
