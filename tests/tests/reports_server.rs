@@ -44,7 +44,11 @@ fn months() -> anyhow::Result<Story> {
 }
 
 /// All findings that the index lists, by pages of `most`.
-fn listed(index: &Index, filter: &FindingFilter, most: usize) -> anyhow::Result<Vec<FindingRecord>> {
+fn listed(
+    index: &Index,
+    filter: &FindingFilter,
+    most: usize,
+) -> anyhow::Result<Vec<FindingRecord>> {
     let (mut listed, mut next) = (Vec::new(), Some(0));
     while let Some(from) = next {
         let page = index.list_findings(filter, from, most)?;

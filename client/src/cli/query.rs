@@ -28,9 +28,9 @@ use super::{
 use crate::{
     connect,
     evidence::printable,
-    governance::proposal::bytes_of_hex,
     pull::Puller,
     query::{Hit, SelectError, Selection, hits_of, proven_hits},
+    verify::state::unhex,
 };
 
 /// Finds entries by what their events say
@@ -412,8 +412,8 @@ fn number_or(
 }
 
 fn hex(text: &str) -> Result<Bytes, String> {
-    let bytes = bytes_of_hex(&text.replace('-', ""));
-    bytes.ok_or_else(|| format!("found {text:?}, expected hexadecimal digits"))
+    let bytes = unhex(&text.replace('-', ""));
+    bytes.map(Bytes::from).ok_or_else(|| format!("found {text:?}, expected hexadecimal digits"))
 }
 
 const COLUMNS: [&str; 7] = ["index", "recorded at", "source", "what", "actor", "tool", "about"];
