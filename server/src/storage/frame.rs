@@ -42,6 +42,15 @@ impl GroupFrames {
         encode_frame(&mut self.bytes, self.salt, group, entry, (State::Present, event));
     }
 
+    /// Adds the next entry, whose event was erased where it comes from.
+    ///
+    /// # Panics
+    ///
+    /// As [`GroupFrames::push`].
+    pub fn push_erased(&mut self, entry: &[u8]) {
+        self.push_frame(entry, State::Erased, &[]);
+    }
+
     /// How many entries.
     #[must_use]
     pub fn len(&self) -> usize {
