@@ -25,9 +25,10 @@ use std::sync::Arc;
 use access_ledger_proto::{
     error::ReceiptError,
     event::{self, Body},
+    facts::sources::Sources,
     hash::{leaf_hash, sha256},
     note::VerifierKey,
-    position::{Index, Size},
+    position::Index,
     proof::verify_inclusion,
     receipt::TlogProof,
     source::SourceName,
@@ -39,11 +40,9 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    connect::{expect_all, proof_of},
+    connect::{entry_proof, expect_all, proof_of},
     error::{EvidenceFault, RecorderError},
-    pull::{PullError, Puller},
     recorder::{Acceptor, Place, Recorded, Recorder, Ticket, complete},
-    verify::Scope,
 };
 
 /// The ledger's leave to carry out one intended access: both the intent and the verdict are proven
@@ -286,28 +285,23 @@ pub(crate) fn intent_id(event: &Bytes) -> Option<Bytes> {
     Some(wire::Event::decode(event.clone()).ok()?.event_id)
 }
 
-/// The ledger's own source, as the genesis names it, which must be under a checkpoint that the
-/// ledger of this key signed.
+/// The ledger's own source, as the genesis names it: `found` proves that its entry is under a
+/// checkpoint that the ledger of this key signed.
 ///
 /// # Errors
 ///
-/// [`RecorderError::Refused`], [`RecorderError::Deadline`] from the ledger;
-/// [`RecorderError::Genesis`] when its answers prove nothing.
-pub(crate) async fn own_source(
-    puller: &Puller,
+/// [`RecorderError::Genesis`] when it proves nothing.
+pub(crate) fn own_source(
     ledger: &VerifierKey,
+    found: &wire::GetReceiptResponse,
+    event: &Bytes,
 ) -> Result<SourceName, RecorderError> {
-    let found = puller.receipt(Index::GENESIS).await.map_err(failure)?;
-    let mut records = puller.records(Index::GENESIS, Size(1), Scope::Events);
-    let run = records.next().await.ok_or_else(|| unproven("no entry 0"))?.map_err(failure)?;
-    let event = run.1.into_iter().next().and_then(|record| record.event).unwrap_or_default();
-    let (entry, proof) = crate::connect::entry_proof(&found).map_err(unproven)?;
+    let (entry, proof) = entry_proof(found).map_err(unproven)?;
     proof.verify(ledger, &[]).map_err(unproven)?;
     let same =
-        [(entry.index == Index::GENESIS, "index"), (entry.event_digest == sha256(&event), "event")];
+        [(entry.index == Index::GENESIS, "index"), (entry.event_digest == sha256(event), "event")];
     expect_all(&same).map_err(unproven)?;
-    let sources = access_ledger_proto::facts::sources::Sources::from_genesis(&event);
-    let sources = sources.map_err(unproven)?;
+    let sources = Sources::from_genesis(event).map_err(unproven)?;
     if sources.genesis().ledger_vkey != ledger.to_string() {
         return Err(unproven("genesis of another key"));
     }
@@ -330,18 +324,10 @@ fn intent_of(mut event: wire::Event) -> Result<wire::Event, RecorderError> {
 /// The `Authorization` of an event that keeps its rules, so that it has one reading.
 fn authorization(event: &[u8]) -> Option<wire::Authorization> {
     let body = event::validate(event, u64::MAX).ok()?;
-    if body.number != AUTHORIZATION {
+    if body.number != Body::AUTHORIZATION {
         return None;
     }
     wire::Authorization::decode(body.bytes).ok()
-}
-
-fn failure(error: PullError) -> RecorderError {
-    match error {
-        PullError::Refused(status) => RecorderError::Refused(Arc::from(status)),
-        PullError::Deadline { waited } => RecorderError::Deadline { waited },
-        other => unproven(other),
-    }
 }
 
 fn unproven(problem: impl ToString) -> RecorderError {
@@ -351,5 +337,16 @@ fn unproven(problem: impl ToString) -> RecorderError {
 /// The outcome of an intent, as messages carry it.
 const REQUESTED: i32 = Outcome::Requested as i32;
 
-/// Field number of `Event.authorization`.
-const AUTHORIZATION: u32 = 17;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Services ask from tasks that move between threads.
+    #[test]
+    fn whoever_asks_may_move_between_threads() {
+        fn is_send<T: Send>(value: T) -> T {
+            value
+        }
+        let _asked = |recorder: &Recorder| drop(is_send(recorder.authorize(Default::default())));
+    }
+}

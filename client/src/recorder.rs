@@ -35,11 +35,14 @@ use tonic::transport::Channel;
 
 pub(crate) use self::batch::Place;
 pub use self::builder::Builder;
-use self::shared::{Outcome, Shared, Urgency};
+use self::{
+    driver::Ledger,
+    shared::{Outcome, Shared, Urgency},
+};
 use crate::{
     authorize::{self, Verdict},
+    backoff::Backoff,
     error::RecorderError,
-    pull::Puller,
 };
 
 mod batch;
@@ -60,8 +63,9 @@ pub struct Recorder {
     /// Resolves when the spool's files are closed.
     keeper: Mutex<Option<oneshot::Receiver<()>>>,
     deadline: Duration,
-    ledger: VerifierKey,
-    puller: Puller,
+    backoff: Backoff,
+    ledger: Ledger,
+    vkey: VerifierKey,
 }
 
 /// Takes in events on behalf of a recorder.
@@ -191,7 +195,10 @@ impl Recorder {
 
     /// Makes sure that the driver knows whose verdicts count.
     pub(crate) async fn learn_own_source(&self) -> Result<(), RecorderError> {
-        let learn = || authorize::own_source(&self.puller, &self.ledger);
+        let learn = || async {
+            let (proof, event) = self.ledger.genesis(self.backoff).await?;
+            authorize::own_source(&self.vkey, &proof, &event)
+        };
         self.shared.own_source.get_or_try_init(learn).await.map(drop)
     }
 }

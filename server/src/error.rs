@@ -8,7 +8,7 @@ use std::{
 
 use access_ledger_client::verify;
 use access_ledger_proto::{
-    error::{ChainError, CheckpointError, EntryError},
+    error::{ChainError, CheckpointError, EntryError, PolicyError},
     hash::Digest,
     position::{Index, Size},
 };
@@ -242,6 +242,14 @@ pub enum LedgerError {
         /// The key's name.
         name: String,
     },
+    /// The file holds no policy.
+    #[error("{}: {error}", .path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        error: PolicyError,
+    },
     /// The folder was made by a newer version.
     #[error("{} has format version {found}, this binary knows {known}", .path.display())]
     FormatVersion {
@@ -286,6 +294,12 @@ pub enum LedgerError {
     #[error("genesis: {problem}")]
     Genesis {
         /// What is wrong with it.
+        problem: String,
+    },
+    /// The log's facts cannot be told: the log is damaged, or was written by another program.
+    #[error("facts of the log: {problem}")]
+    Facts {
+        /// What was found.
         problem: String,
     },
     /// What the ledger itself has to record could not be made.

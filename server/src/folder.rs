@@ -22,6 +22,7 @@ use std::{
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::{KeyType, Signer, VerifierKey},
+    policy::Policy,
     source::SourceName,
     wire,
 };
@@ -51,7 +52,7 @@ pub struct Genesis {
     pub governance: Vec<VerifierKey>,
     /// Whether sources may enrol themselves.
     pub self_enrolment: bool,
-    /// The policy in force from entry 0 on.
+    /// The policy in force from entry 0 on: Cedar. What [`Policy::parse`] refuses permits nothing.
     pub policy: String,
 }
 
@@ -64,7 +65,7 @@ impl Genesis {
             origin: origin.into(),
             governance: Vec::new(),
             self_enrolment: false,
-            policy: String::new(),
+            policy: Policy::DEFAULT.to_owned(),
         }
     }
 
@@ -72,10 +73,13 @@ impl Genesis {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::File`] when the file cannot be used.
+    /// [`LedgerError::File`] when the file cannot be read; [`LedgerError::Policy`] with line and
+    /// column when it is no policy.
     pub fn with_policy(self, disk: &dyn Disk, path: Option<&Path>) -> Result<Self, LedgerError> {
         let Some(path) = path else { return Ok(self) };
         let policy = read_text(disk, path)?.ok_or_else(|| malformed(path, "missing"))?;
+        Policy::parse(&policy)
+            .map_err(|error| LedgerError::Policy { path: path.to_owned(), error })?;
         Ok(Self { policy, ..self })
     }
 }

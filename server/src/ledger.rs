@@ -7,6 +7,7 @@
 //! ```
 
 mod append;
+mod authorize;
 mod enroll;
 mod own;
 mod publish;
@@ -241,6 +242,7 @@ impl Start<'_> {
         let (sources, sequences) =
             (indexer.authority().facts().sources().clone(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
+        let authority = authorize::authority(&reader)?;
         let shared = Arc::new(Shared {
             vkey,
             sources: RwLock::new(sources),
@@ -257,8 +259,17 @@ impl Start<'_> {
             _lock: self.lock,
         });
         shared.publish(shared.published());
-        let writer =
-            Writer { shared: shared.clone(), log, tree, frontier, link, sequences, publisher, own };
+        let writer = Writer {
+            shared: shared.clone(),
+            log,
+            tree,
+            frontier,
+            link,
+            sequences,
+            publisher,
+            own,
+            authority,
+        };
         let evidence = self.folder.evidence();
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
         let threads =
@@ -357,7 +368,9 @@ fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: Keys) -> Result<(), Led
     let genesis = |problem: String| LedgerError::Genesis { problem };
     let _sources = Sources::from_genesis(&event).map_err(|error| genesis(error.to_string()))?;
     let own = own_source(keys.source, keys.ledger.name())?;
-    let batch = own.seal(1, vec![event.into()], now).map_err(|error| genesis(error.to_string()))?;
+    let batch = own
+        .seal(1, (vec![event.into()], Vec::new()), now)
+        .map_err(|error| genesis(error.to_string()))?;
     let Opened { mut log, mut link, .. } = opened;
     let mut group = log.group();
     let mut events = batch.events().iter();

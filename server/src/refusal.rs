@@ -7,7 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use access_ledger_proto::{
-    error::{EventError, SealError, SequenceGap, SourceError},
+    error::{ControlError, ControlRefusal, EventError, SealError, SequenceGap, SourceError},
     position::{Index, Size},
     source::SourceName,
 };
@@ -39,6 +39,9 @@ pub enum Refusal {
     /// The source may not do this.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A change of the rules that would have no effect.
+    #[error(transparent)]
+    Control(#[from] ControlRefusal),
     /// The seal does not hold.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -125,6 +128,7 @@ impl Refusal {
             Self::Request { .. } => "REQUEST_INVALID",
             Self::Source(error) => source_reason(error).1,
             Self::Seal(SealError::Count { .. } | SealError::Sequence { .. }) => "BATCH_INVALID",
+            Self::Control(refusal) => control_reason(refusal).1,
             Self::Seal(_) => "SEAL_INVALID",
             Self::Gap(_) => "SEQUENCE_GAP",
             Self::Recut { .. } => "BATCH_RECUT",
@@ -148,6 +152,7 @@ impl Refusal {
                 Code::InvalidArgument
             }
             Self::Source(error) => source_reason(error).0,
+            Self::Control(refusal) => control_reason(refusal).0,
             Self::Seal(_) => Code::PermissionDenied,
             Self::Gap(_) | Self::Recut { .. } => Code::FailedPrecondition,
             Self::Reused { .. } => Code::Aborted,
@@ -169,6 +174,10 @@ impl Refusal {
                 Some(format!("batch.events[{position}].{}", error.path))
             }
             Self::Request { field, .. } => Some((*field).to_owned()),
+            // A change of the rules stands alone in its batch.
+            Self::Control(refusal) => {
+                Some(format!("batch.events[0].control_change.{}", control_reason(refusal).2))
+            }
             Self::Seal(SealError::Count { .. }) => Some("batch.events".to_owned()),
             Self::Seal(SealError::Sequence { .. }) => Some("batch.first_seq".to_owned()),
             _ => None,
@@ -183,6 +192,12 @@ impl Refusal {
                 vec![("seq", seq.to_string()), ("index", index.to_string())]
             }
             Self::BeyondTree { size, .. } => vec![("size", size.to_string())],
+            Self::Control(ControlRefusal::Policy(error)) => {
+                vec![("line", error.line.to_string()), ("column", error.column.to_string())]
+            }
+            Self::Control(ControlRefusal::Control(ControlError::Revision { expected, .. })) => {
+                vec![("expected_revision", expected.to_string())]
+            }
             _ => Vec::new(),
         };
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -215,6 +230,22 @@ impl From<Refusal> for Status {
     }
 }
 
+/// Code, reason, and the field of the change that is to blame.
+const fn control_reason(refusal: &ControlRefusal) -> (Code, &'static str, &'static str) {
+    match refusal {
+        ControlRefusal::Alone { .. } | ControlRefusal::Control(ControlError::Alone { .. }) => {
+            (Code::PermissionDenied, "CONTROL_CHANGED_ALONE", "approvals")
+        }
+        ControlRefusal::Control(ControlError::Revision { .. }) => {
+            (Code::FailedPrecondition, "CONTROL_REVISION", "revision")
+        }
+        ControlRefusal::Control(ControlError::Kind) => {
+            (Code::InvalidArgument, "CONTROL_INVALID", "kind")
+        }
+        _ => (Code::InvalidArgument, "CONTROL_INVALID", "content"),
+    }
+}
+
 /// `ErrorInfo.domain`.
 const DOMAIN: &str = "access-ledger";
 
@@ -240,6 +271,8 @@ const fn source_reason(error: &SourceError) -> (Code, &'static str) {
         | SourceError::SelfEnrolment
         | SourceError::SelfEnrolmentRoles
         | SourceError::Genesis => (Code::PermissionDenied, "ENROLMENT_REFUSED"),
+        SourceError::Parties { .. } => (Code::PermissionDenied, "CONTROL_CHANGED_ALONE"),
+        SourceError::Body { .. } => (Code::PermissionDenied, "ROLE_MISSING"),
         SourceError::Alone => (Code::InvalidArgument, "BATCH_INVALID"),
         _ => (Code::InvalidArgument, "EVENT_INVALID"),
     }

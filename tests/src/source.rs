@@ -2,7 +2,10 @@
 //!
 //! It has no spool and no retries: each test says itself what is sent, when, and how often.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use access_ledger_proto::{
     enrolment::EnrolmentClaim,
@@ -16,6 +19,7 @@ use access_ledger_proto::{
     source::{Name, SourceName},
     wire::{self, SourceRole},
 };
+use access_ledger_server::os::{Clock as _, SystemClock};
 use anyhow::Context as _;
 use bytes::Bytes;
 use prost::Message as _;
@@ -119,6 +123,28 @@ impl Source {
     /// A status of this source or another one, as an event.
     pub fn status(&mut self, status: wire::SourceStatus) -> Bytes {
         event(&mut self.random, wire::event::Body::SourceStatus(status))
+    }
+
+    /// An event with this body, which happened when everything in the tests did.
+    pub fn event(&mut self, body: wire::event::Body) -> Bytes {
+        event(&mut self.random, body)
+    }
+
+    /// An event that happens now, with an id of its own.
+    pub fn now(&mut self, event: wire::Event) -> Bytes {
+        let event_id: [u8; 16] = self.random.random();
+        let event = wire::Event {
+            event_id: Bytes::copy_from_slice(&event_id),
+            occurred_at: Some(timestamp(SystemClock.now_nanos())),
+            ..event
+        };
+        event.encode_to_vec().into()
+    }
+
+    /// The ledger's key.
+    #[must_use]
+    pub const fn ledger(&self) -> &VerifierKey {
+        &self.ledger
     }
 
     /// Seals events under the next numbers.
@@ -329,6 +355,11 @@ pub fn event(random: &mut ChaCha8Rng, body: wire::event::Body) -> Bytes {
         ..Default::default()
     };
     event.encode_to_vec().into()
+}
+
+fn timestamp(nanos: u64) -> prost_types::Timestamp {
+    let since = Duration::from_nanos(nanos);
+    prost_types::Timestamp::from(UNIX_EPOCH + since)
 }
 
 /// When everything in the tests happened, in seconds since the Unix epoch.

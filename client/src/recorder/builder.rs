@@ -31,7 +31,6 @@ use super::{
 use crate::{
     connect,
     error::{RecorderError, SpoolError},
-    pull::Puller,
     spool::{Owner, Spool, files::Folder},
 };
 
@@ -142,7 +141,7 @@ impl Builder {
             deadline: self.pace.deadline,
         };
         let owner = Owner::new(&self.key, &self.ledger);
-        let (vkey, puller) = (self.ledger.clone(), Puller::new(self.channel));
+        let vkey = self.ledger.clone();
         let notary = Notary {
             source: source.clone(),
             key: self.key,
@@ -160,7 +159,7 @@ impl Builder {
         let keeper = spool.map(|(spool, _)| keeper::spawn(spool, Arc::clone(&shared)));
         let driver = Driver {
             shared: Arc::clone(&shared),
-            ledger,
+            ledger: ledger.clone(),
             notary,
             pace: self.pace,
             resync: last.is_none() || begin.unsettled > 0,
@@ -173,8 +172,9 @@ impl Builder {
             driver: tokio::spawn(driver.run()).abort_handle(),
             keeper: Mutex::new(keeper),
             deadline: self.pace.deadline,
-            ledger: vkey,
-            puller,
+            backoff: self.pace.backoff(),
+            ledger,
+            vkey,
         };
         if let Some(last) = last
             && recorder.shared.has_spool()

@@ -10,10 +10,11 @@ use std::{collections::VecDeque, future::pending, pin::Pin, sync::Arc, time::Dur
 use access_ledger_proto::{
     position::memory_len,
     wire::{
-        self, audit_service_client::AuditServiceClient,
+        self, audit_service_client::AuditServiceClient, get_receipt_request::Entry,
         recorder_service_client::RecorderServiceClient,
     },
 };
+use bytes::Bytes;
 use futures_util::stream;
 use tokio::{
     sync::mpsc,
@@ -290,12 +291,42 @@ impl Ledger {
         seq: u64,
     ) -> Result<wire::GetReceiptResponse, Interrupt> {
         let source = notary.source.as_str().to_owned();
-        let position = wire::SourcePosition { source, seq };
-        let entry = Some(wire::get_receipt_request::Entry::Position(position));
+        self.found(Entry::Position(wire::SourcePosition { source, seq })).await
+    }
+
+    /// Entry 0 with its proof, and its event; nobody has verified them. Repeats the calls until
+    /// they are answered.
+    pub(super) async fn genesis(
+        &self,
+        mut backoff: Backoff,
+    ) -> Result<(wire::GetReceiptResponse, Bytes), RecorderError> {
+        loop {
+            let asked = match self.try_genesis().await {
+                Ok(genesis) => return Ok(genesis),
+                Err(Interrupt::Fatal(error)) => return Err(error),
+                Err(Interrupt::Retry(asked)) => asked,
+                Err(Interrupt::Resync) => None,
+            };
+            sleep(backoff.next(asked)).await;
+        }
+    }
+
+    async fn try_genesis(&self) -> Result<(wire::GetReceiptResponse, Bytes), Interrupt> {
+        let proof = self.found(Entry::Index(0)).await?;
+        let request = wire::ReadEntriesRequest { first_index: 0, end_index: 1, with_events: true };
         let mut client = self.audit.clone();
-        let call = client.get_receipt(wire::GetReceiptRequest { entry });
+        let mut runs = self.answer(client.read_entries(request)).await?.map_err(classify)?;
+        let run = timeout(self.deadline, runs.message()).await;
+        let run = run.map_err(|_| Interrupt::Retry(None))?.map_err(classify)?;
+        let events = run.and_then(|answer| answer.run).unwrap_or_default().events;
+        Ok((proof, events.into_iter().next().unwrap_or_default()))
+    }
+
+    async fn found(&self, entry: Entry) -> Result<wire::GetReceiptResponse, Interrupt> {
+        let mut client = self.audit.clone();
+        let call = client.get_receipt(wire::GetReceiptRequest { entry: Some(entry) });
         self.answer(call).await?.map_err(|status| match status.code() {
-            // The ledger has told of this number; what reads it may lag behind.
+            // The ledger has told of this entry; what reads it may lag behind.
             Code::NotFound | Code::OutOfRange => Interrupt::Retry(None),
             _ => classify(status),
         })

@@ -50,6 +50,8 @@ struct SavedSource {
     heartbeat_nanos: u64,
     registered_at: u64,
     self_enrolled: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    principal: String,
     decommissioned_at: Option<u64>,
 }
 

@@ -19,7 +19,7 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
-use super::queue::Work;
+use super::{authorize::Noteworthy, queue::Work};
 use crate::refusal::Refusal;
 
 /// Most bytes that the events of one batch have together.
@@ -35,6 +35,8 @@ pub(crate) struct Admitted {
     seal: Seal,
     /// Holds an event that may change who may do what, so the writer must judge it in its order.
     is_control: bool,
+    /// What the writer must note of it, in order.
+    noteworthy: Vec<Noteworthy>,
     admitted_at: u64,
     /// Counted once: the queue asks more than once, under its lock.
     bytes: usize,
@@ -83,11 +85,12 @@ impl Admitted {
             .ok()
             .filter(|count| (1..=Seal::COUNT_MAX).contains(count))
             .ok_or(SealError::Count { found })?;
-        let is_control = judge_events(&batch.events, sources, sealer, now)?;
+        let (is_control, noteworthy) = judge_events(&batch.events, sources, sealer, now)?;
         let digests: Vec<Digest> = batch.events.iter().map(|event| sha256(event)).collect();
         let seal = Seal { count, key_id: KeyId(key_id), signature };
         let sealed = Batch { source: name, first_seq: batch.first_seq, digests: &digests };
         sealed.verify(&sources.genesis().origin, &seal, &sealer.public_key)?;
+        let decoded_bytes: usize = noteworthy.iter().map(Noteworthy::bytes).sum();
         Ok(Self {
             source: sealer.name.clone(),
             first_seq: batch.first_seq,
@@ -95,8 +98,9 @@ impl Admitted {
             digests,
             seal,
             is_control,
+            noteworthy,
             admitted_at: now,
-            bytes: log_bytes(bytes, found),
+            bytes: log_bytes(bytes, found) + decoded_bytes,
         })
     }
 
@@ -108,7 +112,7 @@ impl Admitted {
     pub(crate) fn seal_own(
         source: SourceName,
         first_seq: u64,
-        events: Vec<Bytes>,
+        (events, noteworthy): (Vec<Bytes>, Vec<Noteworthy>),
         now: u64,
         seal: impl FnOnce(&Batch<'_>) -> Result<Seal, SealError>,
     ) -> Result<Self, SealError> {
@@ -116,7 +120,17 @@ impl Admitted {
         let seal = seal(&Batch { source: source.as_name(), first_seq, digests: &digests })?;
         let is_control = events.iter().filter_map(|event| event::body(event)).any(is_control);
         let bytes = log_bytes(events.iter().map(Bytes::len).sum(), events.len());
-        Ok(Self { source, first_seq, events, digests, seal, is_control, admitted_at: now, bytes })
+        Ok(Self {
+            source,
+            first_seq,
+            events,
+            digests,
+            seal,
+            is_control,
+            noteworthy,
+            admitted_at: now,
+            bytes,
+        })
     }
 
     /// What the seal covers.
@@ -146,6 +160,32 @@ impl Admitted {
         events.iter().filter_map(|event| event::body(event)).map(move |body| (body, alone))
     }
 
+    /// What the writer must note of it.
+    pub(crate) fn noteworthy(&self) -> &[Noteworthy] {
+        &self.noteworthy
+    }
+
+    /// The same, taken out.
+    pub(crate) fn into_noteworthy(self) -> Vec<Noteworthy> {
+        self.noteworthy
+    }
+
+    /// That the batch holds nothing but intents.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Request`] otherwise.
+    pub(crate) fn expect_intents(self) -> Result<Self, Refusal> {
+        let intents = self.noteworthy.iter().filter(|note| note.is_intent()).count();
+        if intents == self.events.len() {
+            return Ok(self);
+        }
+        let others = self.events.len() - intents;
+        let problem =
+            format!("{others} events other than an access with the outcome OUTCOME_REQUESTED");
+        Err(Refusal::Request { field: "batch.events", problem })
+    }
+
     /// The batch as its source sent it: with the seal, evidence of what the source signed.
     pub(crate) fn to_wire(&self) -> wire::SealedBatch {
         wire::SealedBatch {
@@ -169,15 +209,16 @@ const fn is_control(body: Body<'_>) -> bool {
     matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE)
 }
 
-/// Judges every event; tells whether any of them may change the rules. Those are judged again by
-/// the writer, in their order.
+/// Judges every event; tells whether any of them may change the rules, which the writer judges
+/// again in their order, and what it must note.
 fn judge_events(
     events: &[Bytes],
     sources: &Sources,
     sealer: &Source,
     now: u64,
-) -> Result<bool, Refusal> {
+) -> Result<(bool, Vec<Noteworthy>), Refusal> {
     let mut holds_control = false;
+    let mut noteworthy = Vec::new();
     for (position, event) in events.iter().enumerate() {
         let body =
             event::validate(event, now).map_err(|error| Refusal::Event { position, error })?;
@@ -187,8 +228,9 @@ fn judge_events(
             // Judging changes nothing here: such a body is lawful or not, wherever it stands.
             let _change = sources.judge(sealer, Index::GENESIS, body, events.len() == 1)?;
         }
+        noteworthy.extend(Noteworthy::find(position, body, event)?);
     }
-    Ok(holds_control)
+    Ok((holds_control, noteworthy))
 }
 
 /// The bytes that `count` events of `event_bytes` together take in the log, from above.

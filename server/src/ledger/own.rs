@@ -15,7 +15,9 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Shared, append::Admitted, queue::Ticket, unreadable, writer::ToWrite};
+use super::{
+    Shared, append::Admitted, authorize::Noteworthy, queue::Ticket, unreadable, writer::ToWrite,
+};
 use crate::{folder::own_event, refusal::Refusal};
 
 /// The key that seals what the ledger itself records. The writer has the only one.
@@ -28,8 +30,12 @@ pub(crate) struct OwnSource {
 /// An event of the ledger's own that waits for its number. Only [`Shared::record_own`] makes one.
 pub(crate) struct OwnEvent {
     event: Bytes,
+    noteworthy: Option<Noteworthy>,
     admitted_at: u64,
 }
+
+/// Events, and what the writer must note of them.
+pub(crate) type OwnEvents = (Vec<Bytes>, Vec<Noteworthy>);
 
 impl OwnSource {
     /// The source that `key` is named like, in the ledger of this origin.
@@ -56,7 +62,7 @@ impl OwnSource {
     pub(crate) fn seal(
         &self,
         first_seq: u64,
-        events: Vec<Bytes>,
+        events: OwnEvents,
         now: u64,
     ) -> Result<Admitted, SealError> {
         Admitted::seal_own(self.name.clone(), first_seq, events, now, |batch| {
@@ -66,9 +72,9 @@ impl OwnSource {
 }
 
 impl OwnEvent {
-    /// The event's bytes, and when it was handed in.
-    pub(crate) fn into_parts(self) -> (Bytes, u64) {
-        (self.event, self.admitted_at)
+    /// The event, and when it was handed in: nanoseconds since the Unix epoch.
+    pub(crate) fn into_parts(self) -> (OwnEvents, u64) {
+        ((vec![self.event], self.noteworthy.into_iter().collect()), self.admitted_at)
     }
 
     /// Length of the event.
@@ -90,18 +96,24 @@ impl Shared {
     pub(crate) fn record_own(&self, body: wire::event::Body) -> Result<(Bytes, Ticket), Refusal> {
         let now = self.clock.now_nanos();
         let event: Bytes = own_event(now, body).map_err(unreadable)?.encode_to_vec().into();
-        judge(&event, &self.sources(), self.published().size.next_index(), now)?;
-        let own = OwnEvent { event: event.clone(), admitted_at: now };
+        let next = self.published().size.next_index();
+        let noteworthy = judge(&event, &self.sources(), next, now)?;
+        let own = OwnEvent { event: event.clone(), noteworthy, admitted_at: now };
         Ok((event, self.queue.push(ToWrite::Own(own))?))
     }
 }
 
 /// Judges an event of the ledger's own as it would stand at `index`.
-fn judge(event: &[u8], sources: &Sources, index: Index, now: u64) -> Result<(), Refusal> {
+fn judge(
+    event: &Bytes,
+    sources: &Sources,
+    index: Index,
+    now: u64,
+) -> Result<Option<Noteworthy>, Refusal> {
     let body =
         event::validate(event, now).map_err(|error| Refusal::Event { position: 0, error })?;
     let name = Name::parse(sources.ledger_source().as_bytes()).map_err(unreadable)?;
     let own = sources.get(name).ok_or_else(|| unreadable("no source of the ledger's own"))?;
     let _change = sources.judge(own, index, body, true)?;
-    Ok(())
+    Noteworthy::find(0, body, event)
 }

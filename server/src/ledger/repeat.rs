@@ -1,22 +1,36 @@
 //! Answers batches whose numbers were used before.
 //!
 //! A client that timed out repeats the same batch; it gets the place again that the batch has,
-//! however long ago. The same events in another cut are refused with the number to go on with.
+//! however long ago, and the same verdicts on its intents. The same events in another cut are refused with the number to go on with.
 //! Other events under used numbers are two statements that the source sealed: they are refused and
 //! kept as evidence. This runs on its own thread, so that repeats, which read the disk, do not hold
 //! up the writer.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use access_ledger_proto::{hash::sha256, position::Index, source::Name, wire};
+use access_ledger_proto::{
+    entry::Entry,
+    event::{self, Body},
+    hash::sha256,
+    position::{Index, count_of},
+    source::Name,
+    wire,
+};
+use bytes::Bytes;
 use prost::Message as _;
 use tracing::warn;
 
-use super::{Shared, append::Admitted, queue::Waiting, receipt::StoredBatch};
+use super::{
+    Published, Shared,
+    append::Admitted,
+    queue::Waiting,
+    receipt::{StoredBatch, inclusion_path, unreadable},
+};
 use crate::{
     index::IndexError,
     os::{self, Disk},
     refusal::Refusal,
+    storage::Record,
 };
 
 /// Most bytes of repeated batches that wait.
@@ -39,15 +53,12 @@ impl Repeats {
                 if let Err(Refusal::Reused { .. }) = found {
                     self.keep_evidence(&batch);
                 }
-                answer.send(found.map(|receipt| wire::AppendResponse {
-                    receipt: Some(receipt),
-                    verdicts: Vec::new(),
-                }));
+                answer.send(found);
             }
         }
     }
 
-    fn find(&self, batch: &Admitted) -> Result<wire::Receipt, Refusal> {
+    fn find(&self, batch: &Admitted) -> Result<wire::AppendResponse, Refusal> {
         let sealed = batch.sealed();
         let shared = &*self.shared;
         let recorded = shared.durable_last(sealed.source);
@@ -75,7 +86,47 @@ impl Repeats {
             let expected = recorded.saturating_add(1);
             return Err(Refusal::Recut { first_seq: sealed.first_seq, expected });
         }
-        stored.receipt(&shared.tree, &shared.published())
+        let published = shared.published();
+        let intents = batch.noteworthy().iter().filter(|note| note.is_intent());
+        let intents: Vec<_> = intents.map(|note| note.index(stored.first)).collect();
+        Ok(wire::AppendResponse {
+            receipt: Some(stored.receipt(&shared.tree, &published)?),
+            verdicts: self.verdicts(stored.last(), &intents, &published)?,
+        })
+    }
+
+    /// The verdicts on intents, which lie in the order of these indexes behind the batch of the
+    /// intents, whose last entry is `last`: in the same group.
+    fn verdicts(
+        &self,
+        last: Index,
+        intents: &[Index],
+        published: &Published,
+    ) -> Result<Vec<wire::RecordedVerdict>, Refusal> {
+        let shared = &*self.shared;
+        let own = shared.sources().ledger_source().to_owned();
+        let mut wanted = intents.iter().peekable();
+        let mut found = Vec::with_capacity(intents.len());
+        let mut next = last.plus(1);
+        while let Some(intent) = wanted.peek() {
+            let records = shared.reader.read(next, READ_ENTRIES, READ_BYTES).map_err(unreadable)?;
+            if records.is_empty() || next.0 - last.0 > GROUP_ENTRIES_MAX {
+                return Err(unreadable(format!("no verdict on the intent at index {intent}")));
+            }
+            next = next.plus(count_of(records.len()));
+            for Record { entry, event } in records {
+                let parsed = Entry::parse(&entry).map_err(unreadable)?;
+                let is_own = parsed.source.as_str() == own;
+                let Some(event) = event.filter(|_| is_own) else { continue };
+                if wanted.next_if(|intent| is_verdict_on(&event, **intent)).is_none() {
+                    continue;
+                }
+                let index = parsed.index;
+                let inclusion_path = inclusion_path(&shared.tree, index, published.size)?;
+                found.push(wire::RecordedVerdict { index: index.0, event, entry, inclusion_path });
+            }
+        }
+        Ok(found)
     }
 
     /// Keeps the sealed batch that contradicts the log: an encoded `SealedBatch`.
@@ -94,6 +145,15 @@ impl Repeats {
     }
 }
 
+fn is_verdict_on(event: &Bytes, intent: Index) -> bool {
+    let Some(body) = event::body(event).filter(|body| body.number == Body::AUTHORIZATION) else {
+        return false;
+    };
+    let verdict = wire::Authorization::decode(body.bytes).ok();
+    let judged = verdict.and_then(|verdict| verdict.intent?.index);
+    judged == Some(intent.0)
+}
+
 impl Shared {
     /// Where the event of this number is. Waits until the index has seen all that is durable.
     ///
@@ -109,6 +169,14 @@ impl Shared {
             .ok_or_else(|| Refusal::NoEvent { name: source.to_owned(), seq })
     }
 }
+
+/// Entries that a group may have behind a batch: each takes some 370 of its 8 MiB, and each may be
+/// an intent, whose verdict comes on top.
+const GROUP_ENTRIES_MAX: u64 = 1 << 16;
+
+/// What is usually enough.
+const READ_ENTRIES: usize = 256;
+const READ_BYTES: usize = 256 << 10;
 
 /// The index is a moment behind the log; while it is built again, a caller had better come back.
 pub(crate) const INDEX_WAIT: Duration = Duration::from_secs(2);

@@ -21,8 +21,19 @@ pub(crate) struct Recorder {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
+/// What a batch may hold.
+#[derive(Clone, Copy, Debug)]
+enum MayHold {
+    Anything,
+    Intents,
+}
+
 impl Recorder {
-    async fn admit(&self, batch: Option<wire::SealedBatch>) -> Result<Ticket, Refusal> {
+    async fn admit(
+        &self,
+        batch: Option<wire::SealedBatch>,
+        may_hold: MayHold,
+    ) -> Result<Ticket, Refusal> {
         let missing = || Refusal::Request { field: "batch", problem: "missing".to_owned() };
         let batch = batch.ok_or_else(missing)?;
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
@@ -30,6 +41,10 @@ impl Recorder {
         let judge = move || {
             let now = shared.clock.now_nanos();
             let admitted = Admitted::judge(batch, &shared.sources(), now)?;
+            let admitted = match may_hold {
+                MayHold::Anything => admitted,
+                MayHold::Intents => admitted.expect_intents()?,
+            };
             shared.queue.push(ToWrite::Batch(admitted))
         };
         if bytes <= INLINE_BYTES_MAX {
@@ -53,7 +68,9 @@ impl Recorder {
             };
             let ticket = match request {
                 Ok(None) => return,
-                Ok(Some(request)) => self.admit(request.batch).await.map_err(Status::from),
+                Ok(Some(request)) => {
+                    self.admit(request.batch, MayHold::Anything).await.map_err(Status::from)
+                }
                 Err(status) if status.code() == Code::OutOfRange => Err(message_too_large().into()),
                 Err(status) => Err(status),
             };
@@ -72,8 +89,17 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
-        let ticket = self.admit(request.into_inner().batch).await?;
+        let ticket = self.admit(request.into_inner().batch, MayHold::Anything).await?;
         Ok(Response::new(ticket.answer().await?))
+    }
+
+    async fn authorize(
+        &self,
+        request: Request<wire::AuthorizeRequest>,
+    ) -> Result<Response<wire::AuthorizeResponse>, Status> {
+        let ticket = self.admit(request.into_inner().batch, MayHold::Intents).await?;
+        let wire::AppendResponse { receipt, verdicts } = ticket.answer().await?;
+        Ok(Response::new(wire::AuthorizeResponse { receipt, verdicts }))
     }
 
     async fn append_stream(

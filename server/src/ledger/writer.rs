@@ -4,7 +4,8 @@
 //! gathers; no timer), places each batch in the chain, appends the group with exactly one data
 //! sync, grows the tree, publishes a signed checkpoint, and only then answers. Time comes with the
 //! batches, not from a clock of its own, so that every node that applies the same batches makes the
-//! same chain. What the ledger itself records gets its number and seal here too.
+//! same chain. What the ledger itself records gets its number and seal here too, verdicts on
+//! intents (authorize.rs) among it.
 //!
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.
@@ -12,8 +13,9 @@
 use std::{ops::Range, sync::Arc, thread};
 
 use access_ledger_proto::{
+    authority::Authority,
     chain::Link,
-    error::SequenceGap,
+    error::{SealError, SequenceGap},
     facts::sequences::Sequences,
     hash::Digest,
     position::{Index, Size, count_of},
@@ -21,13 +23,15 @@ use access_ledger_proto::{
     tree::{Frontier, Paths},
     wire,
 };
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::{
     Shared,
     append::{Admitted, log_bytes},
-    own::{OwnEvent, OwnSource},
+    authorize::{Intent, PlacedVerdict},
+    own::{OwnEvent, OwnEvents, OwnSource},
     publish::{Published, Publisher},
     queue::{Answer, Waiting, Work},
     receipt,
@@ -68,25 +72,32 @@ pub(crate) struct Writer {
     pub(crate) sequences: Sequences,
     pub(crate) publisher: Publisher,
     pub(crate) own: OwnSource,
+    /// Facts and policy behind the last entry that was placed.
+    pub(crate) authority: Authority,
 }
 
 /// The group that is being made.
-struct Group {
+pub(crate) struct Group {
     frames: GroupFrames,
     leaves: Vec<Digest>,
-    placed: Vec<(Placed, Answer)>,
+    /// With who waits for them: for verdicts by themselves nobody does.
+    pub(crate) placed: Vec<(Placed, Option<Answer>)>,
     repeated: Vec<Waiting<Admitted>>,
+    /// Intents among the placed batches, in order.
+    pub(crate) intents: Vec<Intent>,
 }
 
 /// Where a batch stands in the log.
-struct Placed {
-    source: SourceName,
+pub(crate) struct Placed {
+    pub(crate) source: SourceName,
     last_seq: u64,
     /// Index of the batch's last entry.
     last: Index,
-    first: Index,
-    recorded_at: u64,
+    pub(crate) first: Index,
+    pub(crate) recorded_at: u64,
     prev: Digest,
+    /// On the intents in the batch, in order.
+    pub(crate) verdicts: Vec<PlacedVerdict>,
 }
 
 /// What the writer decides about a batch.
@@ -127,14 +138,21 @@ impl Writer {
         for Waiting { work, answer } in waiting {
             let batch = match work {
                 ToWrite::Batch(batch) => batch,
-                ToWrite::Own(own) => self.seal(own)?,
+                ToWrite::Own(own) => {
+                    let (events, now) = own.into_parts();
+                    self.seal(events, now)?
+                }
             };
             match self.place(&batch, &mut group) {
-                Decision::Placed(placed) => group.placed.push((placed, answer)),
+                Decision::Placed(placed) => {
+                    self.note(&placed, batch.into_noteworthy(), &mut group);
+                    group.placed.push((placed, Some(answer)));
+                }
                 Decision::Repeated => group.repeated.push(Waiting { work: batch, answer }),
                 Decision::Refused(refusal) => answer.send(Err(refusal)),
             }
         }
+        self.answer_intents(&mut group)?;
         self.write(group)
     }
 
@@ -144,15 +162,15 @@ impl Writer {
             leaves: Vec::new(),
             placed: Vec::new(),
             repeated: Vec::new(),
+            intents: Vec::new(),
         }
     }
 
-    /// Gives an event of the ledger's own the next number, which is used only if the event is then
-    /// placed.
-    fn seal(&self, own: OwnEvent) -> Result<Admitted, LedgerError> {
-        let (event, now) = own.into_parts();
+    /// Seals events of the ledger's own under the next numbers, which are used only if the batch is
+    /// then placed.
+    pub(crate) fn seal(&self, events: OwnEvents, now: u64) -> Result<Admitted, LedgerError> {
         let seq = self.sequences.last(self.own.name().as_name()).saturating_add(1);
-        let sealed = self.own.seal(seq, vec![event], now);
+        let sealed = self.own.seal(seq, events, now);
         sealed.map_err(|error| LedgerError::Own { problem: error.to_string() })
     }
 
@@ -167,33 +185,48 @@ impl Writer {
             let (name, found) = (sealed.source.to_owned(), sealed.first_seq);
             return Decision::Refused(SequenceGap { name, found, expected }.into());
         }
-        let (first, prev) = (self.link.size.next_index(), self.link.last_leaf);
+        let first = self.link.size.next_index();
         if let Err(error) = self.shared.change_sources(batch, first) {
             return Decision::Refused(error.into());
         }
-        let mut events = batch.events().iter();
-        let extended =
-            self.link.extend(&sealed, batch.admitted_at(), batch.seal(), |entry, leaf| {
-                group.frames.push(entry, events.next().map_or(&[], |event| event));
-                group.leaves.push(leaf);
-            });
-        if let Err(error) = extended {
-            return Decision::Refused(error.into());
+        if let Err(refusal) = self.admit_control(batch, first) {
+            return Decision::Refused(refusal);
         }
+        match self.append(batch, group, |_| {}) {
+            Ok(placed) => Decision::Placed(placed),
+            Err(error) => Decision::Refused(error.into()),
+        }
+    }
+
+    /// Puts a batch whose turn it is behind the last one; `each` gets the bytes of its entries.
+    pub(crate) fn append(
+        &mut self,
+        batch: &Admitted,
+        group: &mut Group,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Placed, SealError> {
+        let sealed = batch.sealed();
+        let (first, prev) = (self.link.size.next_index(), self.link.last_leaf);
+        let mut events = batch.events().iter();
+        self.link.extend(&sealed, batch.admitted_at(), batch.seal(), |entry, leaf| {
+            group.frames.push(entry, events.next().map_or(&[], |event| event));
+            group.leaves.push(leaf);
+            each(entry);
+        })?;
         self.sequences.restore(sealed.source, sealed.last_seq());
-        let last = first.plus(count_of(sealed.digests.len()) - 1);
-        Decision::Placed(Placed {
+        Ok(Placed {
             source: sealed.source.to_owned(),
             last_seq: sealed.last_seq(),
-            last,
+            last: first.plus(count_of(sealed.digests.len()) - 1),
             first,
             recorded_at: self.link.recorded_at,
             prev,
+            verdicts: Vec::new(),
         })
     }
 
     fn write(&mut self, group: Group) -> Result<(), LedgerError> {
-        let Group { frames, leaves, placed, repeated } = group;
+        let Group { frames, leaves, placed, repeated, intents: _ } = group;
         if !frames.is_empty() {
             let started = Instant::now();
             let bytes = frames.bytes();
@@ -211,7 +244,7 @@ impl Writer {
         &mut self,
         durable: &Durable<Range<Index>>,
         leaves: Vec<Digest>,
-        placed: Vec<(Placed, Answer)>,
+        placed: Vec<(Placed, Option<Answer>)>,
     ) -> Result<(), LedgerError> {
         let entries = leaves.len();
         leaves.into_iter().for_each(|leaf| self.frontier.append(leaf));
@@ -226,7 +259,9 @@ impl Writer {
         metrics::histogram!("access_ledger_group_batches")
             .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
         for (placed, answer) in placed {
-            answer.send(placed.answer(&paths, &published));
+            if let Some(answer) = answer {
+                answer.send(placed.answer(&paths, &published));
+            }
         }
         self.frontier.forget();
         Ok(())
@@ -257,14 +292,26 @@ impl Placed {
         published: &Published,
     ) -> Result<wire::AppendResponse, Refusal> {
         // Every batch of the group was appended to the frontier since it last forgot.
-        let path = paths.path(self.last).ok_or(Refusal::StorageFailed)?;
+        let path = |index| -> Result<Vec<Bytes>, Refusal> {
+            let path = paths.path(index).ok_or(Refusal::StorageFailed)?;
+            Ok(path.iter().map(receipt::bytes_of).collect())
+        };
         let receipt = wire::Receipt {
             first_index: self.first.0,
             recorded_at: self.recorded_at,
             prev: receipt::bytes_of(&self.prev),
-            inclusion_path: path.iter().map(receipt::bytes_of).collect(),
+            inclusion_path: path(self.last)?,
             checkpoint: published.note.clone(),
         };
-        Ok(wire::AppendResponse { receipt: Some(receipt), verdicts: Vec::new() })
+        let verdicts = self.verdicts.iter().map(|verdict| {
+            Ok(wire::RecordedVerdict {
+                index: verdict.index.0,
+                event: verdict.event.clone(),
+                entry: verdict.entry.clone(),
+                inclusion_path: path(verdict.index)?,
+            })
+        });
+        let verdicts = verdicts.collect::<Result<_, Refusal>>()?;
+        Ok(wire::AppendResponse { receipt: Some(receipt), verdicts })
     }
 }
