@@ -22,6 +22,10 @@ fn documented_lines_parse() {
         "access-ledger read --server http://h:1 --follow",
         "access-ledger source register --server http://h:1 --key g.key VKEY --role enrol",
         "access-ledger source list --server http://h:1",
+        "access-ledger findings --server http://h:1 --ledger VKEY --rule NO_GRANT --rule SOURCE_GAP",
+        "access-ledger findings --server http://h:1 --ledger VKEY --state open --format json",
+        "access-ledger findings --server http://h:1 --ledger VKEY --by-server",
+        "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state closed --note x",
     ] {
         assert!(parses(&line.replace("VKEY", VKEY)), "{line}");
     }
@@ -33,6 +37,8 @@ fn what_contradicts_itself_or_is_malformed_is_usage() {
         "access-ledger read --server http://h:1 --follow --to 7",
         "access-ledger verify --server http://h:1 --ledger PeterNeumann+00000000+AQ==",
         "access-ledger verify --server http://h:1",
+        "access-ledger findings --server http://h:1",
+        "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state open --note x",
     ] {
         assert!(!parses(line), "{line}");
         let args = line.split(' ').map(OsString::from);
