@@ -33,13 +33,7 @@ impl GroupFrames {
     /// admitted.
     pub fn push(&mut self, entry: &[u8], event: &[u8]) {
         assert!(!event.is_empty(), "an event has at least one byte");
-        let frame_len = FRAME_HEADER_LEN + entry.len() + event.len();
-        let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        assert!(self.bytes.len() + frame_len <= Self::LEN_MAX, "group over its limit");
-        // The group's limit bounds how many frames it has.
-        let group = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
-        self.starts.push(start);
-        encode_frame(&mut self.bytes, self.salt, group, entry, (State::Present, event));
+        self.push_frame(entry, State::Present, event);
     }
 
     /// Adds the next entry, whose event was erased where it comes from.
@@ -49,6 +43,16 @@ impl GroupFrames {
     /// As [`GroupFrames::push`].
     pub fn push_erased(&mut self, entry: &[u8]) {
         self.push_frame(entry, State::Erased, &[]);
+    }
+
+    fn push_frame(&mut self, entry: &[u8], state: State, event: &[u8]) {
+        let frame_len = FRAME_HEADER_LEN + entry.len() + event.len();
+        let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        assert!(self.bytes.len() + frame_len <= Self::LEN_MAX, "group over its limit");
+        // The group's limit bounds how many frames it has.
+        let group = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
+        self.starts.push(start);
+        encode_frame(&mut self.bytes, self.salt, group, entry, (state, event));
     }
 
     /// How many entries.

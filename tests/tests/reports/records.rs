@@ -107,7 +107,9 @@ fn erasure_tells_of_accesses_to_what_should_be_gone() -> anyhow::Result<()> {
         story.wait(HOUR);
     }
     story.access(|_, _| {})?;
-    let wanted = ["job-1 | ie-1 | users.profile | 12 | crypto-shredding | 2026-03-02T08:00:00Z | 2026-03-02T10:00:00Z | security/bo | 1"];
+    let wanted = [
+        "job-1 | ie-1 | users.profile | 12 | crypto-shredding | 2026-03-02T08:00:00Z | 2026-03-02T10:00:00Z | security/bo | 1",
+    ];
     assert_eq!(rows(&story, Report::Erasure, 1)?, wanted);
     // Long over, but what was reached afterwards stays to be told.
     assert_eq!(rows_of(&story, Report::Erasure, &options(days(5, 6)?))?, wanted);
@@ -228,6 +230,9 @@ fn values_of_a_newer_version_are_told_by_their_number() -> anyhow::Result<()> {
     })?;
     let options = Options { subject: Some(b"t".to_vec()), ..options(days(0, 1)?) };
     let told = rows_of(&story, Report::Subject, &options)?;
-    assert_eq!(told, ["2026-03-02T08:00:00Z | 99 | 98 | READ | STAFF | IE | grant g-1 | example-ie"]);
+    assert_eq!(
+        told,
+        ["2026-03-02T08:00:00Z | 99 | 98 | READ | STAFF | IE | grant g-1 | example-ie"]
+    );
     Ok(())
 }
