@@ -37,6 +37,7 @@ mod prove;
 mod query;
 mod read;
 mod record;
+mod report;
 mod request;
 mod scope;
 mod source;
@@ -80,6 +81,7 @@ enum Command {
     End(grant::Change),
     Findings(findings::Findings),
     Query(Box<query::Query>),
+    Report(report::ReportArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -212,6 +214,7 @@ impl Command {
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
             Self::Query(command) => Box::pin(command.run()).await,
+            Self::Report(command) => command.run().await,
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod evidence;
 #[cfg(feature = "audit")]
 pub mod fold;
 pub mod governance;
+pub mod folder;
 pub mod pull;
 #[cfg(feature = "audit")]
 pub mod query;

@@ -19,7 +19,7 @@ use access_ledger_proto::{
 use self::grid::{Column, Row};
 pub use self::{
     cells::{Cell, CellKey, Cells, Group},
-    observe::{Reports, observe, observe_erased},
+    observe::{Reports, observe},
     period::{Day, Period},
     recomputed::Recomputed,
 };
@@ -45,8 +45,6 @@ mod recomputed;
 pub mod render;
 mod sources;
 mod subject;
-#[cfg(test)]
-mod tests;
 mod transparency;
 mod unapproved;
 
@@ -133,7 +131,8 @@ pub trait Ground {
     /// Time of the last entry, in nanoseconds since the Unix epoch.
     fn recorded_until(&self) -> u64;
 
-    /// The cells of a report in a period.
+    /// The cells of a report in a period: by day for one that tells days apart
+    /// ([`Report::tells_days_apart`]), else as if of any days of the period.
     ///
     /// # Errors
     ///
@@ -262,6 +261,13 @@ impl Report {
             Self::Sources => 12,
             Self::Readers => 13,
         }
+    }
+
+    /// Whether it looks at the days of a period one by one; cells of others may be added up over
+    /// days beforehand.
+    #[must_use]
+    pub const fn tells_days_apart(self) -> bool {
+        matches!(self, Self::Sources)
     }
 
     /// The report of a [`Report::tag`].

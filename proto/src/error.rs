@@ -7,6 +7,7 @@ mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod segment;
 mod source;
 mod tree;
 
@@ -18,6 +19,7 @@ pub use self::{
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
 };

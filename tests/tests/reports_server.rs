@@ -31,6 +31,11 @@ fn months() -> anyhow::Result<Story> {
     for (number, offence) in OFFENCES.iter().cycle().take(3 * OFFENCES.len()).enumerate() {
         (offence.commit)(&mut story)?;
         (offence.twin)(&mut story)?;
+        story.access(|_, access| {
+            for data in &mut access.data {
+                data.subject_tokens.push(SUBJECT.to_vec().into());
+            }
+        })?;
         if number % 2 == 0 {
             story.wait(DAY + DAY / 7);
         }
@@ -54,15 +59,8 @@ fn listed(
     Ok(listed)
 }
 
-/// A token of a person whose data were touched.
-fn subject(lines: &[Line]) -> Option<Vec<u8>> {
-    use prost::Message as _;
-    lines.iter().find_map(|line| {
-        let event = wire::Event::decode(line.event.clone()?).ok()?;
-        let Some(wire::event::Body::Access(access)) = event.body else { return None };
-        access.data.iter().flat_map(|data| &data.subject_tokens).next().map(|token| token.to_vec())
-    })
-}
+/// Of a person whose data are touched in [`months`], and nowhere else.
+const SUBJECT: [u8; 16] = [5; 16];
 
 /// The whole of a story, and parts of it that begin and end in and between months.
 fn periods(lines: &[Line]) -> anyhow::Result<Vec<Period>> {
@@ -87,12 +85,16 @@ fn recomputed(
 }
 
 /// Compares all reports of an index with their recomputation; returns how many rows there were.
-fn compare_reports(stored: &Stored, index: &Index, story: &Story) -> anyhow::Result<usize> {
+fn compare_reports(
+    stored: &Stored,
+    index: &Index,
+    story: &Story,
+    periods: &[Period],
+) -> anyhow::Result<usize> {
     let records = story.records()?;
     let mut rows = 0;
-    for period in periods(story.lines())? {
-        let subject = subject(story.lines());
-        let options = Options { period, subject, with_staff: true };
+    for &period in periods {
+        let options = Options { period, subject: Some(SUBJECT.to_vec()), with_staff: true };
         for report in Report::ALL {
             let (table, footer) = index.report(&stored.reader, report, &options)?;
             let expected = recomputed(report, &options, &records)?;
@@ -107,11 +109,12 @@ fn compare_reports(stored: &Stored, index: &Index, story: &Story) -> anyhow::Res
 #[test]
 fn reports_of_months_are_those_of_a_recomputation() -> anyhow::Result<()> {
     let story = months()?;
+    let periods = periods(story.lines())?;
     let mut stored = Stored::new()?;
     stored.append(&story.records()?)?;
-    for block_entries in [7, 100, 65_536] {
+    for block_entries in [13, 65_536] {
         let (index, _indexer) = stored.index(block_entries)?;
-        assert!(compare_reports(&stored, &index, &story)? > 100);
+        assert!(compare_reports(&stored, &index, &story, &periods)? > 100);
         let all = listed(&index, &FindingFilter::default(), 1_000)?;
         assert_eq!(all, story::fold::findings(story.lines())?);
     }
@@ -124,7 +127,7 @@ fn reports_of_a_busy_day_are_those_of_a_recomputation() -> anyhow::Result<()> {
     let mut stored = Stored::new()?;
     stored.append(&story.records()?)?;
     let (index, _indexer) = stored.index(500)?;
-    compare_reports(&stored, &index, &story)?;
+    compare_reports(&stored, &index, &story, &periods(story.lines())?)?;
     Ok(())
 }
 
@@ -187,7 +190,11 @@ fn rows_of(facts: &Facts) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 6,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn restarts_at_any_point_change_nothing(
@@ -208,7 +215,7 @@ proptest! {
             let (index, indexer) = stored.index(block_entries)?;
             let findings = listed(&index, &FindingFilter::default(), 100)?;
             assert_eq!(findings, story::fold::findings(story.lines())?);
-            compare_reports(&stored, &index, &story)?;
+            compare_reports(&stored, &index, &story, &periods(story.lines())?[..1])?;
 
             let mut whole = Stored::new()?;
             whole.append(&records)?;

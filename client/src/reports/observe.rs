@@ -1,6 +1,6 @@
 //! Counts cells from observations: the one place that auditors and servers share.
 
-use access_ledger_proto::{source::Name, wire::event::Body};
+use access_ledger_proto::wire::event::Body;
 
 use super::{Cells, Report, accesses::Attempt, cross_region, flows, privileged, sources};
 use crate::fold::Observation;
@@ -31,7 +31,8 @@ impl Reports {
     }
 }
 
-/// Counts an entry. Entries may be counted in any order and in parts: cells add up.
+/// Counts an entry. Entries may be counted in any order and in parts: cells add up. Of an entry whose
+/// event was erased all that is left is that its source recorded it.
 pub fn observe(cells: &mut Cells, reports: Reports, observation: &Observation<'_>) {
     let noted = observation.noted;
     if reports.contains(Report::Sources) {
@@ -55,12 +56,5 @@ pub fn observe(cells: &mut Cells, reports: Reports, observation: &Observation<'_
         && reports.contains(Report::Flows)
     {
         flows::observe_transfer(cells, judgement, noted.event, transfer);
-    }
-}
-
-/// Counts an entry whose event was erased: all that is left of it is that its source recorded it.
-pub fn observe_erased(cells: &mut Cells, reports: Reports, recorded_at: u64, source: Name<'_>) {
-    if reports.contains(Report::Sources) {
-        sources::observe_erased(cells, recorded_at, source);
     }
 }

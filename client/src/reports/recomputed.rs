@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    entry::Entry,
     facts::{Facts, Noted},
     position::{Index, count_of},
     wire::{self, SourcePhase, event::Body},
 };
 
 use super::{
-    Cells, Ground, Options, Period, Report, Reports, Told, Wanted, observe, observe_erased,
-    readers, subject, unapproved,
+    Cells, Ground, Options, Period, Report, Reports, Told, Wanted, observe, readers, subject,
+    unapproved,
 };
 use crate::{
     audit::Observer,
     error::ReportError,
-    fold::{Fold, Observation},
+    fold::{Fold, FoldError, Observation},
     verify::{LogVerifier, Record},
 };
 
@@ -33,6 +32,7 @@ pub struct Recomputed {
     options: Options,
     fold: Fold,
     kept: Kept,
+    error: Option<FoldError>,
 }
 
 /// What the observations left.
@@ -50,7 +50,7 @@ impl Recomputed {
     /// Before entry 0.
     #[must_use]
     pub fn new(report: Report, options: Options) -> Self {
-        Self { report, options, fold: Fold::new(), kept: Kept::default() }
+        Self { report, options, fold: Fold::new(), kept: Kept::default(), error: None }
     }
 
     /// The table of the report that it was made for.
@@ -58,11 +58,13 @@ impl Recomputed {
     /// # Errors
     ///
     /// [`ReportError::NoSubject`] without the subject that the report needs;
-    /// [`ReportError::Ground`] when not even entry 0 was taken.
+    /// [`ReportError::Ground`] for records that do not make a log, which no verified ones are.
     pub fn table(&self) -> Result<wire::ReportTable, ReportError> {
+        if let Some(error) = &self.error {
+            return Err(ReportError::Ground { problem: error.to_string() });
+        }
         let empty = || ReportError::Ground { problem: "the log is empty".to_owned() };
-        let facts =
-            self.fold.findings().map(|findings| findings.authority().facts()).ok_or_else(empty)?;
+        let facts = self.fold.findings().ok_or_else(empty)?.authority().facts();
         super::table(self.report, &self.options, &Ready { facts, kept: &self.kept })
     }
 
@@ -89,11 +91,11 @@ impl Recomputed {
 
 impl Observer for Recomputed {
     fn take(&mut self, first: Index, records: &[Record]) {
-        let Self { report, options, fold, kept } = self;
-        for record in records.iter().filter(|record| record.event.is_none()) {
-            kept.take_erased(*report, options.period, record);
+        let Self { report, options, fold, kept, error } = self;
+        if error.is_none() {
+            let keep = |observation: &Observation<'_>| kept.take(*report, options, observation);
+            *error = fold.take(first, records, keep).err();
         }
-        let _x = fold.take(first, records, |observation| kept.take(*report, options, observation));
     }
 }
 
@@ -101,6 +103,7 @@ impl Kept {
     fn take(&mut self, report: Report, options: &Options, observation: &Observation<'_>) {
         let noted = observation.noted;
         self.recorded_until = self.recorded_until.max(noted.recorded_at);
+        self.erased += u64::from(observation.is_erased);
         if let Some(Body::SourceStatus(status)) = &noted.event.body
             && status.phase() == SourcePhase::GapDeclared
         {
@@ -110,36 +113,22 @@ impl Kept {
         if is_counted(report, options.period, time) {
             observe(&mut self.cells, Reports::only(report), observation);
         }
-        self.take_findings(report, options.period, observation);
+        if report == Report::Unapproved {
+            self.take_findings(options.period, observation);
+        }
         if is_told(report, options, noted) {
             self.told.insert(noted.index, Told::of(noted));
         }
     }
 
-    /// Findings are about the entry itself or, when something did not happen, about an earlier one;
-    /// those that ask for the entry are about itself.
-    fn take_findings(&mut self, report: Report, period: Period, observation: &Observation<'_>) {
-        if report != Report::Unapproved {
-            return;
-        }
+    /// Findings that object to an access come with its own entry.
+    fn take_findings(&mut self, period: Period, observation: &Observation<'_>) {
+        let noted = observation.noted;
         for finding in observation.findings {
-            if period.contains(finding.time) && unapproved::is_about_approval(&finding.rule) {
+            let is_own = finding.index == noted.index.0 && period.contains(finding.time);
+            if is_own && unapproved::is_about_approval(&finding.rule) {
                 self.findings.push(finding.clone());
-                if finding.index == observation.noted.index.0 {
-                    self.told.insert(observation.noted.index, Told::of(observation.noted));
-                }
-            }
-        }
-    }
-
-    fn take_erased(&mut self, report: Report, period: Period, record: &Record) {
-        self.erased += 1;
-        // What cannot be parsed is not in a verified log.
-        if let Ok(entry) = Entry::parse(&record.entry) {
-            self.recorded_until = self.recorded_until.max(entry.recorded_at);
-            if is_counted(report, period, entry.recorded_at) {
-                let reports = Reports::only(report);
-                observe_erased(&mut self.cells, reports, entry.recorded_at, entry.source);
+                self.told.entry(noted.index).or_insert_with(|| Told::of(noted));
             }
         }
     }

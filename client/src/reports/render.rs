@@ -40,6 +40,15 @@ pub enum Format {
     Json,
 }
 
+/// Who computed a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// This program, from entries that it verified.
+    Verified,
+    /// The server, whose word it is.
+    ToldByServer,
+}
+
 /// Writes a report and its footer to `out`; what the format has no place for to `aside`.
 ///
 /// # Errors
@@ -48,6 +57,7 @@ pub enum Format {
 pub fn render(
     table: &wire::ReportTable,
     footer: &wire::ReportFooter,
+    basis: Basis,
     format: Format,
     out: &mut dyn Write,
     aside: &mut dyn Write,
@@ -60,14 +70,14 @@ pub fn render(
                 writeln!(out, "{}", columns(table))?;
             }
             writeln!(out)?;
-            write_footer(footer, out)
+            write_footer(footer, basis, out)
         }
         Format::Csv => {
             write_csv(table, out)?;
-            write_footer(footer, aside)
+            write_footer(footer, basis, aside)
         }
         Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &Whole { table, footer })?;
+            serde_json::to_writer_pretty(&mut *out, &Whole { table, footer, basis })?;
             writeln!(out)
         }
     }
@@ -112,7 +122,7 @@ fn without_formula(cell: &str) -> Cow<'_, str> {
     Cow::Borrowed(cell)
 }
 
-fn write_footer(footer: &wire::ReportFooter, out: &mut dyn Write) -> io::Result<()> {
+fn write_footer(footer: &wire::ReportFooter, basis: Basis, out: &mut dyn Write) -> io::Result<()> {
     let (origin, version) = (printable(&footer.origin), printable(&footer.version));
     writeln!(out, "origin    {origin}")?;
     writeln!(out, "size      {} entries", footer.size)?;
@@ -125,7 +135,11 @@ fn write_footer(footer: &wire::ReportFooter, out: &mut dyn Write) -> io::Result<
     writeln!(out, "sources   {} recorded", footer.sources)?;
     writeln!(out, "gaps      {} events declared lost", footer.declared_lost)?;
     writeln!(out, "redacted  {} events erased", footer.redacted)?;
-    writeln!(out, "version   {version}")
+    writeln!(out, "version   {version}")?;
+    match basis {
+        Basis::Verified => writeln!(out, "verified  yes, every entry"),
+        Basis::ToldByServer => writeln!(out, "verified  NO, as the server tells it"),
+    }
 }
 
 fn date(time: Option<&prost_types::Timestamp>) -> String {
@@ -142,13 +156,14 @@ fn hex(bytes: &[u8]) -> impl fmt::Display {
 struct Whole<'a> {
     table: &'a wire::ReportTable,
     footer: &'a wire::ReportFooter,
+    basis: Basis,
 }
 
 struct Rows<'a>(&'a wire::ReportTable);
 
 struct RowOf<'a>(&'a [wire::ReportColumn], &'a wire::ReportRow);
 
-struct Footer<'a>(&'a wire::ReportFooter);
+struct Footer<'a>(&'a wire::ReportFooter, Basis);
 
 impl Serialize for Whole<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -157,7 +172,7 @@ impl Serialize for Whole<'_> {
         map.serialize_entry("report", &self.table.name)?;
         map.serialize_entry("columns", &columns)?;
         map.serialize_entry("rows", &Rows(self.table))?;
-        map.serialize_entry("footer", &Footer(self.footer))?;
+        map.serialize_entry("footer", &Footer(self.footer, self.basis))?;
         map.end()
     }
 }
@@ -191,8 +206,8 @@ impl Serialize for RowOf<'_> {
 
 impl Serialize for Footer<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(footer) = self;
-        let mut map = serializer.serialize_map(Some(10))?;
+        let Self(footer, basis) = self;
+        let mut map = serializer.serialize_map(Some(11))?;
         map.serialize_entry("origin", &footer.origin)?;
         map.serialize_entry("size", &footer.size)?;
         map.serialize_entry("root", &hex(&footer.root).to_string())?;
@@ -203,6 +218,7 @@ impl Serialize for Footer<'_> {
         map.serialize_entry("declaredLost", &footer.declared_lost)?;
         map.serialize_entry("redacted", &footer.redacted)?;
         map.serialize_entry("version", &footer.version)?;
+        map.serialize_entry("verified", &(*basis == Basis::Verified))?;
         map.end()
     }
 }
@@ -239,7 +255,7 @@ mod tests {
 
     fn rendered(format: Format) -> (String, String) {
         let (mut out, mut aside) = (Vec::new(), Vec::new());
-        render(&table(), &footer(), format, &mut out, &mut aside).unwrap();
+        render(&table(), &footer(), Basis::Verified, format, &mut out, &mut aside).unwrap();
         (String::from_utf8(out).unwrap(), String::from_utf8(aside).unwrap())
     }
 
@@ -248,7 +264,7 @@ mod tests {
             "origin    ledger.example\nsize      9 entries\nroot      {}\n\
              cosigned  by custodian.example\nrange     from 1970-01-01 to before 1970-01-02\n\
              sources   2 recorded\ngaps      1 events declared lost\nredacted  0 events erased\n\
-             version   access-ledger 0.0.0\n",
+             version   access-ledger 0.0.0\nverified  yes, every entry\n",
             "ab".repeat(32)
         )
     }
@@ -285,6 +301,7 @@ u-2                       7              says \"no\", twice\\u{1b}[2J
         assert_eq!(json["rows"][1]["% approved"], serde_json::Value::Null);
         assert_eq!(json["rows"][0]["note"], "=1+1");
         assert_eq!(json["footer"]["root"], "ab".repeat(32));
+        assert_eq!(json["footer"]["verified"], true);
         assert!(out.find("\"accesses\": 1").unwrap() < out.find("\"note\": \"=").unwrap());
         assert_eq!(aside, "");
     }
@@ -293,7 +310,9 @@ u-2                       7              says \"no\", twice\\u{1b}[2J
     fn a_report_without_rows_says_so() {
         let empty = wire::ReportTable { rows: Vec::new(), ..table() };
         let (mut out, mut aside) = (Vec::new(), Vec::new());
-        render(&empty, &footer(), Format::Table, &mut out, &mut aside).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), format!("(no rows)\n\n{}", footer_text()));
+        let (footer, basis) = (footer(), Basis::ToldByServer);
+        render(&empty, &footer, basis, Format::Table, &mut out, &mut aside).unwrap();
+        let wanted = footer_text().replace("yes, every entry", "NO, as the server tells it");
+        assert_eq!(String::from_utf8(out).unwrap(), format!("(no rows)\n\n{wanted}"));
     }
 }

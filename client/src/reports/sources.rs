@@ -9,7 +9,7 @@
 use access_ledger_proto::{
     facts::{Noted, sources::Source},
     source::Name,
-    wire::{SourcePhase, SourceRole, event::Body},
+    wire::{self, SourcePhase, SourceRole, event::Body},
 };
 
 use super::{
@@ -34,38 +34,32 @@ pub(super) const COLUMNS: [Column; 10] = [
 ];
 
 pub(super) fn observe(cells: &mut Cells, noted: &Noted<'_>) {
-    count(cells, noted.recorded_at, noted.source, |cell| {
-        let Some(Body::SourceStatus(status)) = &noted.event.body else {
-            return;
-        };
-        if status.source != noted.source.as_str() {
-            return;
-        }
-        match status.phase() {
-            SourcePhase::Started => cell.builds.insert(&hex(&status.build_digest)),
-            SourcePhase::Heartbeat => cell.heartbeats += 1,
-            SourcePhase::GapDeclared => {
-                cell.gaps += 1;
-                cell.lost = cell.lost.saturating_add(status.dropped);
+    let (day, source) = (Day::of(noted.recorded_at), noted.source.as_str());
+    cells.change(Report::Sources, day, &[source], |cell| {
+        cell.count += 1;
+        cell.seen(noted.recorded_at);
+        cell.minutes.note(noted.recorded_at);
+        match &noted.event.body {
+            Some(Body::SourceStatus(status)) if status.source == source => {
+                take_status(cell, noted.recorded_at, status);
             }
-            SourcePhase::Stopped => cell.stopped = noted.recorded_at,
             _ => {}
         }
     });
 }
 
-/// Counts an entry whose event was erased.
-pub(super) fn observe_erased(cells: &mut Cells, recorded_at: u64, source: Name<'_>) {
-    count(cells, recorded_at, source, |_| {});
-}
-
-fn count(cells: &mut Cells, recorded_at: u64, source: Name<'_>, more: impl FnOnce(&mut Cell)) {
-    cells.change(Report::Sources, Day::of(recorded_at), &[source.as_str()], |cell| {
-        cell.count += 1;
-        cell.seen(recorded_at);
-        cell.minutes.note(recorded_at);
-        more(cell);
-    });
+/// What a source says of itself.
+fn take_status(cell: &mut Cell, recorded_at: u64, status: &wire::SourceStatus) {
+    match status.phase() {
+        SourcePhase::Started => cell.builds.insert(&hex(&status.build_digest)),
+        SourcePhase::Heartbeat => cell.heartbeats += 1,
+        SourcePhase::GapDeclared => {
+            cell.gaps += 1;
+            cell.lost = cell.lost.saturating_add(status.dropped);
+        }
+        SourcePhase::Stopped => cell.stopped = cell.stopped.max(recorded_at),
+        _ => {}
+    }
 }
 
 /// A source, as its cells tell.

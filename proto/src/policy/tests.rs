@@ -99,9 +99,9 @@ fn faults_are_told_with_their_place() {
             "attribute `bundary` on entity type `Data` not found; did you mean `boundary`?",
         ),
         (
-            "permit (principal, action, resource) when { resource.boundary == Boundary::\"OPEN\" };",
-            2,
-            66,
+            "permit (principal, action, resource)\nwhen { resource.boundary == Boundary::\"OPEN\" };",
+            3,
+            29,
             "entity `Boundary::\"OPEN\"` is of an enumerated entity type",
         ),
         (
@@ -118,8 +118,9 @@ fn faults_are_told_with_their_place() {
         ("@x(\"é\") @id(\"a\") forbid (principal, action, resource);", 2, 9, "`@id` \"a\""),
         ("@id(\"\") forbid (principal, action, resource);", 2, 1, "`@id` \"\""),
         (
-            "@id(\"A\") forbid (principal, action, resource);\n\t@id(\"A\") forbid (principal, action, resource);",
-            3,
+            "@id(\"A\")\nforbid (principal, action, resource);
+\t@id(\"A\") forbid (principal, action, resource);",
+            4,
             2,
             "`@id` \"A\" stands twice",
         ),

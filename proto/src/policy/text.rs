@@ -1,7 +1,7 @@
 //! The text of a policy before Cedar reads it: where each rule begins, and how deep it can be.
 //!
-//! Cedar's parser, checker and evaluator call themselves for each level of a rule. Without bounds, a
-//! text of a few kilobytes would end the process, and a long chain of operators would be evaluated
+//! Cedar's parser, checker and evaluator call themselves for each level of a rule. Without bounds,
+//! a text of a few kilobytes would end the process, and a long chain of operators would be evaluated
 //! on one thread and be too deep for the stack of another, so that two auditors disagree.
 
 use crate::{
@@ -21,8 +21,8 @@ pub(super) struct Statement {
 /// Most brackets that stand within each other.
 const NESTING_MAX: usize = 16;
 
-/// Most signs of one rule that make it deeper: operators, dots, brackets, and the word `if`. What is
-/// listed makes none, so that a rule can name every country.
+/// Most signs of one rule that make it deeper: operators, dots, brackets, and the word `if`. What
+/// is listed makes none, so that a rule can name every country.
 const SIGNS_MAX: usize = 160;
 
 /// The rules of a text, in order.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, mem, sync::Arc};
 
 use access_ledger_client::{
     fold::Observation,
-    reports::{Cells, Reports, observe, observe_erased},
+    reports::{Cells, Reports, observe},
 };
 use access_ledger_proto::{
     authority::Authority,
@@ -230,20 +230,30 @@ impl Fold {
             Entry::parse(&record.entry).map_err(|fault| IndexError::Entry { index, fault })?;
         let recorded_at = entry.recorded_at;
         let mut found = mem::take(&mut self.found);
-        if let Some(event) = event {
-            let noted = Noted { index, recorded_at, source, event };
-            // The facts began with entry 0.
-            let judgement =
-                (index != Index::GENESIS).then(|| self.findings.take(&noted, &mut found)).flatten();
-            let (is_erased, judgement) = (false, judgement.as_ref());
-            let seen = Observation { noted: &noted, is_erased, judgement, findings: &found };
-            observe(&mut self.cells, Reports::ALL, &seen);
-            self.note_status(event);
-        } else {
-            self.findings.missing(index, recorded_at, source, &mut found);
-            observe_erased(&mut self.cells, Reports::ALL, recorded_at, source);
-            self.totals.erased += 1;
-        }
+        let is_erased = event.is_none();
+        let nothing;
+        let event = match event {
+            Some(event) => event,
+            None => {
+                nothing = wire::Event::default();
+                &nothing
+            }
+        };
+        let noted = Noted { index, recorded_at, source, event };
+        let judgement = match index {
+            // The facts began with it.
+            Index::GENESIS => None,
+            _ if is_erased => {
+                self.findings.missing(index, recorded_at, source, &mut found);
+                self.totals.erased += 1;
+                None
+            }
+            _ => self.findings.take(&noted, &mut found),
+        };
+        let judgement = judgement.as_ref();
+        let seen = Observation { noted: &noted, is_erased, judgement, findings: &found };
+        observe(&mut self.cells, Reports::ALL, &seen);
+        self.note_status(event);
         found.drain(..).for_each(|finding| self.log.push(&finding));
         self.found = found;
         if index == Index::GENESIS {

@@ -1,1 +1,0 @@
-//! Each report from hand-made events.
