@@ -1,7 +1,7 @@
 //! What an auditor gets who asks a ledger for entries: the same on the server's word, proven, and
 //! from the verified log; and that a server which answers with something else is found out.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use access_ledger_client::{
     audit::audit_observed,
@@ -29,7 +29,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use prost::Message as _;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, process::Command};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Code, Request, Response, Status,
@@ -341,22 +341,23 @@ async fn a_hit_that_is_left_out_is_unmasked_by_the_verified_log() -> anyhow::Res
     // What is there is proven, so nothing but the log shows what is not.
     let missing: Vec<_> = verified.iter().filter(|hit| !told.contains(hit)).collect();
     ensure!(told.len() == 26 && missing.len() == 1);
-    let word = ask(&scene, &between.url, &["--proofs"])?;
-    let whole = ask(&scene, &between.url, &["--verified"])?;
+    let word = ask(&scene, &between.url, &["--proofs"]).await?;
+    let whole = ask(&scene, &between.url, &["--verified"]).await?;
     ensure!(word.len() == 26 && whole.len() == 27);
     ensure!(whole.iter().filter(|line| !word.contains(line)).count() == 1);
     scene.node.stop().await
 }
 
 /// What the command line prints for actor u-3, as lines of JSON.
-fn ask(scene: &Scene, url: &str, flags: &[&str]) -> anyhow::Result<Vec<String>> {
+async fn ask(scene: &Scene, url: &str, flags: &[&str]) -> anyhow::Result<Vec<String>> {
     let vkey = scene.vkey().to_string();
     let output = Command::new(binaries()?.join("access-ledger"))
         .args(["query", "--actor", "u-3", "--ledger", &vkey, "--format", "json", "--limit", "0"])
         .args(flags)
         .args(["--server", url])
         .current_dir(scene.folder.path())
-        .output()?;
+        .output()
+        .await?;
     ensure!(output.status.success(), "{output:?}");
     Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
 }
