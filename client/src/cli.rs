@@ -34,8 +34,10 @@ mod keys;
 mod ledger;
 mod policy;
 mod prove;
+mod query;
 mod read;
 mod record;
+mod report;
 mod request;
 mod scope;
 mod source;
@@ -78,6 +80,8 @@ enum Command {
     /// Ends a grant that is no longer needed
     End(grant::Change),
     Findings(findings::Findings),
+    Query(Box<query::Query>),
+    Report(report::ReportArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -209,6 +213,8 @@ impl Command {
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
+            Self::Query(command) => Box::pin(command.run()).await,
+            Self::Report(command) => command.run().await,
         }
     }
 }

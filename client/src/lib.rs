@@ -23,9 +23,14 @@ pub mod error;
 pub mod evidence;
 #[cfg(feature = "audit")]
 pub mod fold;
+pub mod folder;
 pub mod governance;
 pub mod pull;
+#[cfg(feature = "audit")]
+pub mod query;
 pub mod recorder;
+#[cfg(feature = "audit")]
+pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;

@@ -417,6 +417,6 @@ fn access_concerns(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,8 @@ pub mod position;
 pub mod proof;
 pub mod receipt;
 pub mod seal;
+pub mod segment;
 pub mod source;
+pub mod terms;
 pub mod tree;
 pub mod wire;
