@@ -117,8 +117,12 @@ fn unapproved_tells_what_no_approval_covered_and_what_became_of_it() -> anyhow::
     assert_eq!(
         rows(&story, Report::Unapproved, 1)?,
         [
-            format!("{first} | 2026-03-02T08:00:00Z | p-1 | example-ie | IE | console | users.profile | READ | 1 | NO_GRANT | EXPLAINED"),
-            format!("{second} | 2026-03-02T08:00:00Z | p-1 | example-ie | IE | console | users.profile | READ | 1 | GRANT_UNKNOWN | OPEN"),
+            format!(
+                "{first} | 2026-03-02T08:00:00Z | p-1 | example-ie | IE | console | users.profile | READ | 1 | NO_GRANT | EXPLAINED"
+            ),
+            format!(
+                "{second} | 2026-03-02T08:00:00Z | p-1 | example-ie | IE | console | users.profile | READ | 1 | GRANT_UNKNOWN | OPEN"
+            ),
         ]
     );
     Ok(())
@@ -147,7 +151,9 @@ fn privileged_tells_what_an_account_reached() -> anyhow::Result<()> {
     story.access(|_, _| {})?;
     assert_eq!(
         rows(&story, Report::Privileged, 1)?,
-        ["root | dba, operator | posts.public, users.profile | PROTECTED, PUBLIC | console | 3 | 2 | 0.0 | 2026-03-02T11:00:00Z"]
+        [
+            "root | dba, operator | posts.public, users.profile | PROTECTED, PUBLIC | console | 3 | 2 | 0.0 | 2026-03-02T11:00:00Z"
+        ]
     );
     Ok(())
 }

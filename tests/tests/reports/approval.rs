@@ -59,10 +59,8 @@ fn approvals_show_who_decides_how_and_for_whom() -> anyhow::Result<()> {
     story.wait(DAY);
     // Ana's and Bo's entity is that of their own requests.
     let ask = |story: &mut Story, id: &str, actor: &str, justification: &str| {
-        let request = wire::AccessRequest {
-            justification: justification.to_owned(),
-            ..parts::request(id)
-        };
+        let request =
+            wire::AccessRequest { justification: justification.to_owned(), ..parts::request(id) };
         let actor = Some(wire::Principal { id: actor.to_owned(), ..person() });
         let body = Some(Body::AccessRequest(request));
         story.record(GATEWAY, wire::Event { actor, body, ..wire::Event::default() })
@@ -136,7 +134,9 @@ fn break_glass_tells_the_emergency_and_its_review() -> anyhow::Result<()> {
     phase(&mut story, APPROVERS[0].0, "p-ana", reviewed)?;
     assert_eq!(
         rows(&story, Report::BreakGlass, 1)?,
-        ["INC-7 | p-1 | 2026-03-02T08:00:00Z | 2026-03-02T09:00:00Z | 2 | 42 | security/ana | 2026-03-03T08:00:00Z | 2026-03-02T10:00:00Z | JUSTIFIED"]
+        [
+            "INC-7 | p-1 | 2026-03-02T08:00:00Z | 2026-03-02T09:00:00Z | 2 | 42 | security/ana | 2026-03-03T08:00:00Z | 2026-03-02T10:00:00Z | JUSTIFIED"
+        ]
     );
     assert!(rows_of(&story, Report::BreakGlass, &options(days(1, 2)?))?.is_empty());
     Ok(())

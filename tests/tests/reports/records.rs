@@ -107,7 +107,9 @@ fn erasure_tells_of_accesses_to_what_should_be_gone() -> anyhow::Result<()> {
         story.wait(HOUR);
     }
     story.access(|_, _| {})?;
-    let wanted = ["job-1 | ie-1 | users.profile | 12 | crypto-shredding | 2026-03-02T08:00:00Z | 2026-03-02T10:00:00Z | security/bo | 1"];
+    let wanted = [
+        "job-1 | ie-1 | users.profile | 12 | crypto-shredding | 2026-03-02T08:00:00Z | 2026-03-02T10:00:00Z | security/bo | 1",
+    ];
     assert_eq!(rows(&story, Report::Erasure, 1)?, wanted);
     // Long over, but what was reached afterwards stays to be told.
     assert_eq!(rows_of(&story, Report::Erasure, &options(days(5, 6)?))?, wanted);
@@ -184,18 +186,24 @@ fn sources_tell_how_completely_they_recorded() -> anyhow::Result<()> {
     story.wait(HOUR / 2);
     say(&mut story, SourcePhase::Stopped, 0, 0)?;
     story.wait(20 * DAY);
-    story.register("late", &[SourceRole::Record, SourceRole::Enrol], 0, "")?;
+    story.register("late", &[SourceRole::Record, SourceRole::Enrol], HOUR, "")?;
+    story.wait(2 * DAY);
+    story.register("later", &[SourceRole::Record], 0, "")?;
     let second = rows_of(&story, Report::Sources, &options(days(1, 2)?))?;
     assert_eq!(
         second,
         [
             "governance/company | RECORD, GOVERN |  |  | 0 | 0 | 0 | 0 | 24:00:00 | 0",
+            "governance/custodian | RECORD, GOVERN |  |  | 0 | 0 | 0 | 0 | 24:00:00 | 0",
             "ledger | RECORD |  |  | 0 | 0 | 0 | 0 | 24:00:00 | 0",
             "pod | RECORD | 17 | 21 | 1 | 17 | 8 | 1 | 5:30:00 | 1",
         ]
     );
+    // Registered at 8:30, and never heard of.
+    let silent = rows_of(&story, Report::Sources, &options(days(21, 22)?))?;
+    assert_eq!(silent[2], "late | RECORD, ENROL |  |  | 0 | 0 | 15 | 0 | 15:30:00 | 0");
     let first = rows(&story, Report::Sources, 1)?;
-    assert_eq!(first[2], "pod | RECORD | 1 | 16 | 0 | 0 | 15 | 15 | 1:00:00 | 0");
+    assert_eq!(first[3], "pod | RECORD | 1 | 16 | 0 | 0 | 15 | 15 | 1:00:00 | 0");
     Ok(())
 }
 
@@ -228,6 +236,9 @@ fn values_of_a_newer_version_are_told_by_their_number() -> anyhow::Result<()> {
     })?;
     let options = Options { subject: Some(b"t".to_vec()), ..options(days(0, 1)?) };
     let told = rows_of(&story, Report::Subject, &options)?;
-    assert_eq!(told, ["2026-03-02T08:00:00Z | 99 | 98 | READ | STAFF | IE | grant g-1 | example-ie"]);
+    assert_eq!(
+        told,
+        ["2026-03-02T08:00:00Z | 99 | 98 | READ | STAFF | IE | grant g-1 | example-ie"]
+    );
     Ok(())
 }
