@@ -34,6 +34,7 @@ mod keys;
 mod ledger;
 mod policy;
 mod prove;
+mod query;
 mod read;
 mod record;
 mod report;
@@ -79,6 +80,7 @@ enum Command {
     /// Ends a grant that is no longer needed
     End(grant::Change),
     Findings(findings::Findings),
+    Query(Box<query::Query>),
     Report(report::ReportArgs),
 }
 
@@ -211,6 +213,7 @@ impl Command {
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
             Self::Findings(command) => command.run().await,
+            Self::Query(command) => Box::pin(command.run()).await,
             Self::Report(command) => command.run().await,
         }
     }

@@ -26,6 +26,8 @@ pub mod fold;
 pub mod folder;
 pub mod governance;
 pub mod pull;
+#[cfg(feature = "audit")]
+pub mod query;
 pub mod recorder;
 #[cfg(feature = "audit")]
 pub mod reports;

@@ -175,6 +175,18 @@ impl Puller {
         self.persist(async |mut client| client.list_findings(request.clone()).await).await
     }
 
+    /// One page of the entries that meet a filter, as the server tells them.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::Refused`], [`PullError::Deadline`].
+    pub async fn query(
+        &self,
+        request: &wire::QueryRequest,
+    ) -> Result<wire::QueryResponse, PullError> {
+        self.persist(async |mut client| client.query(request.clone()).await).await
+    }
+
     /// A report, as the server computes it.
     ///
     /// # Errors

@@ -1,17 +1,21 @@
 //! What the facts cost an event: to see that it does not concern them, to assess it, to apply it.
 
+#![expect(clippy::unwrap_used, reason = "a bench that cannot begin measures nothing")]
+
 use std::hint::black_box;
 
 use access_ledger_proto::{
+    enrolment::EnrolmentClaim,
     event::body,
-    facts::{Facts, Noted},
+    facts::{Facts, Noted, control::registration_message},
     note::{KeyType, VerifierKey},
     position::Index,
+    seal::source_key_id,
     source::Name,
     wire::{self, ControlKind, SourcePhase, SourceRole, event::Body},
 };
 use criterion::{Criterion, criterion_group, criterion_main};
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer as _, SigningKey};
 use prost::Message as _;
 
 /// Nanoseconds since the Unix epoch.
@@ -83,23 +87,20 @@ fn noted<'a>(source: &'static [u8], index: u64, event: &'a wire::Event) -> Noted
 fn facts() -> Facts {
     let mut facts = Facts::from_genesis(&genesis()).unwrap();
     let public_key = key(4).verifying_key();
-    let claim = access_ledger_proto::enrolment::EnrolmentClaim {
+    let claim = EnrolmentClaim {
         source: Name::parse(b"ann").unwrap(),
         public_key: &public_key,
         roles: [SourceRole::Approve].into_iter().collect(),
         heartbeat_nanos: 0,
     };
-    let message = access_ledger_proto::facts::control::registration_message("bench", &claim, "");
+    let message = registration_message("bench", &claim, "");
     let custodian = key(3);
     let custody = Name::parse(b"custodian").unwrap();
-    let key_id = access_ledger_proto::seal::source_key_id(custody, &custodian.verifying_key());
+    let key_id = source_key_id(custody, &custodian.verifying_key());
     let approval = wire::Approval {
         source: "custodian".into(),
         key_id: key_id.0.to_vec().into(),
-        signature: ed25519_dalek::Signer::sign(&custodian, message.as_bytes())
-            .to_bytes()
-            .to_vec()
-            .into(),
+        signature: custodian.sign(message.as_bytes()).to_bytes().to_vec().into(),
     };
     let approver = event(Body::SourceStatus(wire::SourceStatus {
         phase: SourcePhase::Registered.into(),

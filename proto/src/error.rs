@@ -3,6 +3,7 @@
 mod control;
 mod entry;
 mod event;
+mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
@@ -16,6 +17,7 @@ pub use self::{
     control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
+    filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
     segment::SegmentError,
     source::{SequenceGap, SourceError},

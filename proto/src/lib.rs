@@ -26,5 +26,6 @@ pub mod receipt;
 pub mod seal;
 pub mod segment;
 pub mod source;
+pub mod terms;
 pub mod tree;
 pub mod wire;

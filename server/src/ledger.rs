@@ -46,7 +46,8 @@ use self::{
     writer::{ToWrite, Writer},
 };
 pub(crate) use self::{
-    receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    receipt::{StoredBatch, bytes_of, consistency_path, inclusion_path, unreadable},
+    repeat::INDEX_WAIT,
     service::{Recorder, message_too_large},
 };
 use crate::{
@@ -238,7 +239,8 @@ impl Start<'_> {
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
-        let (sources, sequences) = (indexer.sources().clone(), indexer.sequences().clone());
+        let (sources, sequences) =
+            (indexer.authority().facts().sources().clone(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
         let authority = authorize::authority(&reader)?;
         let shared = Arc::new(Shared {
@@ -302,7 +304,7 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal::StorageFailed`] when it never will.
-    async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
+    pub(crate) async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
         let (mut published, mut failed) = (self.checkpoints(), self.failed());
         tokio::select! {
             biased;

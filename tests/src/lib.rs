@@ -15,4 +15,5 @@ pub mod operator;
 pub mod parties;
 pub mod process;
 pub mod source;
+pub mod stored;
 pub mod story;

@@ -43,6 +43,10 @@ pub(super) struct LedgerArgs {
 }
 
 impl LedgerArgs {
+    pub(super) const fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
+        Self { server, ledger, view }
+    }
+
     /// The server, whose word is believed.
     pub(super) async fn puller(&self) -> Result<Puller, Failure> {
         Ok(Puller::new(connect::reach(&self.server.url).await?))

@@ -72,6 +72,10 @@ pub(super) fn purpose(text: &str) -> Result<i32, String> {
     value("Purpose", text)
 }
 
+pub(super) fn outcome(text: &str) -> Result<i32, String> {
+    value("Outcome", text)
+}
+
 pub(super) fn boundary(text: &str) -> Result<i32, String> {
     value("Boundary", text)
 }
