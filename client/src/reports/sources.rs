@@ -1,16 +1,19 @@
 //! `sources`: how completely each source recorded.
 //!
-//! Counted by the ledger's own time. Numbers have no gaps, so those of a period follow from how many
-//! entries came before. Heartbeats are expected, one an interval, from the first entry of the source
-//! (or the beginning of the period) until it stopped, was decommissioned, or the period or the log
-//! ended; silence is measured over the same time, to the minute. A build counts as a change when it
-//! was first seen in the period, unless it is the source's first.
+//! Counted by the ledger's own time. Every source that was registered by the end of the period has a
+//! row, so that one that is silent altogether is seen. Numbers have no gaps, so those of a period
+//! follow from how many entries came before. Heartbeats are expected, one an interval, from the
+//! source's registration (or the beginning of the period) until it stopped, was decommissioned, or the
+//! period or the log ended; silence is measured over the same time, to the minute. A build counts as a
+//! change when it was first seen in the period, unless it is the source's first.
 
 use access_ledger_proto::{
     facts::{Noted, sources::Source},
+    position::Index,
     source::Name,
     wire::{self, SourcePhase, SourceRole, event::Body},
 };
+use prost::Message as _;
 
 use super::{
     Cell, Cells, Day, Ground, Options, Period, Report,
@@ -46,6 +49,23 @@ pub(super) fn observe(cells: &mut Cells, noted: &Noted<'_>) {
             _ => {}
         }
     });
+    match &noted.event.body {
+        Some(Body::SourceStatus(status)) if status.phase() == SourcePhase::Registered => {
+            register(cells, noted.recorded_at, &status.source);
+        }
+        Some(Body::ControlChange(change)) if noted.index == Index::GENESIS => {
+            let genesis = wire::Genesis::decode(change.content.clone()).unwrap_or_default();
+            for source in genesis.governance.iter().chain(&genesis.ledger_source) {
+                register(cells, noted.recorded_at, &source.name);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// From here on the source is heard of, although it may never record.
+fn register(cells: &mut Cells, recorded_at: u64, source: &str) {
+    cells.change(Report::Sources, Day::of(recorded_at), &[source], |cell| cell.seen(recorded_at));
 }
 
 /// What a source says of itself.

@@ -186,18 +186,24 @@ fn sources_tell_how_completely_they_recorded() -> anyhow::Result<()> {
     story.wait(HOUR / 2);
     say(&mut story, SourcePhase::Stopped, 0, 0)?;
     story.wait(20 * DAY);
-    story.register("late", &[SourceRole::Record, SourceRole::Enrol], 0, "")?;
+    story.register("late", &[SourceRole::Record, SourceRole::Enrol], HOUR, "")?;
+    story.wait(2 * DAY);
+    story.register("later", &[SourceRole::Record], 0, "")?;
     let second = rows_of(&story, Report::Sources, &options(days(1, 2)?))?;
     assert_eq!(
         second,
         [
             "governance/company | RECORD, GOVERN |  |  | 0 | 0 | 0 | 0 | 24:00:00 | 0",
+            "governance/custodian | RECORD, GOVERN |  |  | 0 | 0 | 0 | 0 | 24:00:00 | 0",
             "ledger | RECORD |  |  | 0 | 0 | 0 | 0 | 24:00:00 | 0",
             "pod | RECORD | 17 | 21 | 1 | 17 | 8 | 1 | 5:30:00 | 1",
         ]
     );
+    // Registered at 8:30, and never heard of.
+    let silent = rows_of(&story, Report::Sources, &options(days(21, 22)?))?;
+    assert_eq!(silent[2], "late | RECORD, ENROL |  |  | 0 | 0 | 15 | 0 | 15:30:00 | 0");
     let first = rows(&story, Report::Sources, 1)?;
-    assert_eq!(first[2], "pod | RECORD | 1 | 16 | 0 | 0 | 15 | 15 | 1:00:00 | 0");
+    assert_eq!(first[3], "pod | RECORD | 1 | 16 | 0 | 0 | 15 | 15 | 1:00:00 | 0");
     Ok(())
 }
 
