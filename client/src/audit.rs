@@ -20,8 +20,8 @@ use thiserror::Error;
 
 use crate::{
     evidence::Caught,
-    pull::{PullError, Puller, RUNS_AHEAD, Records, is_missing},
-    verify::{LogVerifier, Scope, StateError, Violation},
+    pull::{PullError, Puller, RUNS_AHEAD, Records, Run, is_missing},
+    verify::{LogVerifier, Record, Scope, StateError, Violation},
     view::{View, ViewError, check_consistency, compare},
 };
 
@@ -66,6 +66,22 @@ pub struct AuditOptions {
 /// Told after each step: entries verified, and how many there are to be.
 pub type Progress = Arc<dyn Fn(Size, Size) + Send + Sync>;
 
+/// Computes something from the records of a log on the way of its audit.
+///
+/// The audit gives it back only when it has concluded, so nothing is believed that was computed
+/// from records of a ledger that was caught. `()` computes nothing.
+pub trait Observer: Send + 'static {
+    /// Takes up consecutive records, from entry 0 on; `first` is the index of the first of them.
+    ///
+    /// They keep the rules of the log. Their seals and the checkpoint's root are verified behind
+    /// them, before the audit concludes.
+    fn take(&mut self, first: Index, records: &[Record]);
+}
+
+impl Observer for () {
+    fn take(&mut self, _first: Index, _records: &[Record]) {}
+}
+
 /// A ledger that was found in order, as far as its checkpoint reaches.
 #[derive(Debug)]
 pub struct Audited {
@@ -91,39 +107,87 @@ pub async fn audit(
     options: &AuditOptions,
     progress: Progress,
 ) -> Result<Audited, AuditError> {
-    match look(puller, view, options, &progress).await {
-        Ok((verifier, checkpoint, known)) => {
-            view.pin(checkpoint.clone(), verifier.save())?;
-            Ok(Audited { checkpoint, known, verifier })
+    let look = Look { puller, ledger: view.ledger(), options, progress };
+    let looked = look.run(view, ()).await;
+    pin(puller, view, looked).await.map(|(audited, ())| audited)
+}
+
+/// Audits a ledger with all its events from entry 0 on, hands them to `observer` on the way, and
+/// pins what was verified.
+///
+/// # Errors
+///
+/// As [`audit`]; what the observer has computed is lost then.
+pub async fn audit_observed<O: Observer>(
+    puller: &Puller,
+    view: &mut View,
+    witnesses: Vec<VerifierKey>,
+    progress: Progress,
+    observer: O,
+) -> Result<(Audited, O), AuditError> {
+    let options = &AuditOptions { scope: Scope::Events, full: true, witnesses };
+    let look = Look { puller, ledger: view.ledger(), options, progress };
+    let looked = look.run(view, observer).await;
+    pin(puller, view, looked).await
+}
+
+/// Pins what an audit has found in order; proves what it has not.
+async fn pin<O>(
+    puller: &Puller,
+    view: &mut View,
+    looked: Result<(Audited, O), AuditError>,
+) -> Result<(Audited, O), AuditError> {
+    match looked {
+        Ok((audited, observer)) => {
+            view.pin(audited.checkpoint.clone(), audited.verifier.save())?;
+            Ok((audited, observer))
         }
         Err(AuditError::Caught(caught)) => Err(with_proofs(puller, *caught).await.into()),
         Err(error) => Err(error),
     }
 }
 
-/// Everything but the pin: the verifier as it concluded, where, and from where it went on.
-async fn look(
-    puller: &Puller,
-    view: &View,
-    options: &AuditOptions,
-    progress: &Progress,
-) -> Result<(LogVerifier, VerifiedCheckpoint, Size), AuditError> {
-    let ledger = view.ledger().clone();
-    let mut checkpoint = next_checkpoint(puller, view, None, options).await?;
-    let usable = view.pinned().filter(|pin| !options.full && pin.state.scope() == options.scope);
-    let mut verifier = match usable {
-        Some(pin) => LogVerifier::restore(&ledger, &pin.checkpoint, &pin.state)?,
-        None => LogVerifier::new(&ledger, options.scope),
-    };
-    let known = verifier.size();
-    verifier = advance(puller, verifier, &checkpoint, progress).await?;
-    if verifier.unaccounted().is_some() {
-        // The event may have been erased, and the record of that made, after the checkpoint.
-        checkpoint = next_checkpoint(puller, view, Some(&checkpoint), options).await?;
-        verifier = advance(puller, verifier, &checkpoint, progress).await?;
+/// Everything of an audit but the pin.
+struct Look<'a> {
+    puller: &'a Puller,
+    ledger: &'a VerifierKey,
+    options: &'a AuditOptions,
+    progress: Progress,
+}
+
+impl Look<'_> {
+    async fn run<O: Observer>(&self, view: &View, observer: O) -> Result<(Audited, O), AuditError> {
+        let Self { puller, ledger, options, .. } = *self;
+        let mut checkpoint = next_checkpoint(puller, view, None, options).await?;
+        let usable =
+            view.pinned().filter(|pin| !options.full && pin.state.scope() == options.scope);
+        let verifier = match usable {
+            Some(pin) => LogVerifier::restore(ledger, &pin.checkpoint, &pin.state)?,
+            None => LogVerifier::new(ledger, options.scope),
+        };
+        let known = verifier.size();
+        let mut fold = Fold { verifier, observer, unobserved: Vec::new() };
+        fold = self.advance(fold, &checkpoint).await?;
+        if fold.verifier.unaccounted().is_some() {
+            // The event may have been erased, and the record of that made, after the checkpoint.
+            checkpoint = next_checkpoint(puller, view, Some(&checkpoint), options).await?;
+            fold = self.advance(fold, &checkpoint).await?;
+        }
+        let (verifier, checkpoint) = conclude(fold.verifier, checkpoint).await?;
+        Ok((Audited { checkpoint, known, verifier }, fold.observer))
     }
-    let (verifier, checkpoint) = conclude(verifier, checkpoint).await?;
-    Ok((verifier, checkpoint, known))
+
+    /// Verifies all entries up to the checkpoint.
+    async fn advance<O: Observer>(
+        &self,
+        mut fold: Fold<O>,
+        checkpoint: &VerifiedCheckpoint,
+    ) -> Result<Fold<O>, AuditError> {
+        let (first, end) = (fold.verifier.size().next_index(), checkpoint.size());
+        let mut records = self.puller.records(first, end, fold.verifier.scope());
+        let (served, progress) = (checkpoint.clone(), Arc::clone(&self.progress));
+        blocking(move || fold.take_all(&mut records, &served, &progress).map(|()| fold)).await?
+    }
 }
 
 /// The newest checkpoint: signed by the ledger, and consistent with the pin and with one that was
@@ -148,23 +212,6 @@ async fn next_checkpoint(
     Ok(served)
 }
 
-/// Verifies all entries up to the checkpoint.
-async fn advance(
-    puller: &Puller,
-    mut verifier: LogVerifier,
-    checkpoint: &VerifiedCheckpoint,
-    progress: &Progress,
-) -> Result<LogVerifier, AuditError> {
-    let (first, end) = (verifier.size().next_index(), checkpoint.size());
-    let mut records = puller.records(first, end, verifier.scope());
-    let (served, progress) = (checkpoint.clone(), Arc::clone(progress));
-    blocking(move || {
-        let done = take_all(&mut verifier, &mut records, &served, &progress);
-        done.map(|()| verifier)
-    })
-    .await?
-}
-
 /// The last seals, the root, and what must not be left open.
 async fn conclude(
     mut verifier: LogVerifier,
@@ -177,38 +224,60 @@ async fn conclude(
     .await?
 }
 
-/// Takes what is pulled until there is nothing more.
-fn take_all(
-    verifier: &mut LogVerifier,
-    records: &mut Records,
-    served: &VerifiedCheckpoint,
-    progress: &Progress,
-) -> Result<(), AuditError> {
-    let total = served.size();
-    loop {
-        progress(verifier.size(), total);
-        let (mut runs, mut broken) = (Vec::new(), None);
-        for run in records.next_blocking(RUNS_AHEAD) {
-            match run {
-                Ok(run) => runs.push(run),
-                Err(error) => broken = Some(error),
+/// The log on its way through verifier and observer.
+struct Fold<O> {
+    verifier: LogVerifier,
+    observer: O,
+    /// Runs that the verifier has taken and the observer has not.
+    unobserved: Vec<Run>,
+}
+
+impl<O: Observer> Fold<O> {
+    /// Takes what is pulled until there is nothing more.
+    fn take_all(
+        &mut self,
+        records: &mut Records,
+        served: &VerifiedCheckpoint,
+        progress: &Progress,
+    ) -> Result<(), AuditError> {
+        let total = served.size();
+        loop {
+            progress(self.verifier.size(), total);
+            let (mut runs, mut broken) = (Vec::new(), None);
+            for run in records.next_blocking(RUNS_AHEAD) {
+                match run {
+                    Ok(run) => runs.push(run),
+                    Err(error) => broken = Some(error),
+                }
+            }
+            let ended = runs.is_empty();
+            let taken = self.advance(runs);
+            // Before the stream's own end is told, what was taken must hold.
+            let taken = match broken {
+                Some(_) => taken.and_then(|()| self.verifier.settle()),
+                None => taken,
+            };
+            taken.map_err(|violation| log_caught(violation, served))?;
+            match broken {
+                Some(PullError::Withheld { index, problem, .. }) => {
+                    let served = Box::new(served.clone());
+                    return Err(Caught::Withheld { index, problem, served }.into());
+                }
+                Some(error) => return Err(error.into()),
+                None if ended && self.verifier.size() != total => return Err(AuditError::CutOff),
+                None if ended => return Ok(()),
+                None => {}
             }
         }
-        let ended = runs.is_empty();
-        let taken = verifier.advance(runs);
-        // Before the stream's own end is told, what was taken must hold.
-        let taken = if broken.is_some() { taken.and_then(|()| verifier.settle()) } else { taken };
-        taken.map_err(|violation| log_caught(violation, served))?;
-        match broken {
-            Some(PullError::Withheld { index, problem, .. }) => {
-                let served = Box::new(served.clone());
-                return Err(Caught::Withheld { index, problem, served }.into());
-            }
-            Some(error) => return Err(error.into()),
-            None if ended && verifier.size() != total => return Err(AuditError::CutOff),
-            None if ended => return Ok(()),
-            None => {}
-        }
+    }
+
+    /// Verifies runs while the observer looks at those before. No runs: it has seen all.
+    fn advance(&mut self, runs: Vec<Run>) -> Result<(), Violation> {
+        // Records share their bytes.
+        let taken = std::mem::replace(&mut self.unobserved, runs.clone());
+        let Self { verifier, observer, .. } = self;
+        let observe = || taken.iter().for_each(|(first, records)| observer.take(*first, records));
+        rayon::join(|| verifier.advance(runs), observe).0
     }
 }
 

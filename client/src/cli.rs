@@ -12,7 +12,7 @@ use std::{
     process::ExitCode,
 };
 
-use access_ledger_proto::note::VerifierKey;
+use access_ledger_proto::{note::VerifierKey, wire::GrantState};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
@@ -21,17 +21,29 @@ use crate::{
     evidence::{Caught, printable},
 };
 
+mod approve;
 mod authorize;
+mod caller;
 mod check_proof;
+mod control;
 mod enroll;
+mod findings;
+mod grant;
 mod json;
 mod keygen;
 mod keys;
+mod ledger;
+mod policy;
 mod prove;
+mod query;
 mod read;
 mod record;
+mod report;
+mod request;
+mod scope;
 mod source;
 mod verify;
+mod words;
 
 /// Records accesses to protected data in an access ledger, and audits one.
 #[derive(Debug, Parser)]
@@ -53,6 +65,25 @@ enum Command {
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    #[command(subcommand)]
+    Control(control::Control),
+    Request(request::Request),
+    Approve(approve::Approve),
+    Deny(approve::Deny),
+    /// Takes a grant back for good
+    Revoke(grant::Change),
+    Extend(grant::Extend),
+    /// Puts a grant out of force until it is resumed
+    Suspend(grant::Change),
+    /// Puts a suspended grant in force again
+    Resume(grant::Change),
+    /// Ends a grant that is no longer needed
+    End(grant::Change),
+    Findings(findings::Findings),
+    Query(Box<query::Query>),
+    Report(report::ReportArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -180,6 +211,19 @@ impl Command {
             Self::CheckProof(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
+            Self::Policy(command) => command.run().await,
+            Self::Control(command) => command.run().await,
+            Self::Request(command) => command.run().await,
+            Self::Approve(command) => command.run().await,
+            Self::Deny(command) => command.run().await,
+            Self::Revoke(command) => command.run(GrantState::Revoked).await,
+            Self::Extend(command) => command.run().await,
+            Self::Suspend(command) => command.run(GrantState::Suspended).await,
+            Self::Resume(command) => command.run(GrantState::Active).await,
+            Self::End(command) => command.run(GrantState::Ended).await,
+            Self::Findings(command) => command.run().await,
+            Self::Query(command) => Box::pin(command.run()).await,
+            Self::Report(command) => command.run().await,
         }
     }
 }

@@ -218,6 +218,48 @@ pub enum EvidenceFault {
     Unasked,
 }
 
+/// A report cannot be computed.
+#[cfg(feature = "audit")]
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// No report has this name: the caller must correct it.
+    #[error("no report is called {found:?}; there are {}", crate::reports::Report::names())]
+    Name {
+        /// The name found.
+        found: String,
+    },
+    /// Not a date: the caller must correct it.
+    #[error("date {found:?} is none of the form 2026-03-31, from 1970 on")]
+    Date {
+        /// The text found.
+        found: String,
+    },
+    /// Not whole days, or none: the caller must correct it. In nanoseconds since the Unix epoch.
+    #[error("period from {from} ns to {to} ns, wanted are two midnights in UTC, the earlier first")]
+    Period {
+        /// Where it begins.
+        from: u64,
+        /// Where it ends.
+        to: u64,
+    },
+    /// The report "subject" needs to know about whom: the caller must name a token.
+    #[error("report subject without a subject token")]
+    NoSubject,
+    /// More rows than whoever computes the report holds at once: the caller must ask for less.
+    #[error("more than {most} rows, ask for a shorter period")]
+    TooManyRows {
+        /// The most that there may be.
+        most: u64,
+    },
+    /// What rows are computed from cannot be read: the operator must act.
+    #[error("what the report rests on cannot be read: {problem}")]
+    Ground {
+        /// What went wrong.
+        problem: String,
+    },
+}
+
 /// The spool cannot be used.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]

@@ -21,8 +21,16 @@ pub mod cli;
 pub mod connect;
 pub mod error;
 pub mod evidence;
+#[cfg(feature = "audit")]
+pub mod fold;
+pub mod governance;
+pub mod folder;
 pub mod pull;
+#[cfg(feature = "audit")]
+pub mod query;
 pub mod recorder;
+#[cfg(feature = "audit")]
+pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;

@@ -163,6 +163,42 @@ impl Puller {
         .await
     }
 
+    /// One page of the findings, as the server tells them.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::Refused`], [`PullError::Deadline`].
+    pub async fn findings(
+        &self,
+        request: wire::ListFindingsRequest,
+    ) -> Result<wire::ListFindingsResponse, PullError> {
+        self.persist(async |mut client| client.list_findings(request.clone()).await).await
+    }
+
+    /// One page of the entries that meet a filter, as the server tells them.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::Refused`], [`PullError::Deadline`].
+    pub async fn query(
+        &self,
+        request: &wire::QueryRequest,
+    ) -> Result<wire::QueryResponse, PullError> {
+        self.persist(async |mut client| client.query(request.clone()).await).await
+    }
+
+    /// A report, as the server computes it.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError::Refused`], [`PullError::Deadline`].
+    pub async fn report(
+        &self,
+        request: wire::GetReportRequest,
+    ) -> Result<wire::GetReportResponse, PullError> {
+        self.persist(async |mut client| client.get_report(request.clone()).await).await
+    }
+
     /// The records from `first` up to `end`, in order and without gaps. Must be called inside a
     /// tokio runtime, whose tasks pull ahead.
     #[must_use]

@@ -23,6 +23,7 @@ use access_ledger_proto::{
     error::{SealError, SequenceGap},
     facts::{sequences::Sequences, sources::Sources},
     hash::Digest,
+    missing::Missing,
     note::VerifierKey,
     position::{Index, Size, count_of},
     tree::Frontier,
@@ -32,20 +33,18 @@ use serde::{Deserialize, Serialize};
 
 mod batch;
 mod digest;
-mod erasures;
 mod error;
 #[cfg(test)]
 pub(crate) mod honest;
 mod registry;
 mod seals;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
 use self::{
     batch::{OpenBatch, SealedBatch},
     digest::Stretch,
-    erasures::Erasures,
     registry::Registry,
 };
 pub use self::{
@@ -70,7 +69,7 @@ pub struct LogVerifier {
     /// From entry 0 on, unless entries alone are verified.
     registry: Option<Registry>,
     open: Option<OpenBatch>,
-    erasures: Erasures,
+    missing: Missing,
     pending: Vec<SealCheck>,
     totals: Totals,
 }
@@ -105,7 +104,7 @@ impl LogVerifier {
             sequences: Sequences::default(),
             registry: None,
             open: None,
-            erasures: Erasures::default(),
+            missing: Missing::default(),
             pending: Vec::new(),
             totals: Totals::default(),
         }
@@ -165,7 +164,7 @@ impl LogVerifier {
     /// it calls [`LogVerifier::finish`].
     #[must_use]
     pub fn unaccounted(&self) -> Option<Index> {
-        self.erasures.first()
+        self.missing.first()
     }
 
     /// Verifies runs of consecutive records on all cores: digests them while the seals of the runs
@@ -210,8 +209,8 @@ impl LogVerifier {
             return run.violation.map_or(Ok(()), Err);
         }
         self.take_seam(&run)?;
-        for &offset in &run.erased {
-            self.erasures.miss(run.index(offset));
+        for &(offset, recorded_at) in &run.erased {
+            self.missing.miss(run.index(offset), recorded_at);
         }
         self.totals.events_erased += count_of(run.erased.len());
         for stretch in &run.stretches {
@@ -266,7 +265,7 @@ impl LogVerifier {
             let size = self.link.size;
             return Err(Violation::new(open.first_index, Fault::Unsealed { size }));
         }
-        if let Some(index) = self.erasures.first() {
+        if let Some(index) = self.missing.first() {
             return Err(Violation::new(index, Fault::ErasedWithoutRecord));
         }
         Ok(())
@@ -358,7 +357,7 @@ impl LogVerifier {
         let Some(registry) = &mut self.registry else {
             return Ok(());
         };
-        let key = registry.judge(&batch, &mut self.erasures).map_err(Fault::Source)?;
+        let key = registry.judge(&batch, &mut self.missing).map_err(Fault::Source)?;
         self.pending.push(SealCheck {
             origin: Arc::clone(&self.origin),
             index: batch.first_index.plus(batch.count.saturating_sub(1)),

@@ -3,9 +3,11 @@
 mod control;
 mod entry;
 mod event;
+mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod segment;
 mod source;
 mod tree;
 
@@ -15,7 +17,9 @@ pub use self::{
     control::ControlError,
     entry::{ChainError, EntryError, NameError, SealError},
     event::{EventError, EventFault},
+    filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
 };

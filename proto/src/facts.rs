@@ -81,7 +81,8 @@ impl Noted<'_> {
     }
 }
 
-/// Why an event that is in the log has no effect, or should not be there: what a finding is made of.
+/// Why an event that is in the log has no effect, or should not be there: what a finding is made
+/// of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objection {
     /// The finding's rule.
@@ -239,9 +240,9 @@ impl Facts {
     /// encoded row or `None` for one that is no more. An archive that carries them out holds all
     /// that [`Facts::restore`] needs but the sources.
     pub fn changes(&self) -> impl Iterator<Item = (Table, &str, Option<Vec<u8>>)> {
-        fn of<'a, T: prost::Message + Default + Clone>(
-            rows: &'a Rows<T>,
-        ) -> impl Iterator<Item = (Table, &'a str, Option<Vec<u8>>)> {
+        fn of<T: prost::Message + Default + Clone>(
+            rows: &Rows<T>,
+        ) -> impl Iterator<Item = (Table, &str, Option<Vec<u8>>)> {
             rows.changes().map(|(key, row)| (rows.table(), key, row))
         }
         of(&self.requests)
@@ -416,6 +417,6 @@ fn access_concerns(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,10 @@ pub mod entry;
 pub mod error;
 pub mod event;
 pub mod facts;
+#[cfg(feature = "policy")]
+pub mod findings;
 pub mod hash;
+pub mod missing;
 pub mod note;
 #[cfg(feature = "policy")]
 pub mod policy;
@@ -21,6 +24,8 @@ pub mod position;
 pub mod proof;
 pub mod receipt;
 pub mod seal;
+pub mod segment;
 pub mod source;
+pub mod terms;
 pub mod tree;
 pub mod wire;

@@ -92,6 +92,12 @@ impl Policy {
         Self { set: PolicySet::new(), sees: Sees::default() }
     }
 
+    /// The `@id`s of the rules that forbid, sorted.
+    #[must_use]
+    pub fn ids(&self) -> BTreeSet<&str> {
+        self.set.policies().filter_map(|rule| rule.annotation("id")).collect()
+    }
+
     /// Answers a question.
     #[must_use]
     pub fn answer(&self, question: &Question<'_>) -> Answer {

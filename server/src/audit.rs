@@ -15,9 +15,16 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    ledger::{Published, Shared, StoredBatch, consistency_path, inclusion_path, unreadable},
+    index::IndexError,
+    ledger::{
+        INDEX_WAIT, Published, Shared, StoredBatch, consistency_path, inclusion_path, unreadable,
+    },
     refusal::Refusal,
 };
+
+mod findings;
+mod query;
+mod report;
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -242,6 +249,43 @@ impl AuditService for Auditor {
         }
     }
 
+    async fn query(
+        &self,
+        request: Request<wire::QueryRequest>,
+    ) -> Result<Response<wire::QueryResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |shared, published| query::query(shared, published, &request)).await
+    }
+
+    async fn list_findings(
+        &self,
+        request: Request<wire::ListFindingsRequest>,
+    ) -> Result<Response<wire::ListFindingsResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |shared, published| findings::list(shared, published.size, request))
+            .await
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<wire::GetReportRequest>,
+    ) -> Result<Response<wire::GetReportResponse>, Status> {
+        let request = request.into_inner();
+        let computed = self
+            .blocking(move |shared, published| report::compute(shared, published.size, &request))
+            .await?;
+        let mut response = computed.into_inner();
+        let mut footer = response.footer.take().unwrap_or_default();
+        if let Some(last) = Size(footer.size).last_index() {
+            self.shared.covers(last).await?;
+        }
+        self.blocking(move |shared, _| {
+            report::add_root(shared, &mut footer)?;
+            Ok(wire::GetReportResponse { footer: Some(footer), ..response })
+        })
+        .await
+    }
+
     async fn list_sources(
         &self,
         request: Request<wire::ListSourcesRequest>,
@@ -302,6 +346,25 @@ fn receipt_response(
         first_seq: stored.first_seq,
         count: u32::try_from(stored.digests.len()).unwrap_or(u32::MAX),
     })
+}
+
+/// How much of the tree can be searched: all of it, if the index gets there in time.
+fn indexed(shared: &Shared, wanted: Size) -> Size {
+    match shared.index.wait_for(wanted, INDEX_WAIT) {
+        Ok(()) => wanted,
+        // The answer says how far it reaches; that the index stays behind is in the log and in the
+        // metrics.
+        Err(_) => shared.index.indexed_size().min(wanted),
+    }
+}
+
+fn refuse_index(error: IndexError) -> Refusal {
+    match error {
+        IndexError::Damaged { .. } | IndexError::Rebuilding { .. } => {
+            Refusal::Indexing { problem: error.to_string() }
+        }
+        error => unreadable(error),
+    }
 }
 
 /// A size that a request names: 0 means the newest.

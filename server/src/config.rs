@@ -89,7 +89,7 @@ pub struct ServeArgs {
     pub origin: Option<String>,
 
     /// The policy (Cedar) that the ledger of an empty folder begins with. By default the one that
-    /// comes with this program.
+    /// comes with this program (`access-ledger policy default`).
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
@@ -126,7 +126,7 @@ pub struct InitArgs {
     pub governance: Vec<VerifierKey>,
 
     /// The policy (Cedar) that the ledger begins with. By default the one that comes with this
-    /// program.
+    /// program (`access-ledger policy default`).
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 

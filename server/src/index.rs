@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! index/blocks/<first index, 20 digits>-<level>   postings, immutable     posting.rs, blocks.rs
+//! index/findings                                  findings, append-only   findings.rs
 //! index/state/                                    sources, watermark      state.rs (sled)
 //! ```
 //!
@@ -14,9 +15,10 @@
 //! with number n is the (n - first)th of the source's postings in the block whose first number of
 //! the source is `first`.
 //!
-//! Order of a block's end, which the next start relies on: the posting file is durable, then the
-//! state is saved with the new watermark, then files are merged. So files cover all entries below
-//! the watermark, or what they do not cover was lost and is filled from the log.
+//! Order of a block's end, which the next start relies on: the posting file and the findings are
+//! durable, then the state is saved with the new watermark, then files are merged. So files cover
+//! all entries below the watermark; what posting files do not cover was lost and is filled from the
+//! log, and when findings were lost everything is built again.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,30 +31,49 @@ use access_ledger_proto::{
     position::{Index as Place, Size},
     source::Name,
 };
+use roaring::RoaringTreemap;
 use tracing::{info, warn};
 
 use self::{
+    archive::StateArchive,
     blocks::Blocks,
+    findings::FindingLog,
     fold::Fold,
     follower::Progress,
-    posting::{Field, Layout, Lookup},
-    state::{Loaded, Saved, State},
+    posting::{Layout, Lookup},
+    state::{Loaded, State, Watermark},
     tail::Tail,
+    workers::{Pace, Workers},
 };
-pub use self::{error::IndexError, follower::Follower, indexer::Indexer};
+pub use self::{
+    error::IndexError,
+    follower::Follower,
+    ground::{IndexedReportError, ROWS_MAX},
+    indexer::Indexer,
+    listing::{FindingFilter, FindingPage},
+    query::{Hits, Search},
+};
 use crate::{
     os::Disk,
     storage::{LogReader, file::io_error},
 };
 
+mod archive;
 mod blocks;
 mod error;
+mod findings;
 mod fold;
 mod follower;
+mod ground;
 mod indexer;
+mod listing;
 mod posting;
+mod query;
+mod registry;
+mod rollups;
 mod state;
 mod tail;
+mod workers;
 
 /// Where and how the index is kept.
 #[derive(Clone, Debug)]
@@ -61,7 +82,7 @@ pub struct Options {
     pub folder: PathBuf,
     /// The ledger's origin; the index of another one is built again.
     pub origin: String,
-    /// Entries of a block: [`Options::BLOCK_ENTRIES`], or 1 and more in tests.
+    /// Entries of a block: [`Options::BLOCK_ENTRIES`], which is the most, or fewer in tests.
     pub block_entries: u32,
 }
 
@@ -88,6 +109,10 @@ pub(crate) struct Shared {
     blocks: Blocks,
     /// Entries behind the last block. Cleared only after its block is in `blocks`.
     tail: RwLock<Tail>,
+    /// What follows from the entries so far. Changed for a few hundred entries at a time.
+    fold: RwLock<Fold>,
+    state: Arc<State>,
+    archive: Arc<StateArchive>,
     progress: Progress,
 }
 
@@ -96,6 +121,29 @@ impl Index {
     #[must_use]
     pub fn indexed_size(&self) -> Size {
         self.shared.progress.indexed()
+    }
+
+    /// How many entries the state on disk follows from: of facts that later entries changed, it
+    /// holds an older value.
+    #[must_use]
+    pub fn saved_size(&self) -> Size {
+        self.shared.progress.saved()
+    }
+
+    /// Whether all facts that were loaded from the state so far could be read.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Facts`], for ever, once some could not: what was computed from them is not to
+    /// be believed.
+    pub fn check_facts(&self) -> Result<(), IndexError> {
+        self.shared.archive.check()
+    }
+
+    /// The entries that findings of these rules are about.
+    #[must_use]
+    pub fn indexes_of_rules<'a>(&self, rules: impl IntoIterator<Item = &'a str>) -> RoaringTreemap {
+        self.shared.read_fold(|fold| fold.log.indexes_of_rules(rules))
     }
 
     /// Tells the follower that `size` entries are durable. Cheap, for the writer's hot path: the
@@ -137,9 +185,8 @@ impl Index {
             if block.end() < covered {
                 return Err(rebuilding(block.end(), covered));
             }
-            let found = block
-                .find(Field::Source, source.as_str().as_bytes(), source_seq)
-                .inspect_err(|error| {
+            let found =
+                block.find(source.as_str().as_bytes(), source_seq).inspect_err(|error| {
                     self.shared.blocks.drop_damaged(error);
                     self.shared.progress.ask_for_repair();
                 })?;
@@ -168,6 +215,14 @@ impl Shared {
     fn change_tail<T>(&self, change: impl FnOnce(&mut Tail) -> T) -> T {
         change(&mut self.tail.write().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn read_fold<T>(&self, read: impl FnOnce(&Fold) -> T) -> T {
+        read(&self.fold.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_fold<T>(&self, change: impl FnOnce(&mut Fold) -> T) -> T {
+        change(&mut self.fold.write().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Opens the index and brings it up to the log, which must hold its genesis. Blocks.
@@ -189,74 +244,103 @@ pub fn open(
 ) -> Result<(Index, Indexer), IndexError> {
     let layout = Layout {
         origin: sha256(options.origin.as_bytes()),
-        block_entries: options.block_entries.max(1),
+        block_entries: options.block_entries.clamp(1, Options::BLOCK_ENTRIES),
     };
     let folder = options.folder.join("index");
+    disk.create_dir(&folder).map_err(io_error("create", &folder))?;
     let genesis = reader.read(Place::GENESIS, 1, usize::MAX)?.pop();
     let genesis = genesis.and_then(|record| record.event).unwrap_or_default();
-    let mut fold = Fold::new(&genesis)?;
 
-    let state = open_state(&*disk, &folder, &layout, &reader, &mut fold)?;
+    let Opened { state, archive, fold } = open_state(&*disk, &folder, &layout, &reader, &genesis)?;
     let indexed = fold.size;
     let blocks = Blocks::open(disk, folder.join("blocks"), layout, indexed)?;
     let shared = Arc::new(Shared {
         blocks,
         tail: RwLock::new(Tail::new(indexed.next_index())),
+        fold: RwLock::new(fold),
+        state,
+        archive,
         progress: Progress::new(indexed),
     });
     let index = Index { shared: shared.clone() };
-    let mut indexer = Indexer::new(shared, layout, reader, state, fold);
+    let mut indexer = Indexer::new(shared, layout, reader, Workers::start()?);
     let target = indexer.log_size();
     while indexer.size() < target {
-        indexer.follow()?;
+        indexer.follow(Pace::Quick)?;
     }
     info!(restored = indexed.0, size = indexer.size().0, "opened the index");
     Ok((index, indexer))
 }
 
-/// Puts the saved facts back into `fold`, or starts with an empty state.
+/// What the fold rests on, and the fold.
+struct Opened {
+    state: Arc<State>,
+    archive: Arc<StateArchive>,
+    fold: Fold,
+}
+
+/// Opens the state and what it holds of the fold, or starts with nothing.
 fn open_state(
     disk: &dyn Disk,
     folder: &Path,
     layout: &Layout,
     reader: &LogReader,
-    fold: &mut Fold,
-) -> Result<State, IndexError> {
-    disk.create_dir(folder).map_err(io_error("create", folder))?;
-    let state_folder = folder.join("state");
+    genesis: &[u8],
+) -> Result<Opened, IndexError> {
+    let (state_folder, findings) = (folder.join("state"), folder.join("findings"));
     let reason = match State::load(&state_folder, layout) {
-        Loaded::Empty(state) => return Ok(state),
-        Loaded::Unusable(reason) => reason,
-        Loaded::Saved(state, saved) => match unfit(&saved, layout, reader)? {
-            None => {
-                fold.restore(saved.size, saved.sources);
-                return Ok(state);
-            }
-            Some(reason) => reason.to_owned(),
+        Loaded::Empty => None,
+        Loaded::Unusable(reason) => Some(reason),
+        Loaded::Saved(state, watermark) => match unfit(&watermark, layout, reader)? {
+            Some(reason) => Some(reason.to_owned()),
+            None => match FindingLog::open(disk, &findings, watermark.findings_length)? {
+                None => Some("findings were lost".into()),
+                Some(log) => match restore(state, genesis, &watermark, log) {
+                    Ok(Some(opened)) => return Ok(opened),
+                    Ok(None) => Some("malformed row".into()),
+                    Err(error @ (IndexError::State(_) | IndexError::Facts { .. })) => {
+                        Some(error.to_string())
+                    }
+                    Err(error) => return Err(error),
+                },
+            },
         },
     };
-    warn!(reason, "builds the index again");
-    State::reset(&state_folder)
+    if let Some(reason) = reason {
+        warn!(reason, "builds the index again");
+    }
+    let state = Arc::new(State::reset(&state_folder, layout)?);
+    let archive = Arc::new(StateArchive::new(Arc::clone(&state)));
+    let fold = Fold::new(genesis, Arc::clone(&archive), FindingLog::create(disk, &findings)?)?;
+    Ok(Opened { state, archive, fold })
+}
+
+fn restore(
+    state: State,
+    genesis: &[u8],
+    watermark: &Watermark,
+    log: FindingLog,
+) -> Result<Option<Opened>, IndexError> {
+    let state = Arc::new(state);
+    let archive = Arc::new(StateArchive::new(Arc::clone(&state)));
+    let fold = Fold::restore(&state, genesis, watermark, Arc::clone(&archive), log)?;
+    Ok(fold.map(|fold| Opened { state, archive, fold }))
 }
 
 /// Why a state does not follow from the log.
 fn unfit(
-    saved: &Saved,
+    watermark: &Watermark,
     layout: &Layout,
     reader: &LogReader,
 ) -> Result<Option<&'static str>, IndexError> {
-    let Some(last) = saved.size.last_index() else { return Ok(Some("state of an empty log")) };
-    if saved.size > reader.size() {
+    let Some(last) = watermark.size.last_index() else { return Ok(Some("state of an empty log")) };
+    if watermark.size > reader.size() {
         return Ok(Some("state is ahead of the log"));
     }
-    if !saved.size.0.is_multiple_of(layout.block_entries.into()) {
+    if !watermark.size.0.is_multiple_of(layout.block_entries.into()) {
         return Ok(Some("state is not that of a block's end"));
     }
-    let numbers: u64 = saved.sources.iter().map(|(_, last)| *last).fold(0, u64::saturating_add);
-    if numbers != saved.size.0 {
-        return Ok(Some("sources' numbers do not add up to the watermark"));
-    }
-    if leaf_at(reader, last)? != saved.last_leaf {
+    if leaf_at(reader, last)? != watermark.last_leaf {
         return Ok(Some("state is that of another log"));
     }
     Ok(None)

@@ -46,7 +46,8 @@ use self::{
     writer::{ToWrite, Writer},
 };
 pub(crate) use self::{
-    receipt::{StoredBatch, consistency_path, inclusion_path, unreadable},
+    receipt::{StoredBatch, bytes_of, consistency_path, inclusion_path, unreadable},
+    repeat::INDEX_WAIT,
     service::{Recorder, message_too_large},
 };
 use crate::{
@@ -238,12 +239,11 @@ impl Start<'_> {
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
-        let (sources, sequences) = (indexer.sources().clone(), indexer.sequences().clone());
+        let (authority, sequences) = (indexer.authority(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
-        let authority = authorize::authority(&reader)?;
         let shared = Arc::new(Shared {
             vkey,
-            sources: RwLock::new(sources),
+            sources: RwLock::new(authority.facts().sources().clone()),
             durable: RwLock::new(sequences.clone()),
             queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
             repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
@@ -267,6 +267,7 @@ impl Start<'_> {
             publisher,
             own,
             authority,
+            settled: Size::ZERO,
         };
         let evidence = self.folder.evidence();
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
@@ -302,7 +303,7 @@ impl Shared {
     /// # Errors
     ///
     /// [`Refusal::StorageFailed`] when it never will.
-    async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
+    pub(crate) async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
         let (mut published, mut failed) = (self.checkpoints(), self.failed());
         tokio::select! {
             biased;

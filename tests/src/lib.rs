@@ -4,12 +4,16 @@
 
 pub mod disk;
 pub mod gate;
+pub mod generate;
 pub mod history;
 pub mod hostile;
 pub mod load;
 pub mod model;
 pub mod node;
+pub mod offences;
 pub mod operator;
 pub mod parties;
 pub mod process;
 pub mod source;
+pub mod stored;
+pub mod story;

@@ -7,7 +7,7 @@ use std::{
 
 use access_ledger_client::verify;
 use access_ledger_proto::{
-    error::SealError,
+    error::{SealError, SegmentError},
     hash::Digest,
     position::{Index, Size},
 };
@@ -420,7 +420,9 @@ fn ledger_of_another_origin_is_refused() -> Result<()> {
     let (disk, _) = stored(15)?;
     let options = Options { origin: "ledger.example/other".into(), ..options() };
     match storage::open(as_disk(&disk), &options, None).map(|_| ()) {
-        Err(StorageError::Damage { fault: Fault::Origin { .. }, .. }) => Ok(()),
+        Err(StorageError::Damage {
+            fault: Fault::Segment(SegmentError::Origin { .. }), ..
+        }) => Ok(()),
         other => bail!("{other:?}"),
     }
 }

@@ -99,7 +99,8 @@ impl Read {
     }
 }
 
-fn write_json(
+/// Prints an entry with its event as one line of JSON.
+pub(super) fn write_json(
     out: &mut impl Write,
     entry: &Entry<'_>,
     event: Option<&Bytes>,
@@ -159,7 +160,7 @@ fn summary(event: &Bytes) -> String {
 }
 
 /// Bodies that are told by their kind alone.
-const fn kind(body: &Body) -> &'static str {
+pub(super) const fn kind(body: &Body) -> &'static str {
     match body {
         Body::Access(_) => "access",
         Body::Authorization(_) => "authorization",

@@ -20,14 +20,15 @@ use clap::Args;
 use prost::Message as _;
 
 use super::{
-    Failure, Server, complain,
+    Failure,
+    caller::{Called, Caller},
+    complain,
     json::parse_event,
-    keys::{beside, ledger_key, read_key},
+    keys::beside,
     prove::pull_proof,
     say,
 };
 use crate::{
-    connect,
     error::RecorderError,
     pull::Puller,
     recorder::{Recorded, Recorder, Ticket},
@@ -40,13 +41,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Record {
     #[command(flatten)]
-    server: Server,
-    /// The source's key file
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
-    #[arg(long, value_name = "VKEY")]
-    ledger: Option<VerifierKey>,
+    caller: Caller,
     /// The folder that keeps events until they are recorded; default: the key file's name +
     /// `.spool`
     #[arg(long, value_name = "DIR")]
@@ -92,15 +87,14 @@ struct Tally {
 
 impl Record {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let key = read_key(&self.key)?;
         let lines = open(&self.file)?;
-        let channel = connect::reach(&self.server.url).await?;
-        let puller = Puller::new(channel.clone());
-        let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
+        let called = self.caller.call().await?;
+        let puller = called.puller();
+        let Called { channel, key, ledger } = called;
         if let Some(folder) = &self.receipts {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
-        let spool = self.spool.clone().unwrap_or_else(|| beside(&self.key, ".spool"));
+        let spool = self.spool.clone().unwrap_or_else(|| beside(&self.caller.key, ".spool"));
         let recorder = Recorder::builder(channel, key, ledger.clone())
             .spool(&spool, SPOOL_BYTES_MAX)
             .start()

@@ -5,40 +5,74 @@ use std::path::PathBuf;
 use access_ledger_proto::{
     note::{KeyType, VerifierKey},
     source::SourceName,
-    wire::{self, SourcePhase, SourceRole, event::Body},
+    wire::{self, SourcePhase, SourceRole},
 };
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Failure, Server,
-    keys::{ledger_key, read_key},
+    caller::Caller,
+    control::{show, write_proposal},
+    keys::read_key,
+    ledger::founders,
     say,
 };
-use crate::{connect, pull::Puller, recorder::Recorder};
+use crate::{
+    connect,
+    governance::proposal::{Change, Proposal},
+    pull::Puller,
+};
 
 /// Registers and lists sources
 #[derive(Debug, Subcommand)]
 pub(super) enum Source {
     Register(Box<Register>),
+    Propose(Box<Propose>),
     List(List),
 }
 
 /// Registers a source with a governance key
+///
+/// A source with the role `approve` takes both parties of the governance: with both keys on this
+/// machine by `--sign-with`, else by `source propose`.
 #[derive(Debug, Args)]
 pub(super) struct Register {
     #[command(flatten)]
-    server: Server,
-    /// A key file of a source with the role `govern`
+    caller: Caller,
+    #[command(flatten)]
+    registration: Registration,
+    /// Key file of the other party of the governance, to register an approver
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
+    sign_with: Option<PathBuf>,
+}
+
+/// Proposes a source into a file that both parties of the governance sign
+///
+/// The file goes on to `access-ledger control sign` and `control apply`.
+#[derive(Debug, Args)]
+pub(super) struct Propose {
+    /// Verifier key of the ledger
     #[arg(long, value_name = "VKEY")]
-    ledger: Option<VerifierKey>,
+    ledger: VerifierKey,
+    /// The file to write the proposal to; must not exist
+    #[arg(long, value_name = "PROPOSAL")]
+    out: PathBuf,
+    #[command(flatten)]
+    registration: Registration,
+}
+
+/// Who a source is, and what it may do.
+#[derive(Debug, Args)]
+struct Registration {
     /// What the source may do; repeat for more
     #[arg(long = "role", value_enum, default_value = "record")]
     roles: Vec<Role>,
+    /// Of an approver: the pseudonymous id of the person whose key it is, so that nobody approves
+    /// a request of their own
+    #[arg(long, value_name = "ID", default_value = "")]
+    principal: String,
     /// Silence longer than so many seconds is a finding; 0: none is
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     heartbeat: u32,
@@ -79,6 +113,7 @@ impl Source {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Register(command) => command.run().await,
+            Self::Propose(command) => command.run(),
             Self::List(command) => command.run().await,
         }
     }
@@ -86,46 +121,57 @@ impl Source {
 
 impl Register {
     async fn run(self) -> Result<(), Failure> {
-        let registration = self.registration()?;
-        let key = read_key(&self.key)?;
-        let channel = connect::reach(&self.server.url).await?;
-        let puller = Puller::new(channel.clone());
-        let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
-        let told = |error| Failure::of_recorder(error, &ledger);
-        // What changes the rules stands alone in its batch. No spool: a registration that the
-        // ledger refuses would stay there and be refused for ever.
-        let recorder = Recorder::builder(channel, key, ledger.clone())
-            .batch_events_max(1)
-            .start()
-            .await
-            .map_err(told)?;
-        let ticket = recorder.record(registration).await.map_err(told)?;
-        let recorded = ticket.receipt().await.map_err(told)?;
-        recorder.close().await.map_err(told)?;
-        say(format_args!("{} is registered at index {}", self.source.name(), recorded.index()))?;
-        Ok(())
-    }
-
-    fn registration(&self) -> anyhow::Result<wire::Event> {
-        if self.source.key_type() != KeyType::Ed25519 {
-            bail!(
-                "key {} is of type {}, a source's is Ed25519",
-                self.source,
-                self.source.key_type()
+        let Self { caller, registration, sign_with } = self;
+        let approves = registration.roles.contains(&Role::Approve);
+        if approves && sign_with.is_none() {
+            let other = "--sign-with the other's key, or `access-ledger source propose`";
+            return Err(
+                anyhow!("the role approve takes both parties of the governance: {other}").into()
             );
         }
-        let name =
-            SourceName::parse(self.source.name()).with_context(|| self.source.name().to_owned())?;
+        let status = registration.status()?;
+        let called = caller.call().await?;
+        let recorder = called.recorder().await?;
+        let mut proposal = Proposal::new(called.ledger.name(), Change::Source(status))?;
+        if let Some(path) = sign_with {
+            let sources = founders(&called.puller(), &called.ledger).await?;
+            proposal.sign(&read_key(&path)?, &sources)?;
+        }
+        let applied = proposal.apply(&recorder).await.map_err(|error| called.failure(error))?;
+        called.close(&recorder).await?;
+        let (name, index) = (registration.source.name(), applied.recorded.index());
+        say(format_args!("{name} is registered at index {index}"))?;
+        Ok(())
+    }
+}
+
+impl Propose {
+    fn run(self) -> Result<(), Failure> {
+        let status = self.registration.status()?;
+        let proposal = Proposal::new(self.ledger.name(), Change::Source(status))?;
+        write_proposal(&proposal, &self.out)?;
+        show(&proposal)?;
+        Ok(())
+    }
+}
+
+impl Registration {
+    fn status(&self) -> anyhow::Result<wire::SourceStatus> {
+        let Self { source, .. } = self;
+        if source.key_type() != KeyType::Ed25519 {
+            bail!("key {source} is of type {}, a source's is Ed25519", source.key_type());
+        }
+        let name = SourceName::parse(source.name()).with_context(|| source.name().to_owned())?;
         let interval = prost_types::Duration { seconds: self.heartbeat.into(), nanos: 0 };
-        let status = wire::SourceStatus {
+        Ok(wire::SourceStatus {
             phase: SourcePhase::Registered.into(),
             source: name.as_str().to_owned(),
-            public_key: Bytes::copy_from_slice(self.source.public_key().as_bytes()),
+            public_key: Bytes::copy_from_slice(source.public_key().as_bytes()),
             roles: self.roles.iter().map(|role| role.wire().into()).collect(),
             heartbeat_interval: (self.heartbeat > 0).then_some(interval),
+            principal: self.principal.clone(),
             ..Default::default()
-        };
-        Ok(wire::Event { body: Some(Body::SourceStatus(status)), ..Default::default() })
+        })
     }
 }
 

@@ -22,6 +22,8 @@ fn documented_lines_parse() {
         "access-ledger read --server http://h:1 --follow",
         "access-ledger source register --server http://h:1 --key g.key VKEY --role enrol",
         "access-ledger source list --server http://h:1",
+        "access-ledger report flows --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY",
+        "access-ledger report subject --token 00ff --with-staff --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY --format csv --by-server",
     ] {
         assert!(parses(&line.replace("VKEY", VKEY)), "{line}");
     }
@@ -33,6 +35,8 @@ fn what_contradicts_itself_or_is_malformed_is_usage() {
         "access-ledger read --server http://h:1 --follow --to 7",
         "access-ledger verify --server http://h:1 --ledger PeterNeumann+00000000+AQ==",
         "access-ledger verify --server http://h:1",
+        "access-ledger report rumours --from 2026-01-01 --to 2026-07-01 --server http://h:1",
+        "access-ledger report flows --from yesterday --to 2026-07-01 --server http://h:1",
     ] {
         assert!(!parses(line), "{line}");
         let args = line.split(' ').map(OsString::from);

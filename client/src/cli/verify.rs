@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Server, say, time};
 use crate::{
-    audit::{AuditOptions, Audited, audit},
+    audit::{AuditOptions, Audited, Progress, audit},
     connect,
     pull::Puller,
     verify::Scope,
@@ -49,12 +49,7 @@ impl Verify {
         let puller = Puller::new(connect::reach(&self.server.url).await?);
         let scope = if self.entries_only { Scope::EntriesOnly } else { Scope::Events };
         let options = AuditOptions { scope, full: self.full, witnesses: self.witnesses };
-        let bar = progress_bar()?;
-        let shown = bar.clone();
-        let progress = Arc::new(move |done: Size, total: Size| {
-            shown.set_length(total.0);
-            shown.set_position(done.0);
-        });
+        let (bar, progress) = progress()?;
         let audited = audit(&puller, &mut view, &options, progress).await;
         bar.finish_and_clear();
         let audited = audited.map_err(|error| Failure::of_audit(error, &self.ledger))?;
@@ -97,12 +92,18 @@ fn tell(audited: &Audited) -> std::io::Result<()> {
 }
 
 /// In the current directory, named like the ledger.
-fn default_view(ledger: &VerifierKey) -> PathBuf {
+pub(super) fn default_view(ledger: &VerifierKey) -> PathBuf {
     PathBuf::from(format!("{}.view.json", ledger.name().replace('/', "_")))
 }
 
-/// Shows on a terminal only.
-fn progress_bar() -> anyhow::Result<ProgressBar> {
+/// A bar that shows on a terminal only, and what moves it.
+pub(super) fn progress() -> anyhow::Result<(ProgressBar, Progress)> {
     let style = "{bar:40} {pos}/{len} entries, {per_sec}, {eta} left";
-    Ok(ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?))
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?);
+    let shown = bar.clone();
+    let progress = Arc::new(move |done: Size, total: Size| {
+        shown.set_length(total.0);
+        shown.set_position(done.0);
+    });
+    Ok((bar, progress))
 }

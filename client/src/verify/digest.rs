@@ -56,8 +56,8 @@ pub struct DigestedRun {
     pub(super) subtrees: Subtrees,
     /// Of the same entries' events.
     pub(super) event_digests: Vec<Digest>,
-    /// Offsets of the entries whose event was erased.
-    pub(super) erased: Vec<usize>,
+    /// Offsets and times of the entries whose event was erased.
+    pub(super) erased: Vec<(usize, u64)>,
     /// The entries found in order, cut behind each seal.
     pub(super) stretches: Vec<Stretch>,
     /// The first violation in this run, if nothing before it is wrong.
@@ -172,7 +172,7 @@ impl DigestedRun {
         let body = match (&record.event, scope) {
             (_, Scope::EntriesOnly) => None,
             (None, Scope::Events) => {
-                self.erased.push(offset);
+                self.erased.push((offset, entry.recorded_at));
                 None
             }
             (Some(event), Scope::Events) => {

@@ -4,6 +4,7 @@ use access_ledger_proto::{
     error::SourceError,
     event::{self, Body},
     facts::sources::{Source, Sources},
+    missing::Missing,
     note::VerifierKey,
     source::SourceName,
     wire::{self, SourceRole},
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
-use super::{batch::SealedBatch, digest::REDACTION, erasures::Erasures, error::Fault};
+use super::{batch::SealedBatch, digest::REDACTION, error::Fault};
 
 /// The registered sources, and the genesis event that they grew from.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ impl Registry {
     pub(super) fn judge(
         &mut self,
         batch: &SealedBatch,
-        erasures: &mut Erasures,
+        missing: &mut Missing,
     ) -> Result<VerifyingKey, SourceError> {
         let sealer = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
         let key = sealer.public_key;
@@ -66,7 +67,7 @@ impl Registry {
             };
             changes.push(self.sources.judge(sealer, *index, body, alone)?);
             if body.number == REDACTION {
-                account(sealer, index.0, body, erasures)?;
+                account(sealer, index.0, body, missing)?;
             }
         }
         changes.into_iter().for_each(|change| self.sources.apply(change));
@@ -79,13 +80,13 @@ fn account(
     sealer: &Source,
     index: u64,
     body: Body<'_>,
-    erasures: &mut Erasures,
+    missing: &mut Missing,
 ) -> Result<(), SourceError> {
     let redaction = wire::Redaction::decode(body.bytes).map_err(|_| SourceError::Undecodable)?;
     if sealer.roles.contains(SourceRole::Govern)
         && let Some(newest) = index.checked_sub(1)
     {
-        erasures.account(redaction.first_index, redaction.last_index.min(newest));
+        missing.account(redaction.first_index, redaction.last_index.min(newest));
     }
     Ok(())
 }

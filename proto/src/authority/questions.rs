@@ -71,10 +71,15 @@ fn of_transfer<'a>(
         records: Magnitude::of(protected_records(0, &transfer.data, assessed)),
         ..who
     };
-    // What is only shown elsewhere goes nowhere.
-    let shown = matches!(mode, TransferMode::RemoteAccess | TransferMode::OnScreen);
-    let to = transfer.to.as_ref();
-    Some(if shown { asked } else { with_destination(asked, to, assessed) })
+    // What is only shown elsewhere goes nowhere; what is moved goes somewhere, told or not.
+    if matches!(mode, TransferMode::RemoteAccess | TransferMode::OnScreen) {
+        return Some(asked);
+    }
+    let moved = with_destination(asked, transfer.to.as_ref(), assessed);
+    Some(match moved.destination {
+        Destination::None => Question { destination: Destination::Outside, ..moved },
+        _ => moved,
+    })
 }
 
 /// Who acts, with what, on whose approval; the rest as of a place-less access to unknown data.

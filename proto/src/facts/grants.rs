@@ -101,7 +101,8 @@ impl Facts {
         let status = self.grant_status(&grant, time, &used, &access.data);
         let attempted = status == GrantStatus::Scope && access.intent.is_none();
         let covered = matches!(status, GrantStatus::Valid | GrantStatus::Exhausted);
-        if !attempted && !(covered && is_performed(access)) {
+        let performed = covered && is_performed(access);
+        if !attempted && !performed {
             return;
         }
         self.grants.change(&access.grant_id, noted.index, |grant| {

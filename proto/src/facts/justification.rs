@@ -1,34 +1,40 @@
 //! Whether a justification says anything.
 
+use std::collections::BTreeSet;
+
 /// Fewest letters of a justification that says something: "fix bug" has six.
 const LETTERS_MIN: usize = 12;
 
 /// Fewest different words.
 const WORDS_MIN: usize = 3;
 
-/// A character of these scripts says about as much as a word's half, and no spaces part words.
+/// Fewest different characters where each says about half a word, and no spaces part words.
 const IDEOGRAPHS_MIN: usize = 6;
 
-/// Whether a justification tells a reviewer nothing: it is empty, too short to name what and why, or
-/// the same word or letter again and again. Whether what it says is true is for people to judge.
+/// Whether a justification tells a reviewer nothing: it is empty, too short to name what and why,
+/// or the same word or letter again and again. Whether what it says is true is for people to judge.
 #[must_use]
 pub fn is_low_information(text: &str) -> bool {
-    let is_ideograph = |letter: &char| matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}');
-    let mut ideographs: Vec<char> = text.chars().filter(is_ideograph).collect();
-    ideographs.sort_unstable();
-    ideographs.dedup();
-    if ideographs.len() >= IDEOGRAPHS_MIN {
+    if different(text.chars().filter(is_ideograph)).len() >= IDEOGRAPHS_MIN {
         return false;
     }
     let lower = text.to_lowercase();
-    let mut words: Vec<&str> = lower
-        .split(|letter: char| !letter.is_alphanumeric())
-        .filter(|word| has_two_letters(word))
-        .collect();
-    words.sort_unstable();
-    words.dedup();
+    let words = lower.split(|letter: char| !letter.is_alphanumeric());
+    let words = different(words.filter(|word| has_two_letters(word)));
     let letters: usize = words.iter().map(|word| word.chars().count()).sum();
     words.len() < WORDS_MIN || letters < LETTERS_MIN
+}
+
+fn different<T: Ord>(items: impl Iterator<Item = T>) -> BTreeSet<T> {
+    items.collect()
+}
+
+/// Of Chinese, Japanese or Korean.
+const fn is_ideograph(letter: &char) -> bool {
+    matches!(
+        letter,
+        '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}'
+    )
 }
 
 /// Not a number, and not one letter repeated.

@@ -13,11 +13,14 @@
 //! the role APPROVE, and a source of the genesis leaves service by its own word only, the ledger's
 //! own source not at all.
 
+mod roles;
+
 use std::collections::BTreeMap;
 
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
+pub use self::roles::Roles;
 use super::control::{PARTIES_MIN, parties, registration_message};
 use crate::{
     enrolment::EnrolmentClaim,
@@ -29,10 +32,6 @@ use crate::{
     source::{Name, SourceName},
     wire::{self, ControlKind, SourcePhase, SourceRole},
 };
-
-/// A set of roles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Roles(u32);
 
 /// A registered source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,8 +195,8 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Body`] for an event that only the ledger's own source records, or that it does
-    /// not; [`SourceError::Undecodable`] for a status or a change that breaks the rules of
+    /// [`SourceError::Body`] for an event that only the ledger's own source records, or that it
+    /// does not; [`SourceError::Undecodable`] for a status or a change that breaks the rules of
     /// `event.proto`; [`SourceError::Alone`] for a change of the rules beside other events;
     /// [`SourceError::Role`] when the sealer lacks the role; [`SourceError::Foreign`] for another
     /// source's status; [`SourceError::Exists`], [`SourceError::Name`], [`SourceError::PublicKey`],
@@ -434,59 +433,6 @@ impl Source {
         Err(SourceError::Role { name: self.name.clone(), role })
     }
 }
-
-impl Roles {
-    /// What a self-enrolled source may do.
-    pub const RECORDER: Self = Self(1 << SourceRole::Record as u32);
-
-    /// The ledger's own source records registrations and verdicts.
-    const LEDGER: Self = Self::RECORDER;
-
-    const GOVERNANCE: Self = Self(1 << SourceRole::Govern as u32 | 1 << SourceRole::Record as u32);
-
-    /// Reads roles from a message: at least one, each known.
-    ///
-    /// # Errors
-    ///
-    /// [`SourceError::UnknownRole`] for a value that this version does not know;
-    /// [`SourceError::NoRole`] for an empty list.
-    pub fn parse(values: &[i32]) -> Result<Self, SourceError> {
-        let roles = values.iter().map(|&value| {
-            SourceRole::try_from(value)
-                .ok()
-                .filter(|&role| role != SourceRole::Unspecified)
-                .ok_or(SourceError::UnknownRole { value })
-        });
-        let roles: Self = roles.collect::<Result<_, _>>()?;
-        if roles == Self::default() { Err(SourceError::NoRole) } else { Ok(roles) }
-    }
-
-    /// Whether the set holds a role.
-    #[must_use]
-    pub const fn contains(self, role: SourceRole) -> bool {
-        self.0 & (1 << role as u32) != 0
-    }
-
-    /// The roles, ascending by value.
-    pub fn iter(self) -> impl Iterator<Item = SourceRole> {
-        ALL_ROLES.into_iter().filter(move |&role| self.contains(role))
-    }
-
-    /// The roles as a message holds them.
-    #[must_use]
-    pub fn values(self) -> Vec<i32> {
-        self.iter().map(i32::from).collect()
-    }
-}
-
-impl FromIterator<SourceRole> for Roles {
-    fn from_iter<I: IntoIterator<Item = SourceRole>>(roles: I) -> Self {
-        Self(roles.into_iter().fold(0, |set, role| set | 1 << role as u32))
-    }
-}
-
-const ALL_ROLES: [SourceRole; 4] =
-    [SourceRole::Record, SourceRole::Enrol, SourceRole::Approve, SourceRole::Govern];
 
 /// Whether the ledger's own source, and only it, records such a body.
 const fn is_ledgers_own(body: u32) -> bool {

@@ -19,26 +19,26 @@ use crate::{
     wire::{self, Action, Boundary, ControlKind, Outcome, SourcePhase, SourceRole, Verdict},
 };
 
-pub(super) use crate::wire::event::Body as EventBody;
+pub(crate) use crate::wire::event::Body as EventBody;
 
-pub(super) const ORIGIN: &str = "ledger.example/test";
+pub(crate) const ORIGIN: &str = "ledger.example/test";
 
 /// When the ledger's time begins: some day in 2026.
-pub(super) const START: u64 = 1_782_864_000_000_000_000;
+pub(crate) const START: u64 = 1_782_864_000_000_000_000;
 
-pub(super) const SECOND: u64 = 1_000_000_000;
-pub(super) const HOUR: u64 = 3_600 * SECOND;
-pub(super) const DAY: u64 = 24 * HOUR;
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const HOUR: u64 = 3_600 * SECOND;
+pub(crate) const DAY: u64 = 24 * HOUR;
 
-pub(super) fn name(text: &str) -> Name<'_> {
+pub(crate) fn name(text: &str) -> Name<'_> {
     Name::parse(text.as_bytes()).unwrap()
 }
 
-pub(super) fn key(seed: u8) -> SigningKey {
+pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
-pub(super) fn genesis() -> Vec<u8> {
+pub(crate) fn genesis() -> Vec<u8> {
     let initial = |name: &str, seed| wire::InitialSource {
         name: name.into(),
         public_key: key(seed).verifying_key().to_bytes().to_vec().into(),
@@ -60,13 +60,13 @@ pub(super) fn genesis() -> Vec<u8> {
     event(EventBody::ControlChange(change)).encode_to_vec()
 }
 
-pub(super) fn event(body: EventBody) -> wire::Event {
+pub(crate) fn event(body: EventBody) -> wire::Event {
     let event_id = vec![7; 16].into();
     wire::Event { event_id, body: Some(body), ..Default::default() }
 }
 
 /// A signature of a governance party.
-pub(super) fn approval(party: &str, seed: u8, message: &str) -> wire::Approval {
+pub(crate) fn approval(party: &str, seed: u8, message: &str) -> wire::Approval {
     let public = key(seed).verifying_key();
     wire::Approval {
         source: party.into(),
@@ -76,7 +76,7 @@ pub(super) fn approval(party: &str, seed: u8, message: &str) -> wire::Approval {
 }
 
 /// A registration that the custodian has signed.
-pub(super) fn registration(
+pub(crate) fn registration(
     source: &str,
     seed: u8,
     roles: &[SourceRole],
@@ -102,7 +102,7 @@ pub(super) fn registration(
 }
 
 /// A change that the custodian has signed.
-pub(super) fn change(
+pub(crate) fn change(
     kind: ControlKind,
     target: &str,
     revision: u64,
@@ -119,15 +119,15 @@ pub(super) fn change(
     change
 }
 
-pub(super) fn dataset(boundary: Boundary) -> wire::Dataset {
+pub(crate) fn dataset(boundary: Boundary) -> wire::Dataset {
     wire::Dataset { boundary: boundary.into(), ..Default::default() }
 }
 
-pub(super) fn data(dataset: &str) -> wire::Data {
+pub(crate) fn data(dataset: &str) -> wire::Data {
     wire::Data { dataset: dataset.into(), ..Default::default() }
 }
 
-pub(super) fn access(grant_id: &str, dataset: &str) -> wire::Access {
+pub(crate) fn access(grant_id: &str, dataset: &str) -> wire::Access {
     wire::Access {
         action: Action::Read.into(),
         data: vec![data(dataset)],
@@ -137,12 +137,12 @@ pub(super) fn access(grant_id: &str, dataset: &str) -> wire::Access {
     }
 }
 
-pub(super) fn scope(actors: &[&str], datasets: &[&str]) -> wire::Scope {
+pub(crate) fn scope(actors: &[&str], datasets: &[&str]) -> wire::Scope {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     wire::Scope { actors: owned(actors), datasets: owned(datasets), ..Default::default() }
 }
 
-pub(super) fn request(id: &str, scope: wire::Scope) -> wire::AccessRequest {
+pub(crate) fn request(id: &str, scope: wire::Scope) -> wire::AccessRequest {
     wire::AccessRequest {
         request_id: id.into(),
         scope: Some(scope),
@@ -152,27 +152,27 @@ pub(super) fn request(id: &str, scope: wire::Scope) -> wire::AccessRequest {
     }
 }
 
-pub(super) fn decision(id: &str, verdict: Verdict) -> wire::Decision {
+pub(crate) fn decision(id: &str, verdict: Verdict) -> wire::Decision {
     wire::Decision { request_id: id.into(), verdict: verdict.into(), ..Default::default() }
 }
 
-pub(super) fn timestamp(nanos: u64) -> Timestamp {
+pub(crate) fn timestamp(nanos: u64) -> Timestamp {
     let seconds = i64::try_from(nanos / SECOND).unwrap();
     Timestamp { seconds, nanos: i32::try_from(nanos % SECOND).unwrap() }
 }
 
-pub(super) struct Ledger {
-    pub(super) facts: Facts,
-    pub(super) next: u64,
-    pub(super) now: u64,
+pub(crate) struct Ledger {
+    pub(crate) facts: Facts,
+    pub(crate) next: u64,
+    pub(crate) now: u64,
     /// Id of the person who acts in the events that are taken.
-    pub(super) actor: String,
+    pub(crate) actor: String,
 }
 
 impl Ledger {
     /// `company` and `custodian` govern; `security/ann` and `security/ben` approve for the persons
     /// `ann` and `ben`; `gateway` records.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let facts = Facts::from_genesis(&genesis()).unwrap();
         let mut ledger = Self { facts, next: 1, now: START, actor: "eng-1".into() };
         for (source, seed, roles, principal) in [
@@ -188,18 +188,18 @@ impl Ledger {
     }
 
     /// The event as it would be taken next.
-    pub(super) fn event(&self, body: EventBody) -> wire::Event {
+    pub(crate) fn event(&self, body: EventBody) -> wire::Event {
         let actor = wire::Principal { id: self.actor.clone(), ..Default::default() };
         let occurred_at = Some(timestamp(self.now));
         wire::Event { actor: Some(actor), occurred_at, ..event(body) }
     }
 
-    pub(super) fn take(&mut self, source: &str, body: EventBody) -> Vec<Objection> {
+    pub(crate) fn take(&mut self, source: &str, body: EventBody) -> Vec<Objection> {
         let event = self.event(body);
         self.take_event(source, &event)
     }
 
-    pub(super) fn take_event(&mut self, source: &str, event: &wire::Event) -> Vec<Objection> {
+    pub(crate) fn take_event(&mut self, source: &str, event: &wire::Event) -> Vec<Objection> {
         self.now += SECOND;
         let noted = self.noted(source, event);
         let objections = self.facts.apply(&noted);
@@ -212,34 +212,34 @@ impl Ledger {
     }
 
     /// The rules of the objections to an event.
-    pub(super) fn rules(&mut self, source: &str, body: EventBody) -> Vec<&'static str> {
+    pub(crate) fn rules(&mut self, source: &str, body: EventBody) -> Vec<&'static str> {
         self.take(source, body).iter().map(|objection| objection.rule).collect()
     }
 
-    pub(super) fn assess(&self, source: &str, body: EventBody) -> Assessed {
+    pub(crate) fn assess(&self, source: &str, body: EventBody) -> Assessed {
         self.assess_event(source, &self.event(body))
     }
 
-    pub(super) fn assess_event(&self, source: &str, event: &wire::Event) -> Assessed {
+    pub(crate) fn assess_event(&self, source: &str, event: &wire::Event) -> Assessed {
         self.facts.assess(&self.noted(source, event))
     }
 
     /// What becomes of an access by the gateway with this grant.
-    pub(super) fn status(&self, access: wire::Access) -> GrantStatus {
+    pub(crate) fn status(&self, access: wire::Access) -> GrantStatus {
         self.assess("gateway", EventBody::Access(access)).grant.status
     }
 
     /// The gateway asks for access in the name of the actor, and `security/ann` approves.
-    pub(super) fn grant(&mut self, id: &str, scope: wire::Scope) {
+    pub(crate) fn grant(&mut self, id: &str, scope: wire::Scope) {
         self.grant_by(request(id, scope), decision(id, Verdict::Approve));
     }
 
-    pub(super) fn grant_by(&mut self, request: wire::AccessRequest, decision: wire::Decision) {
+    pub(crate) fn grant_by(&mut self, request: wire::AccessRequest, decision: wire::Decision) {
         assert_eq!(self.rules("gateway", EventBody::AccessRequest(request)), [""; 0]);
         assert_eq!(self.rules("security/ann", EventBody::Decision(decision)), [""; 0]);
     }
 
-    pub(super) fn grant_facts(&self, id: &str) -> wire::GrantFacts {
+    pub(crate) fn grant_facts(&self, id: &str) -> wire::GrantFacts {
         self.facts.grants().get(id).unwrap().into_owned()
     }
 }

@@ -367,7 +367,10 @@ proptest! {
     }
 
     #[test]
-    fn no_event_makes_the_facts_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), number in 16..32_u32) {
+    fn no_event_makes_the_facts_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        number in 16..32_u32,
+    ) {
         let mut ledger = Ledger::new();
         let mut event = Vec::new();
         prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut event);

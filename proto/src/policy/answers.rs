@@ -13,7 +13,7 @@ pub struct Answers {
 
 /// Most answers that are kept; about 2 MiB. When there are more, all are forgotten: a policy that
 /// is asked so much is told apart by names, which come and go.
-const KEPT_MAX: usize = 16_384;
+pub(super) const KEPT_MAX: usize = 16_384;
 
 impl Answers {
     /// Nothing was asked yet.
@@ -26,6 +26,11 @@ impl Answers {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
     }
 
     /// Answers a question.

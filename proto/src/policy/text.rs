@@ -1,7 +1,7 @@
-//! The text of a policy before Cedar reads it: where each rule begins, and how deep and long it is.
+//! The text of a policy before Cedar reads it: where each rule begins, and how deep it can be.
 //!
-//! Cedar's parser, checker and evaluator call themselves for each level of a rule. Without bounds, a
-//! text of a few kilobytes would end the process, and a long chain of operators would be evaluated
+//! Cedar's parser, checker and evaluator call themselves for each level of a rule. Without bounds,
+//! a text of a few kilobytes would end the process, and a long chain of operators would be evaluated
 //! on one thread and be too deep for the stack of another, so that two auditors disagree.
 
 use crate::{
@@ -21,15 +21,16 @@ pub(super) struct Statement {
 /// Most brackets that stand within each other.
 const NESTING_MAX: usize = 16;
 
-/// Most tokens of one rule; each is at most one level of Cedar's trees.
-const TOKENS_MAX: usize = 512;
+/// Most signs of one rule that make it deeper: operators, dots, brackets, and the word `if`. What
+/// is listed makes none, so that a rule can name every country.
+const SIGNS_MAX: usize = 160;
 
 /// The rules of a text, in order.
 ///
 /// # Errors
 ///
 /// [`PolicyError`] for characters that are not shown or that hide others, and for a rule that is
-/// too deep or too long.
+/// too deep.
 pub(super) fn statements(text: &str) -> Result<Vec<Statement>, PolicyError> {
     match text_fault(text.as_bytes(), true) {
         Some(EventFault::Character { position }) => {
@@ -40,20 +41,20 @@ pub(super) fn statements(text: &str) -> Result<Vec<Statement>, PolicyError> {
     }
     let mut statements = Vec::new();
     let mut current: Option<Statement> = None;
-    let (mut tokens, mut depth, mut before) = (0, 0_usize, "");
-    let tokens_of_text = Tokens { text, at: 0 };
-    for (at, token) in tokens_of_text {
+    let (mut signs, mut depth, mut before) = (0, 0_usize, "");
+    let tokens = Tokens { text, at: 0 };
+    for (at, token) in tokens {
         let statement = current.get_or_insert(Statement { start: at, id: None });
         if before == "@" && token == "id" && depth == 0 {
             statement.id = Some(at.saturating_sub(1));
         }
-        tokens += 1;
+        signs += usize::from(deepens(token));
         match token {
             "(" | "[" | "{" => depth += 1,
             ")" | "]" | "}" => depth = depth.saturating_sub(1),
             ";" => {
                 statements.extend(current.take());
-                (tokens, depth) = (0, 0);
+                (signs, depth) = (0, 0);
             }
             _ => {}
         }
@@ -61,8 +62,8 @@ pub(super) fn statements(text: &str) -> Result<Vec<Statement>, PolicyError> {
             let problem = format!("bracket {depth} deep, at most {NESTING_MAX}");
             return Err(place(text, at, problem));
         }
-        if tokens > TOKENS_MAX {
-            let problem = format!("rule of more than {TOKENS_MAX} words and signs");
+        if signs > SIGNS_MAX {
+            let problem = format!("rule of more than {SIGNS_MAX} operators and brackets");
             return Err(place(text, at, problem));
         }
         before = token;
@@ -109,6 +110,11 @@ impl<'a> Iterator for Tokens<'a> {
             }
         }
     }
+}
+
+fn deepens(token: &str) -> bool {
+    let is_sign = token.starts_with(|first: char| first.is_ascii_punctuation() && first != '_');
+    token == "if" || is_sign && !token.starts_with([',', ':', '"'])
 }
 
 /// Length of the token that a text begins with; `None` for the empty text.

@@ -10,6 +10,7 @@ use access_ledger_client::verify::Record;
 use access_ledger_proto::{
     hash::{Digest, sha256},
     position::{Index, Size, count_of, memory_len},
+    segment::{FRAME_LEN_MAX, Frame, HEADER_LEN, Verify},
 };
 use bytes::{Bytes, BytesMut};
 
@@ -18,9 +19,8 @@ use crate::{
     os::{Access, Disk},
     storage::{
         Options,
-        frame::{FRAME_LEN_MAX, Frame, Verify},
         recover::{link_before, list_segments, walk_last},
-        segment::{self, FullSegment, HEADER_LEN, Segment},
+        segment::{self, FullSegment, Segment},
     },
 };
 
@@ -184,8 +184,8 @@ impl Piece {
             if start != u64::from(offset) {
                 return Err(damage(Fault::Footer));
             }
-            let (frame, length) =
-                Frame::parse(rest, self.segment.header.salt, Verify::All).map_err(damage)?;
+            let (frame, length) = Frame::parse(rest, self.segment.header.salt, Verify::All)
+                .map_err(|error| damage(error.into()))?;
             if frame.index() != index {
                 return Err(damage(Fault::Index { found: frame.index() }));
             }

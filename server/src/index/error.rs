@@ -20,6 +20,13 @@ pub enum IndexError {
     /// The store of the state refused. For the operator.
     #[error("cannot use the state of the index: {0}")]
     State(#[from] sled::Error),
+    /// What the state holds of facts and reports cannot be read back. For the operator: at the next
+    /// start the index is built again.
+    #[error("cannot read facts back: {problem}")]
+    Facts {
+        /// What the first read that failed met.
+        problem: String,
+    },
     /// The folder of the state cannot be removed, to be built again. For the operator.
     #[error("cannot remove {path}: {source}")]
     Remove {
@@ -88,9 +95,6 @@ pub enum IndexError {
         /// The rule that it breaks.
         fault: SourceError,
     },
-    /// Terms came out of order: a mistake of ours.
-    #[error("cannot write the term dictionary: {0}")]
-    Dictionary(#[from] fst::Error),
 }
 
 impl IndexError {

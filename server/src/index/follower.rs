@@ -1,8 +1,8 @@
 //! The thread that keeps the index behind the log.
 //!
 //! It must not take the writer's time: it is woken when it is far behind or somebody waits, and
-//! else looks a few times a second. An error that may pass is tried again; the log goes on
-//! meanwhile.
+//! else looks a few times a second; and it works at low priority while nobody waits (workers.rs).
+//! An error that may pass is tried again; the log goes on meanwhile.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,12 @@ use std::{
 use access_ledger_proto::position::Size;
 use tracing::{error, warn};
 
-use super::{Index, error::IndexError, indexer::Indexer};
+use super::{
+    Index,
+    error::IndexError,
+    indexer::Indexer,
+    workers::{Pace, step_back},
+};
 
 /// The running thread. Dropping it stops the thread and waits for it.
 pub struct Follower {
@@ -52,6 +57,7 @@ impl Drop for Follower {
 }
 
 fn run(mut indexer: Indexer) {
+    step_back();
     let index = indexer.index();
     let progress = &index.shared.progress;
     let _ended = Ended(progress);
@@ -71,7 +77,12 @@ fn run(mut indexer: Indexer) {
 }
 
 fn work(indexer: &mut Indexer, progress: &Progress) -> Result<(), IndexError> {
-    while !progress.is_stopping() && (indexer.follow()? || indexer.repair()?) {}
+    while !progress.is_stopping() {
+        let pace = progress.pace();
+        if !indexer.follow(pace)? && !indexer.repair(pace)? {
+            break;
+        }
+    }
     Ok(())
 }
 
@@ -97,6 +108,10 @@ pub(crate) struct Progress {
 struct State {
     durable: Size,
     indexed: Size,
+    /// As far as the state on disk goes.
+    saved: Size,
+    /// How many wait for entries.
+    waiting: usize,
     /// Somebody waits for entries, or has met a damaged block.
     hurry: bool,
     stopping: bool,
@@ -105,9 +120,16 @@ struct State {
 
 impl Progress {
     pub(crate) const fn new(indexed: Size) -> Self {
-        let state =
+        let state = State {
+            durable: indexed,
+            indexed,
+            saved: indexed,
+            waiting: 0,
             // Whatever was lost of the posting files is looked for at the start.
-            State { durable: indexed, indexed, hurry: true, stopping: false, ended: false };
+            hurry: true,
+            stopping: false,
+            ended: false,
+        };
         Self { state: Mutex::new(state), work: Condvar::new(), advanced: Condvar::new() }
     }
 
@@ -132,11 +154,13 @@ impl Progress {
             state.hurry = true;
             self.work.notify_one();
         }
+        state.waiting += 1;
         let waiting = |state: &mut State| state.indexed < wanted && !state.ended;
-        let (state, _) = self
+        let (mut state, _) = self
             .advanced
             .wait_timeout_while(state, timeout, waiting)
             .unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
         match state.indexed {
             found if found >= wanted => Ok(()),
             size if state.ended => Err(IndexError::Stopped { size }),
@@ -153,6 +177,19 @@ impl Progress {
         self.lock().indexed = indexed;
         metrics::gauge!("access_ledger_indexed_entries").set(indexed.0 as f64);
         self.advanced.notify_all();
+    }
+
+    pub(crate) fn saved(&self) -> Size {
+        self.lock().saved
+    }
+
+    pub(crate) fn save(&self, saved: Size) {
+        self.lock().saved = saved;
+    }
+
+    /// How hard to press.
+    fn pace(&self) -> Pace {
+        if self.lock().waiting > 0 { Pace::Quick } else { Pace::Calm }
     }
 
     fn stop(&self) {

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use access_ledger_proto::{
-    facts::{sequences::Sequences, sources::Sources},
-    position::{Index, Size, memory_len},
+    authority::Authority,
+    facts::sequences::Sequences,
+    position::{Index, Size, count_of, memory_len},
+    wire,
 };
 use tracing::info;
 
 use super::{
     Index as Answers, Shared,
     error::IndexError,
-    fold::{self, Fold},
-    leaf_at,
+    fold, leaf_at,
     posting::Layout,
-    state::State,
-    tail::{Run, Tail},
+    state::Watermark,
+    tail::{Tail, decode},
+    workers::{Pace, Workers},
 };
 use crate::storage::{LogReader, Record};
 
@@ -24,37 +26,40 @@ pub struct Indexer {
     shared: Arc<Shared>,
     layout: Layout,
     reader: LogReader,
-    state: State,
-    fold: Fold,
+    workers: Arc<Workers>,
+    /// Read while the stretch before it was folded.
+    ahead: Option<Chunk>,
 }
 
 impl Indexer {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         layout: Layout,
         reader: LogReader,
-        state: State,
-        fold: Fold,
+        workers: Workers,
     ) -> Self {
-        Self { shared, layout, reader, state, fold }
+        Self { shared, layout, reader, workers: Arc::new(workers), ahead: None }
     }
 
-    /// The sources that the entries below [`Indexer::size`] register.
+    /// The facts and the policy behind the entries below [`Indexer::size`]. Rows that are not in
+    /// memory are loaded from the state, which follows behind: whoever goes on from here keeps
+    /// those that it changes until [`Answers::saved_size`] covers them, and asks
+    /// [`Answers::check_facts`] before it believes them.
     #[must_use]
-    pub const fn sources(&self) -> &Sources {
-        &self.fold.sources
+    pub fn authority(&self) -> Authority {
+        self.shared.read_fold(|fold| fold.findings.authority().clone())
     }
 
     /// The last number of each source in the entries below [`Indexer::size`].
     #[must_use]
-    pub const fn sequences(&self) -> &Sequences {
-        &self.fold.sequences
+    pub fn sequences(&self) -> Sequences {
+        self.shared.read_fold(|fold| fold.sequences.clone())
     }
 
     /// Entries indexed.
     #[must_use]
-    pub const fn size(&self) -> Size {
-        self.fold.size
+    pub fn size(&self) -> Size {
+        self.shared.read_fold(|fold| fold.size)
     }
 
     pub(crate) fn log_size(&self) -> Size {
@@ -72,25 +77,9 @@ impl Indexer {
     ///
     /// As [`super::open`]; [`IndexError::Damaged`] for a posting block that is not as written,
     /// which [`Indexer::repair`] then builds again.
-    pub fn follow(&mut self) -> Result<bool, IndexError> {
-        let end = self.block_end();
-        if self.size().next_index() == end {
-            self.finish_block()?;
-            return Ok(true);
-        }
-        let records = self.read(self.size().next_index(), end)?;
-        if records.is_empty() {
-            return Ok(false);
-        }
-        let mut runs = Vec::new();
-        self.fold.take_records(&records, |source, run| runs.push((source, run)))?;
-        self.shared.change_tail(|tail| {
-            for (source, run) in runs {
-                tail.push(source, run);
-            }
-        });
-        self.shared.progress.advance(self.size());
-        Ok(true)
+    pub(crate) fn follow(&mut self, pace: Pace) -> Result<bool, IndexError> {
+        let workers = Arc::clone(&self.workers);
+        workers.run(pace, || self.step())
     }
 
     /// Builds one block again that was lost or dropped; returns whether one was missing.
@@ -98,20 +87,60 @@ impl Indexer {
     /// # Errors
     ///
     /// As [`Indexer::follow`].
-    pub fn repair(&self) -> Result<bool, IndexError> {
+    pub(crate) fn repair(&self, pace: Pace) -> Result<bool, IndexError> {
+        self.workers.run(pace, || self.fill_gap())
+    }
+
+    fn step(&mut self) -> Result<bool, IndexError> {
+        let (size, end) = (self.size(), self.block_end());
+        if size.next_index() == end {
+            self.finish_block()?;
+            return Ok(true);
+        }
+        let chunk = match self.ahead.take() {
+            Some(chunk) => chunk,
+            None => self.prepare(size.next_index(), end)?,
+        };
+        if chunk.records.is_empty() {
+            return Ok(false);
+        }
+        let next = chunk.end();
+        let (taken, ahead) = rayon::join(|| self.take(&chunk), || self.prepare(next, end));
+        taken?;
+        self.shared.progress.advance(Size(next.0));
+        // Nothing of one that could not be read was posted: it is read again, and told then.
+        self.ahead = ahead.ok().filter(|chunk| !chunk.records.is_empty());
+        Ok(true)
+    }
+
+    /// Reads and decodes a stretch of the log and appends it to the postings: they reach at least
+    /// as far as the fold at any time.
+    fn prepare(&self, first: Index, end: Index) -> Result<Chunk, IndexError> {
+        let chunk = self.read(first, end)?;
+        self.shared.change_tail(|tail| chunk.post(tail))?;
+        Ok(chunk)
+    }
+
+    /// Folds a chunk, in pieces: who reads the fold waits for one of them at most.
+    fn take(&self, chunk: &Chunk) -> Result<(), IndexError> {
+        let events = chunk.events.chunks(PIECE_ENTRIES);
+        for (records, events) in chunk.records.chunks(PIECE_ENTRIES).zip(events) {
+            self.shared.change_fold(|fold| fold.take(records, events))?;
+        }
+        Ok(())
+    }
+
+    fn fill_gap(&self) -> Result<bool, IndexError> {
         let indexed = self.shared.read_tail(Tail::first);
         let Some(first) = self.shared.blocks.first_gap(indexed) else { return Ok(false) };
         let end = first.plus(self.layout.block_entries.into());
         let mut tail = Tail::new(first);
         while tail.end() < end {
-            let records = self.read(tail.end(), end)?;
-            if records.is_empty() {
+            let chunk = self.read(tail.end(), end)?;
+            if chunk.records.is_empty() {
                 return Ok(false);
             }
-            fold::runs(tail.end(), &records, |source, run: Run, _, _| {
-                tail.push(source, run);
-                Ok(())
-            })?;
+            chunk.post(&mut tail)?;
         }
         self.shared.blocks.write(&tail)?;
         info!(%first, "built a posting block again");
@@ -120,14 +149,39 @@ impl Indexer {
     }
 
     /// Each step may be repeated when a later one fails: only the last one forgets the postings.
-    fn finish_block(&mut self) -> Result<(), IndexError> {
-        let size = self.size();
-        self.shared.read_tail(|tail| self.shared.blocks.write(tail))?;
+    fn finish_block(&self) -> Result<(), IndexError> {
+        let (shared, size) = (&*self.shared, self.size());
+        shared.read_tail(|tail| shared.blocks.write(tail))?;
+        if shared.progress.saved() < size {
+            self.save(size)?;
+        }
+        shared.state.flush()?;
+        shared.change_tail(|tail| *tail = Tail::new(size.next_index()));
+        shared.blocks.merge_all()
+    }
+
+    /// Moves what the fold has gathered to the disk.
+    fn save(&self, size: Size) -> Result<(), IndexError> {
+        let shared = &*self.shared;
         let last_leaf = leaf_at(&self.reader, size.last_index().unwrap_or_default())?;
-        self.state.save(&self.layout, &self.fold, last_leaf)?;
-        self.fold.changed.clear();
-        self.shared.change_tail(|tail| *tail = Tail::new(size.next_index()));
-        self.shared.blocks.merge_all()
+        let (draft, watermark) = shared.read_fold(|fold| {
+            let findings_length = fold.log.write()?;
+            let mut draft = shared.state.draft()?;
+            fold.save(&shared.state, &mut draft)?;
+            let recorded_at = fold.recorded_at;
+            Ok::<_, IndexError>((
+                draft,
+                Watermark { size, last_leaf, recorded_at, findings_length },
+            ))
+        })?;
+        // Together, for whoever reads both.
+        shared.change_fold(|fold| {
+            draft.apply(&watermark)?;
+            fold.settle();
+            Ok::<_, IndexError>(())
+        })?;
+        shared.progress.save(size);
+        Ok(())
     }
 
     fn block_end(&self) -> Index {
@@ -135,12 +189,45 @@ impl Indexer {
     }
 
     /// Reads a stretch of the log that starts at `first` and ends at `end` at the latest.
-    fn read(&self, first: Index, end: Index) -> Result<Vec<Record>, IndexError> {
-        let entries_max = memory_len(end.0 - first.0).unwrap_or(usize::MAX);
-        Ok(self.reader.read(first, entries_max, READ_BYTES)?)
+    fn read(&self, first: Index, end: Index) -> Result<Chunk, IndexError> {
+        let entries_max = memory_len(end.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
+        if entries_max == 0 {
+            return Ok(Chunk { first, records: Vec::new(), events: Vec::new() });
+        }
+        let records = self.reader.read(first, entries_max, READ_BYTES)?;
+        let events = decode(&records);
+        Ok(Chunk { first, records, events })
+    }
+}
+
+/// A stretch of the log.
+struct Chunk {
+    first: Index,
+    records: Vec<Record>,
+    /// Of the records, `None` for those that are gone.
+    events: Vec<Option<wire::Event>>,
+}
+
+impl Chunk {
+    fn end(&self) -> Index {
+        self.first.plus(count_of(self.records.len()))
+    }
+
+    /// Appends it to the postings.
+    fn post(&self, tail: &mut Tail) -> Result<(), IndexError> {
+        let mut rest = &self.events[..];
+        fold::runs(self.first, &self.records, |source, run, _, _| {
+            let (events, after) = rest.split_at(run.len().min(rest.len()));
+            tail.push(source, run, events);
+            rest = after;
+            Ok(())
+        })
     }
 }
 
 /// Bytes of frames in one read of the log: what the allocator gives out again without asking the
 /// system for fresh pages, which cost a third of following the log.
 const READ_BYTES: usize = 256 << 10;
+
+/// Entries that are folded while nobody can read the fold: some tenths of a millisecond.
+const PIECE_ENTRIES: usize = 128;

@@ -1,5 +1,5 @@
 //! A posting block: an immutable file that tells, for each term of a field, which entries of one
-//! stretch of the log have it.
+//! stretch of the log have it, and where the event with an id is.
 //!
 //! A block of level k covers `block_entries * 8^k` entries (65,536 at level 0), and its first index
 //! is a multiple of that. Postings are kept in chunks, one for each stretch of `block_entries`
@@ -11,49 +11,52 @@
 //! | part | bytes | content |
 //! |---|---|---|
 //! | header | 64 | below |
-//! | postings | | for each field, for each term ascending: its chunks, its directory |
-//! | dictionaries | | for each field, behind its postings: `fst` map, term to offset of its directory |
-//! | table | 20 n + 4 | for each field: id u32, offset u64, length u32, CRC of its dictionary; CRC of the table |
+//! | dictionaries | | for each field: its terms (dictionary.rs), among the postings that they lead to |
+//! | event ids | | a dictionary of keys of 8 bytes: first 4 of the event's id, place u32 |
+//! | table | 12 n + 4 | for each dictionary: id u32, offset u64 of its root, 0 when it is empty; CRC |
 //!
 //! | header | bytes | |
 //! |---|---|---|
 //! | magic | 8 | `ALPOSTNG` |
-//! | version | 4 | 1 |
+//! | version | 4 | 2 |
 //! | origin | 32 | SHA-256 of the origin |
 //! | first index | 8 | |
-//! | block entries | 4 | entries of a chunk |
+//! | block entries | 4 | entries of a chunk, at most 65,536 |
 //! | level | 1 | 0 to 4 |
-//! | fields | 1 | n |
+//! | dictionaries | 1 | n |
 //! | zero | 2 | |
 //! | CRC | 4 | of the 60 bytes before |
 //!
-//! A chunk is a roaring bitmap in the portable format, of places relative to the chunk's first
-//! index. A directory is: count u32, entries of 32 bytes, CRC u32:
+//! Dictionaries are numbered like [`access_ledger_proto::terms::Field`]; 0 is that of event ids. Places are relative to the
+//! block's first index. A term's number in its dictionary is 2 x place + 1 when one entry of the
+//! block has it, and 2 x offset of its directory otherwise; that of an event id is 0.
+//!
+//! A directory is: count u32, entries of 24 bytes, CRC u32. The chunks themselves lie right before
+//! it, in the same order, without gaps:
 //!
 //! | directory entry | bytes | |
 //! |---|---|---|
 //! | chunk | 4 | place of the chunk in the block |
-//! | first number | 8 | `source`: the source's number of the first entry in the chunk |
+//! | first number | 8 | `Source`: the source's number of the first entry in the chunk; else 0 |
 //! | count | 4 | entries in the chunk that have the term |
-//! | offset | 8 | of the bitmap in the file |
-//! | length | 4 | of the bitmap |
-//! | CRC | 4 | of the bitmap |
+//! | length | 4 | of the chunk |
+//! | CRC | 4 | of the chunk |
+//!
+//! A chunk's content is places relative to its first index, ascending: up to 8 as u16 each, more as
+//! a roaring bitmap in the portable format.
 
 use access_ledger_proto::{hash::Digest, position::Index};
 
+mod dictionary;
 mod merge;
 mod reader;
 mod writer;
 
-pub(crate) use self::{merge::merge, reader::Block, writer::BlockWriter};
-
-/// A field that entries are found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Field {
-    /// The source's name; numbers its entries.
-    Source = 1,
-}
+pub(crate) use self::{
+    merge::merge,
+    reader::{Block, Chunk},
+    writer::BlockWriter,
+};
 
 /// What all blocks of an index have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,20 +115,38 @@ impl BlockId {
     }
 }
 
+/// Where the postings of a term are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    /// One entry of the block has the term: its place.
+    Single(u32),
+    /// In chunks: offset of their directory.
+    Directory(u64),
+}
+
+impl Value {
+    fn encode(self) -> u64 {
+        match self {
+            Self::Single(place) => u64::from(place) << 1 | 1,
+            Self::Directory(offset) => offset << 1,
+        }
+    }
+
+    /// `None` for what no writer of ours has written.
+    fn parse(value: u64) -> Option<Self> {
+        if value & 1 == 0 {
+            return Some(Self::Directory(value >> 1));
+        }
+        u32::try_from(value >> 1).ok().map(Self::Single)
+    }
+}
+
+/// An entry of a directory.
 #[derive(Clone, Copy)]
 struct ChunkEntry {
     chunk: u32,
     first_number: u64,
     count: u32,
-    offset: u64,
-    length: u32,
-    crc: u32,
-}
-
-#[derive(Clone, Copy)]
-struct FieldEntry {
-    id: u32,
-    offset: u64,
     length: u32,
     crc: u32,
 }
@@ -135,7 +156,6 @@ impl ChunkEntry {
         out.extend_from_slice(&self.chunk.to_be_bytes());
         out.extend_from_slice(&self.first_number.to_be_bytes());
         out.extend_from_slice(&self.count.to_be_bytes());
-        out.extend_from_slice(&self.offset.to_be_bytes());
         out.extend_from_slice(&self.length.to_be_bytes());
         out.extend_from_slice(&self.crc.to_be_bytes());
     }
@@ -145,22 +165,22 @@ impl ChunkEntry {
             chunk: u32::from_be_bytes(take(&mut bytes)?),
             first_number: u64::from_be_bytes(take(&mut bytes)?),
             count: u32::from_be_bytes(take(&mut bytes)?),
-            offset: u64::from_be_bytes(take(&mut bytes)?),
             length: u32::from_be_bytes(take(&mut bytes)?),
             crc: u32::from_be_bytes(take(&mut bytes)?),
         })
     }
 }
 
-impl FieldEntry {
-    fn parse(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
-            id: u32::from_be_bytes(take(bytes)?),
-            offset: u64::from_be_bytes(take(bytes)?),
-            length: u32::from_be_bytes(take(bytes)?),
-            crc: u32::from_be_bytes(take(bytes)?),
-        })
-    }
+/// The key of an event in the dictionary of the event ids.
+fn event_key(prefix: u32, place: u32) -> [u8; 8] {
+    (u64::from(prefix) << 32 | u64::from(place)).to_be_bytes()
+}
+
+/// The prefix and place that [`event_key`] was made of.
+fn parse_event_key(key: &[u8]) -> Option<(u32, u32)> {
+    let mut rest = key;
+    let (prefix, place) = (take(&mut rest)?, take(&mut rest)?);
+    rest.is_empty().then_some((u32::from_be_bytes(prefix), u32::from_be_bytes(place)))
 }
 
 fn encode_header(layout: &Layout, id: BlockId) -> Vec<u8> {
@@ -170,7 +190,7 @@ fn encode_header(layout: &Layout, id: BlockId) -> Vec<u8> {
     header.extend_from_slice(layout.origin.as_ref());
     header.extend_from_slice(&id.first.0.to_be_bytes());
     header.extend_from_slice(&layout.block_entries.to_be_bytes());
-    header.extend_from_slice(&[id.level, FIELD_COUNT, 0, 0]);
+    header.extend_from_slice(&[id.level, DICTIONARY_COUNT, 0, 0]);
     append_crc(&mut header);
     header
 }
@@ -202,17 +222,21 @@ fn length(length: u32) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-/// In the order in which they are written.
-const FIELDS: [Field; FIELD_COUNT as usize] = [Field::Source];
+/// Dictionaries of a block: one a field, and that of the event ids.
+const DICTIONARY_COUNT: u8 = 22;
 
-const FIELD_COUNT: u8 = 1;
+/// In the table: the dictionary of the event ids.
+const EVENT_IDS: u32 = 0;
 
 const MAGIC: &[u8; 8] = b"ALPOSTNG";
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const HEADER_LEN: usize = 64;
 
-const FIELD_ENTRY_LEN: usize = 20;
+const TABLE_ENTRY_LEN: usize = 12;
 
-const CHUNK_ENTRY_LEN: usize = 32;
+const CHUNK_ENTRY_LEN: usize = 24;
+
+/// Places that a chunk holds as they are: a bitmap of so few costs more for its own header.
+const LIST_MAX: usize = 8;

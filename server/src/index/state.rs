@@ -1,81 +1,109 @@
 //! The index's state on disk: the only place that uses sled.
 //!
-//! Holds what is small and changes in place: the registered sources with their last numbers, and
-//! the watermark. It is written once for every block, in one batch that is flushed, so it is that
-//! of a block's end whenever the machine stops.
+//! Holds what is small and changes in place. It is written once for every block, in one batch that
+//! is flushed, so it is that of a block's end whenever the machine stops.
 //!
 //! | key | value |
 //! |---|---|
-//! | `m` | version u32, origin digest 32, block entries u32, `indexed_size` u64, leaf hash of the last entry 32, CRC-32C over all source records in the order of their names |
-//! | `s` name | public key 32, roles u32 (bit n: role n), heartbeat nanoseconds u64, registered at u64, decommissioned at u64, flags u8 (1 self-enrolled, 2 decommissioned), last number u64, principal (the rest, UTF-8) |
+//! | `m` | the watermark, below |
+//! | `s` name | a source and its last number: fold.rs |
+//! | `f` table u8, key | a row of the facts: archive.rs |
+//! | `r` | the rest of the findings' fold |
+//! | `t` | events declared lost u64, events erased u64 |
+//! | `d` report u8, day u32 | the cells of a day: rollups.rs |
+//! | `n` report u8, month u32 | the cells of a month |
 //!
-//! Integers are big-endian. The leaf hash ties the state to the log that it came from.
+//! | watermark | bytes | |
+//! |---|---|---|
+//! | version | 4 | 2 |
+//! | origin | 32 | SHA-256 of the origin |
+//! | block entries | 4 | |
+//! | `indexed_size` | 8 | |
+//! | leaf hash | 32 | of the last entry: ties the state to the log that it came from |
+//! | recorded at | 8 | time of the last entry, nanoseconds |
+//! | findings | 8 | length of the findings' file |
+//! | sum | 8 | of the rows |
+//!
+//! Integers are big-endian. A row counts in the sum with the CRC-32C of its key and value, so that
+//! the sum changes with the rows that change, and tells at the next start whether sled has lost a
+//! row or brought an older one back.
 
 use std::{
     fs, io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
-use access_ledger_proto::{
-    facts::sources::{Roles, Source},
-    hash::Digest,
-    position::{Index, Size},
-    source::SourceName,
-};
-use ed25519_dalek::VerifyingKey;
+use access_ledger_proto::{hash::Digest, position::Size};
 
 use super::{
     error::IndexError,
-    fold::Fold,
     posting::{Layout, take},
 };
 
 /// The opened state.
 pub(crate) struct State {
     store: sled::Db,
+    layout: Layout,
 }
 
-/// What was saved last.
-pub(crate) struct Saved {
+/// How far the state follows from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watermark {
     /// How many entries it follows from.
     pub(crate) size: Size,
     /// Leaf hash of the last of them.
     pub(crate) last_leaf: Digest,
-    /// All sources, each with its last number.
-    pub(crate) sources: Vec<(Source, u64)>,
+    /// When that was recorded, in nanoseconds.
+    pub(crate) recorded_at: u64,
+    /// Bytes of the findings' file that count.
+    pub(crate) findings_length: u64,
+}
+
+impl Watermark {
+    /// Of no entries.
+    pub(crate) const START: Self = Self {
+        size: Size::ZERO,
+        last_leaf: Digest::from_bytes([0; 32]),
+        recorded_at: 0,
+        findings_length: 0,
+    };
 }
 
 /// What a folder of the state holds.
 pub(crate) enum Loaded {
     /// Nothing was saved yet.
-    Empty(State),
+    Empty,
     /// A state that is whole.
-    Saved(State, Saved),
+    Saved(State, Watermark),
     /// Of no use, with the reason.
     Unusable(String),
 }
 
+/// Changes that are made together. Each key at most once.
+pub(crate) struct Draft<'a> {
+    state: &'a State,
+    batch: sled::Batch,
+    sum: u64,
+}
+
 impl State {
-    /// Opens the state in `folder`, which is created if need be.
+    /// Opens the state in `folder`, which is created if need be. Reads all of it.
     pub(crate) fn load(folder: &Path, layout: &Layout) -> Loaded {
-        // sled meets some damage with a panic.
-        let loaded = catch_unwind(AssertUnwindSafe(|| {
-            let state = Self::open(folder).map_err(|error| error.to_string())?;
-            match state.read(layout)? {
-                Some(saved) => Ok(Loaded::Saved(state, saved)),
-                None => Ok(Loaded::Empty(state)),
-            }
-        }));
-        match loaded {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(reason)) => Loaded::Unusable(reason),
-            Err(_) => Loaded::Unusable("sled panicked".into()),
+        let state = match Self::open(folder, layout) {
+            Ok(state) => state,
+            Err(error) => return Loaded::Unusable(error.to_string()),
+        };
+        match state.check() {
+            Ok(Some(watermark)) => Loaded::Saved(state, watermark),
+            Ok(None) => Loaded::Empty,
+            Err(reason) => Loaded::Unusable(reason),
         }
     }
 
     /// Opens an empty state in `folder`, whatever was there.
-    pub(crate) fn reset(folder: &Path) -> Result<Self, IndexError> {
+    pub(crate) fn reset(folder: &Path, layout: &Layout) -> Result<Self, IndexError> {
         match fs::remove_dir_all(folder) {
             Err(source) if source.kind() == io::ErrorKind::NotADirectory => {
                 fs::remove_file(folder)
@@ -86,136 +114,187 @@ impl State {
             }
             _ => {}
         }
-        Ok(Self::open(folder)?)
+        Self::open(folder, layout)
     }
 
-    fn open(folder: &Path) -> Result<Self, sled::Error> {
-        let store = sled::Config::new()
+    fn open(folder: &Path, layout: &Layout) -> Result<Self, IndexError> {
+        let options = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
             .mode(sled::Mode::LowSpace)
             // Saving flushes; nothing else is worth a sync.
-            .flush_every_ms(None)
-            .open()?;
-        Ok(Self { store })
+            .flush_every_ms(None);
+        Ok(Self { store: guarded(|| options.open())?, layout: *layout })
     }
 
-    /// Saves the facts, whose last entry has this leaf hash. Durable when it returns.
+    /// The value of a key.
     ///
     /// # Errors
     ///
-    /// [`IndexError::State`]; then the state is the one before.
-    pub(crate) fn save(
+    /// [`IndexError::State`] when the store refuses or is damaged.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, IndexError> {
+        guarded(|| self.store.get(key))
+    }
+
+    /// Hands out all rows whose key starts with `prefix`, in the order of what follows it in the
+    /// key, which is what `each` is given, until that returns `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`] when the store refuses or is damaged.
+    pub(crate) fn scan(
         &self,
-        layout: &Layout,
-        fold: &Fold,
-        last_leaf: Digest,
+        prefix: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), IndexError> {
-        let mut batch = sled::Batch::default();
-        let mut crc = 0;
-        for source in fold.sources.iter() {
-            let record = encode_source(source, fold.sequences.last(source.name.as_name()));
-            let key = [SOURCE_PREFIX, source.name.as_str().as_bytes()].concat();
-            crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &key), &record);
-            if fold.changed.contains(&source.name) {
-                batch.insert(key, record);
+        guarded(|| {
+            for row in self.store.scan_prefix(prefix) {
+                let (key, value) = row?;
+                if !each(key.get(prefix.len()..).unwrap_or_default(), &value) {
+                    break;
+                }
             }
+            Ok(())
+        })
+    }
+
+    /// Hands out all rows whose key lies in a range, ascending, until `each` returns `false`.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`] when the store refuses or is damaged.
+    pub(crate) fn range(
+        &self,
+        keys: Range<Vec<u8>>,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), IndexError> {
+        guarded(|| {
+            for row in self.store.range(keys) {
+                let (key, value) = row?;
+                if !each(&key, &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Starts a change.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`] when the store refuses or is damaged.
+    pub(crate) fn draft(&self) -> Result<Draft<'_>, IndexError> {
+        let sum = self.get(WATERMARK_KEY)?.and_then(|meta| sum_of(&meta)).unwrap_or_default();
+        Ok(Draft { state: self, batch: sled::Batch::default(), sum })
+    }
+
+    /// Makes everything durable that was changed.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`] when the store refuses.
+    pub(crate) fn flush(&self) -> Result<(), IndexError> {
+        guarded(|| self.store.flush()).map(drop)
+    }
+
+    /// Whether the rows are what was written; then how far they go.
+    fn check(&self) -> Result<Option<Watermark>, String> {
+        let text = |error: IndexError| error.to_string();
+        let Some(meta) = self.get(WATERMARK_KEY).map_err(text)? else {
+            return if self.store.is_empty() { Ok(None) } else { Err("no watermark".into()) };
+        };
+        let mut sum = 0_u64;
+        let add = &mut |key: &[u8], value: &[u8]| {
+            if key != WATERMARK_KEY {
+                sum = sum.wrapping_add(check_of(key, value));
+            }
+            true
+        };
+        self.scan(b"", add).map_err(text)?;
+        let watermark = parse_watermark(&meta).ok_or("malformed watermark")?;
+        if meta[..] != encode_watermark(&self.layout, &watermark, sum) {
+            return Err("other version, origin or block size, or a lost row".into());
         }
-        batch.insert(META_KEY, encode_meta(layout, fold.size, last_leaf, crc));
-        self.store.apply_batch(batch)?;
-        self.store.flush()?;
+        Ok(Some(watermark))
+    }
+}
+
+impl Draft<'_> {
+    /// Gives a key another value, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`] when the store refuses or is damaged.
+    pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), IndexError> {
+        if let Some(before) = self.state.get(key)? {
+            self.sum = self.sum.wrapping_sub(check_of(key, &before));
+        }
+        match value {
+            Some(value) => {
+                self.sum = self.sum.wrapping_add(check_of(key, value));
+                self.batch.insert(key, value);
+            }
+            None => self.batch.remove(key),
+        }
         Ok(())
     }
 
-    fn read(&self, layout: &Layout) -> Result<Option<Saved>, String> {
-        let text = |error: sled::Error| error.to_string();
-        let Some(meta) = self.store.get(META_KEY).map_err(text)? else {
-            return if self.store.is_empty() { Ok(None) } else { Err("no watermark".into()) };
-        };
-        let (mut sources, mut crc) = (Vec::new(), 0);
-        for record in self.store.scan_prefix(SOURCE_PREFIX) {
-            let (key, value) = record.map_err(text)?;
-            crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &key), &value);
-            let name = key.get(SOURCE_PREFIX.len()..).unwrap_or_default();
-            sources.push(parse_source(name, &value).ok_or("malformed source record")?);
-        }
-        let mut rest = &meta[..];
-        let (size, last_leaf) = parse_size(&mut rest).ok_or("malformed watermark")?;
-        if meta[..] != encode_meta(layout, size, last_leaf, crc) {
-            return Err("other version, origin or block size, or a lost record".into());
-        }
-        Ok(Some(Saved { size, last_leaf, sources }))
+    /// Carries all changes out, visible at once, and durable after [`State::flush`].
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::State`]; then nothing has changed.
+    pub(crate) fn apply(mut self, watermark: &Watermark) -> Result<(), IndexError> {
+        let meta = encode_watermark(&self.state.layout, watermark, self.sum);
+        self.batch.insert(WATERMARK_KEY, meta);
+        guarded(|| self.state.store.apply_batch(self.batch))
     }
 }
 
-fn encode_meta(layout: &Layout, size: Size, last_leaf: Digest, crc: u32) -> Vec<u8> {
-    let mut meta = Vec::with_capacity(84);
+/// Calls sled, which meets some damage with a panic.
+fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, IndexError> {
+    let panicked = |_| Err(sled::Error::ReportableBug("sled panicked".into()));
+    Ok(catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(panicked)?)
+}
+
+fn encode_watermark(layout: &Layout, watermark: &Watermark, sum: u64) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(104);
     meta.extend_from_slice(&VERSION.to_be_bytes());
     meta.extend_from_slice(layout.origin.as_ref());
     meta.extend_from_slice(&layout.block_entries.to_be_bytes());
-    meta.extend_from_slice(&size.0.to_be_bytes());
-    meta.extend_from_slice(last_leaf.as_ref());
-    meta.extend_from_slice(&crc.to_be_bytes());
+    meta.extend_from_slice(&watermark.size.0.to_be_bytes());
+    meta.extend_from_slice(watermark.last_leaf.as_ref());
+    meta.extend_from_slice(&watermark.recorded_at.to_be_bytes());
+    meta.extend_from_slice(&watermark.findings_length.to_be_bytes());
+    meta.extend_from_slice(&sum.to_be_bytes());
     meta
 }
 
-/// The part of the meta record that nothing else tells.
-fn parse_size(meta: &mut &[u8]) -> Option<(Size, Digest)> {
-    let _version_origin_block: [u8; 4 + 32 + 4] = take(meta)?;
-    let size = Size(u64::from_be_bytes(take(meta)?));
-    Some((size, Digest::from_bytes(take(meta)?)))
+/// The part of the watermark's record that nothing else tells.
+fn parse_watermark(mut meta: &[u8]) -> Option<Watermark> {
+    let rest = &mut meta;
+    let _version_origin_block: [u8; 4 + 32 + 4] = take(rest)?;
+    Some(Watermark {
+        size: Size(u64::from_be_bytes(take(rest)?)),
+        last_leaf: Digest::from_bytes(take(rest)?),
+        recorded_at: u64::from_be_bytes(take(rest)?),
+        findings_length: u64::from_be_bytes(take(rest)?),
+    })
 }
 
-fn encode_source(source: &Source, last_number: u64) -> Vec<u8> {
-    let roles = source.roles.values().into_iter().fold(0_u32, |bits, role| bits | 1 << role);
-    let decommissioned = source.decommissioned_at;
-    let flags = (u8::from(source.self_enrolled) * SELF_ENROLLED)
-        | (u8::from(decommissioned.is_some()) * DECOMMISSIONED);
-    let mut record = Vec::with_capacity(69 + source.principal.len());
-    record.extend_from_slice(source.public_key.as_bytes());
-    record.extend_from_slice(&roles.to_be_bytes());
-    record.extend_from_slice(&source.heartbeat_nanos.to_be_bytes());
-    record.extend_from_slice(&source.registered_at.0.to_be_bytes());
-    record.extend_from_slice(&decommissioned.unwrap_or_default().0.to_be_bytes());
-    record.push(flags);
-    record.extend_from_slice(&last_number.to_be_bytes());
-    record.extend_from_slice(source.principal.as_bytes());
-    record
+fn sum_of(meta: &[u8]) -> Option<u64> {
+    meta.last_chunk().copied().map(u64::from_be_bytes)
 }
 
-fn parse_source(name: &[u8], mut record: &[u8]) -> Option<(Source, u64)> {
-    let rest = &mut record;
-    let name = SourceName::parse(str::from_utf8(name).ok()?).ok()?;
-    let public_key = VerifyingKey::from_bytes(&take(rest)?).ok()?;
-    let roles = u32::from_be_bytes(take(rest)?);
-    let roles: Vec<i32> = (0..31).filter(|role| roles & 1 << role != 0).collect();
-    let heartbeat_nanos = u64::from_be_bytes(take(rest)?);
-    let registered_at = Index(u64::from_be_bytes(take(rest)?));
-    let decommissioned_at = Index(u64::from_be_bytes(take(rest)?));
-    let [flags] = take(rest)?;
-    let last_number = u64::from_be_bytes(take(rest)?);
-    let source = Source {
-        name,
-        public_key,
-        roles: Roles::parse(&roles).ok()?,
-        heartbeat_nanos,
-        registered_at,
-        self_enrolled: flags & SELF_ENROLLED != 0,
-        principal: str::from_utf8(rest).ok()?.to_owned(),
-        decommissioned_at: (flags & DECOMMISSIONED != 0).then_some(decommissioned_at),
-    };
-    Some((source, last_number))
+/// What a row adds to the sum.
+fn check_of(key: &[u8], value: &[u8]) -> u64 {
+    crc32c::crc32c_append(crc32c::crc32c(key), value).into()
 }
 
 const VERSION: u32 = 2;
 
-const META_KEY: &[u8] = b"m";
-
-const SOURCE_PREFIX: &[u8] = b"s";
-
-const SELF_ENROLLED: u8 = 1;
-
-const DECOMMISSIONED: u8 = 2;
+const WATERMARK_KEY: &[u8] = b"m";
 
 /// sled's cache: the state is written far more often than read.
 const CACHE_BYTES: u64 = 4 << 20;

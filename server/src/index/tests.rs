@@ -21,12 +21,14 @@ use proptest::prelude::*;
 use self::ledger::{GOVERNANCE, LONG, Ledger, name, status};
 use super::{
     Follower, Index, IndexError, Indexer,
-    posting::{Block, BlockId, Field, Layout, Lookup},
+    posting::{self, Block, BlockId, Layout, Lookup},
     state::{Loaded, State},
+    workers::Pace,
 };
 use crate::os::{Access, Disk, File, RealDisk};
 
 mod ledger;
+mod query;
 
 const SOURCES: [&str; 4] = ["a", "b", "b/c", "d"];
 
@@ -46,7 +48,7 @@ fn layout() -> Layout {
 
 /// Follows the log and builds again what is missing.
 fn settle(indexer: &mut Indexer) -> Result<(), IndexError> {
-    while indexer.follow()? || indexer.repair()? {}
+    while indexer.follow(Pace::Quick)? || indexer.repair(Pace::Quick)? {}
     Ok(())
 }
 
@@ -112,8 +114,9 @@ fn facts_come_back_as_they_were() {
     ledger.record("e/1", 9);
     ledger.append(&[("e/1", &[status(SourcePhase::Decommissioned, "e/1")])]);
     let facts = |indexer: &Indexer| -> Vec<_> {
-        let last = |source| indexer.sequences().last(source);
-        indexer.sources().iter().map(|s| (s.clone(), last(s.name.as_name()))).collect()
+        let (authority, sequences) = (indexer.authority(), indexer.sequences());
+        let sources = authority.facts().sources().iter();
+        sources.map(|s| (s.clone(), sequences.last(s.name.as_name()))).collect()
     };
     let (_, indexer) = ledger.index(4);
     let folded = facts(&indexer);
@@ -123,7 +126,8 @@ fn facts_come_back_as_they_were() {
     let (index, indexer) = ledger.index(4);
     assert_eq!(facts(&indexer), folded);
     ledger.assert_indexed(&index, &indexer);
-    let source = indexer.sources().get(name("e/1").as_name()).unwrap();
+    let authority = indexer.authority();
+    let source = authority.facts().sources().get(name("e/1").as_name()).unwrap();
     assert_eq!(source.registered_at, Place(1));
     assert_eq!(source.decommissioned_at, Some(Place(12)));
     assert_eq!(source.heartbeat_nanos, 60_000_000_007);
@@ -201,7 +205,8 @@ fn state_that_does_not_follow_from_the_log_is_built_again() {
 
 #[test]
 fn every_flipped_byte_of_a_block_is_found() {
-    let ledger = ledger_of(30);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ledger = query::ledger_of_samples();
     drop(ledger.index(4));
     let folder = ledger.index_folder().join("blocks");
     let id = BlockId { first: Place(0), level: 1 };
@@ -210,10 +215,12 @@ fn every_flipped_byte_of_a_block_is_found() {
     let read = || -> Result<(), IndexError> {
         let block = Block::open(&RealDisk, &folder, &layout(), id)?;
         for (at, (source, number)) in ledger.model.iter().enumerate().take(32) {
-            let found = block.find(Field::Source, source.as_bytes(), *number)?;
+            let found = block.find(source.as_bytes(), *number)?;
             assert_eq!(found, Lookup::At(Place(count_of(at))));
         }
-        Ok(())
+        // A merge reads all there is.
+        let merged = BlockId { level: 2, ..id };
+        posting::merge(&RealDisk, elsewhere.path(), merged, &[Arc::new(block)])
     };
     read().unwrap();
     for at in 0..whole.len() {

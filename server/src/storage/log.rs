@@ -10,12 +10,15 @@
 
 use std::{ops::Range, sync::Arc};
 
-use access_ledger_proto::position::Index;
+use access_ledger_proto::{
+    position::Index,
+    segment::{HEADER_LEN, SegmentHeader},
+};
 
 use super::{
     frame::GroupFrames,
     reader::Shared,
-    segment::{self, HEADER_LEN, Segment, SegmentHeader},
+    segment::{self, Segment},
     tree::TreeFiles,
 };
 use crate::error::StorageError;

@@ -12,13 +12,11 @@ use std::{
 use access_ledger_proto::{
     hash::Digest,
     position::{Index, Size, count_of},
+    segment::{FRAME_LEN_MIN, Frame, HEADER_LEN, Verify},
 };
 use bytes::Bytes;
 
-use super::{
-    frame::{FRAME_LEN_MIN, Frame, Verify},
-    segment::{FullSegment, HEADER_LEN, Segment},
-};
+use super::segment::{FullSegment, Segment};
 use crate::{
     error::{Fault, StorageError},
     os::{Access, Disk},

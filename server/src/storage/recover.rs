@@ -16,16 +16,16 @@ use access_ledger_proto::{
     hash::{Digest, leaf_hash, sha256},
     position::{Index, Size, count_of, memory_len},
     proof::root_at,
+    segment::{FRAME_LEN_MAX, Frame, HEADER_LEN, Salt, SegmentHeader, Verify, first_of_name},
     tree::Frontier,
 };
 
 use super::{
     Options,
     file::io_error,
-    frame::{FRAME_LEN_MAX, Frame, Salt, Verify},
     log::Log,
     reader::{LogReader, Shared},
-    segment::{self, FullSegment, HEADER_LEN, Segment, SegmentHeader},
+    segment::{self, FullSegment, Segment},
     tail::{self, Tail},
     tree::TreeFiles,
     walk::Walk,
@@ -142,7 +142,7 @@ fn remove_drafts(disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
 /// First indexes of all segments, ascending. Other files are left alone.
 pub(crate) fn list_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Index>, StorageError> {
     let names = disk.list(folder).map_err(io_error("list", folder))?;
-    let first_of = |name: &OsString| name.to_str().and_then(segment::first_of_name);
+    let first_of = |name: &OsString| name.to_str().and_then(first_of_name);
     let firsts: Vec<_> = names.iter().filter_map(first_of).collect();
     match firsts.first() {
         None | Some(&Index::GENESIS) => Ok(firsts),
@@ -172,8 +172,9 @@ pub(crate) fn link_before(
     let segment = &before.segment;
     let length = before.frames_end.saturating_sub(offset).min(FRAME_LEN_MAX as u64);
     let bytes = segment.file.read(offset, memory_len(length).unwrap_or_default())?;
-    let damage = |fault| segment.damage(offset, index, fault);
-    let (frame, _) = Frame::parse(&bytes, segment.header.salt, Verify::Entry).map_err(damage)?;
+    let damage = |fault: Fault| segment.damage(offset, index, fault);
+    let (frame, _) = Frame::parse(&bytes, segment.header.salt, Verify::Entry)
+        .map_err(|error| damage(error.into()))?;
     let entry = Entry::parse(frame.entry).map_err(|error| damage(Fault::Entry(error)))?;
     if entry.index != index {
         return Err(damage(Fault::Index { found: entry.index }));

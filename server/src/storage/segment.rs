@@ -1,14 +1,6 @@
 //! The segment: one append-only file of frames, `log/<index of its first entry, 20 digits>.seg`.
 //!
-//! | offset | bytes | header |
-//! |---|---|---|
-//! | 0 | 8 | magic `ALEDGSEG` |
-//! | 8 | 4 | format version, 1 |
-//! | 12 | 32 | SHA-256 of the ledger's origin |
-//! | 44 | 8 | index of the first entry |
-//! | 52 | 4 | salt of the frames' checksums |
-//! | 56 | 4 | zeros |
-//! | 60 | 4 | CRC-32C of the 60 bytes before |
+//! Header and frames are those of [`access_ledger_proto::segment`].
 //!
 //! Frames follow without gaps. The newest segment ends in zeros that were written ahead, or where
 //! the file ends. A full one ends with a footer, by which any entry is found in two reads:
@@ -26,25 +18,19 @@
 
 use std::path::{Path, PathBuf};
 
-use access_ledger_proto::{hash::Digest, position::Index};
+use access_ledger_proto::{
+    hash::Digest,
+    position::Index,
+    segment::{HEADER_LEN, SegmentHeader, file_name},
+};
 use crc32c::crc32c;
 
-use super::{
-    file::{StoredFile, io_error},
-    frame::Salt,
-};
+use super::file::{StoredFile, io_error};
 use crate::{
     error::{Fault, StorageError},
     os::{self, Access, Disk},
 };
 
-/// Length of the header, and offset of the first frame.
-pub(crate) const HEADER_LEN: usize = 64;
-
-/// Format version in the header.
-const VERSION: u32 = 1;
-
-const MAGIC: [u8; 8] = *b"ALEDGSEG";
 const MAGIC_END: [u8; 8] = *b"ALEDGEND";
 
 /// The footer's part after the offsets.
@@ -52,54 +38,6 @@ const TRAILER_LEN: usize = 8 + 4 + 4 + 4;
 
 /// One offset in the footer.
 const SLOT_LEN: usize = 4;
-
-/// What a segment's header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentHeader {
-    pub(crate) origin: Digest,
-    pub(crate) first: Index,
-    pub(crate) salt: Salt,
-}
-
-impl SegmentHeader {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_LEN);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(self.origin.as_ref());
-        bytes.extend_from_slice(&self.first.0.to_be_bytes());
-        bytes.extend_from_slice(&self.salt.0.to_be_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&crc32c(&bytes).to_be_bytes());
-        bytes
-    }
-
-    /// Reads a header, and checks that it is one of this ledger.
-    fn parse(bytes: &[u8], origin: Digest) -> Result<Self, Fault> {
-        let (content, crc) = bytes.split_last_chunk::<4>().ok_or(Fault::Header)?;
-        if bytes.len() != HEADER_LEN || crc32c(content) != u32::from_be_bytes(*crc) {
-            return Err(Fault::Header);
-        }
-        let (magic, rest) = content.split_first_chunk::<8>().ok_or(Fault::Header)?;
-        let (version, rest) = rest.split_first_chunk::<4>().ok_or(Fault::Header)?;
-        let (found, rest) = rest.split_first_chunk::<32>().ok_or(Fault::Header)?;
-        let (first, rest) = rest.split_first_chunk::<8>().ok_or(Fault::Header)?;
-        let (salt, _) = rest.split_first_chunk::<4>().ok_or(Fault::Header)?;
-        if *magic != MAGIC {
-            return Err(Fault::Header);
-        }
-        let version = u32::from_be_bytes(*version);
-        if version != VERSION {
-            return Err(Fault::Version { found: version, known: VERSION });
-        }
-        let found = Digest::from_bytes(*found);
-        if found != origin {
-            return Err(Fault::Origin { found, wanted: origin });
-        }
-        let first = Index(u64::from_be_bytes(*first));
-        Ok(Self { origin, first, salt: Salt(u32::from_be_bytes(*salt)) })
-    }
-}
 
 /// An open segment whose header holds.
 #[derive(Clone)]
@@ -129,7 +67,7 @@ impl Segment {
     ) -> Result<Self, StorageError> {
         let file = StoredFile::open(disk, &path(folder, first), access)?;
         let bytes = file.read(0, HEADER_LEN)?;
-        let header = SegmentHeader::parse(&bytes, origin).and_then(|header| {
+        let header = SegmentHeader::parse(&bytes, origin).map_err(Fault::from).and_then(|header| {
             let matches = header.first == first;
             if matches { Ok(header) } else { Err(Fault::FirstIndex { found: header.first }) }
         });
@@ -147,8 +85,13 @@ impl Segment {
     }
 
     /// The error for damage in this segment.
-    pub(crate) fn damage(&self, offset: u64, index: Index, fault: Fault) -> StorageError {
-        StorageError::Damage { segment: self.first(), offset, index, fault }
+    pub(crate) fn damage(
+        &self,
+        offset: u64,
+        index: Index,
+        fault: impl Into<Fault>,
+    ) -> StorageError {
+        StorageError::Damage { segment: self.first(), offset, index, fault: fault.into() }
     }
 }
 
@@ -252,7 +195,7 @@ pub(crate) fn folder(data: &Path) -> PathBuf {
 
 /// The file of the segment that starts at `first`.
 pub(crate) fn path(folder: &Path, first: Index) -> PathBuf {
-    folder.join(format!("{:020}{SUFFIX}", first.0))
+    folder.join(file_name(first))
 }
 
 /// The length of the segment that starts at `first`, in bytes.
@@ -260,54 +203,10 @@ pub(crate) fn length(disk: &dyn Disk, folder: &Path, first: Index) -> Result<u64
     StoredFile::open(disk, &path(folder, first), Access::Read)?.length()
 }
 
-/// The first index in a segment's file name; `None` for any other file.
-pub(crate) fn first_of_name(name: &str) -> Option<Index> {
-    let digits = name.strip_suffix(SUFFIX)?;
-    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { digits.parse().ok().map(Index) } else { None }
-}
-
-const SUFFIX: &str = ".seg";
-
 #[cfg(test)]
 mod tests {
-    use access_ledger_proto::hash::sha256;
 
     use super::*;
-
-    fn header() -> SegmentHeader {
-        SegmentHeader { origin: sha256(b"origin"), first: Index(258), salt: Salt(0x0102_0304) }
-    }
-
-    #[test]
-    fn header_reads_back_as_written() {
-        let bytes = header().encode();
-        assert_eq!(bytes.len(), HEADER_LEN);
-        assert_eq!(SegmentHeader::parse(&bytes, header().origin), Ok(header()));
-        let refused = SegmentHeader::parse(&bytes, Digest::ZERO);
-        assert!(matches!(refused, Err(Fault::Origin { .. })));
-    }
-
-    #[test]
-    fn header_with_any_flipped_bit_or_cut_is_refused() {
-        let bytes = header().encode();
-        for at in 0..bytes.len() {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 0x10;
-            assert!(SegmentHeader::parse(&flipped, header().origin).is_err(), "byte {at}");
-            assert!(SegmentHeader::parse(&bytes[..at], header().origin).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn header_of_another_version_is_named() {
-        let mut bytes = header().encode();
-        bytes[11] = 2;
-        let crc = crc32c(&bytes[..60]).to_be_bytes();
-        bytes[60..].copy_from_slice(&crc);
-        let refused = SegmentHeader::parse(&bytes, header().origin);
-        assert_eq!(refused, Err(Fault::Version { found: 2, known: 1 }));
-    }
 
     #[test]
     fn trailer_with_any_flipped_bit_is_refused() {
@@ -318,14 +217,6 @@ mod tests {
             let mut flipped = trailer.to_vec();
             flipped[at] ^= 1;
             assert_eq!(parse_trailer(&flipped), Err(Fault::Footer), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn only_twenty_digits_name_a_segment() {
-        assert_eq!(first_of_name("00000000000000000258.seg"), Some(Index(258)));
-        for name in ["258.seg", "00000000000000000258.seg.draft", "+0000000000000000258.seg"] {
-            assert_eq!(first_of_name(name), None, "{name}");
         }
     }
 }

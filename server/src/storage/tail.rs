@@ -7,13 +7,12 @@
 //!   machine stopped, nobody was told that it is durable (rule 1 in `storage.rs`);
 //! - a frame of a later group: the bad frame's own group was whole once. This is damage.
 
-use access_ledger_proto::position::Index;
-
-use super::{
-    file::StoredFile,
-    frame::{FRAME_LEN_MAX, Frame, Salt, Verify},
-    segment::Segment,
+use access_ledger_proto::{
+    position::Index,
+    segment::{FRAME_LEN_MAX, Frame, Salt, Verify},
 };
+
+use super::{file::StoredFile, segment::Segment};
 use crate::error::StorageError;
 
 /// What lies behind the last valid frame of the last segment.

@@ -7,12 +7,10 @@ use access_ledger_proto::{
     entry::Entry,
     hash::{Digest, leaf_hash},
     position::Index,
+    segment::{Frame, FrameHeader, HEADER_LEN, Verify},
 };
 
-use super::{
-    frame::{Frame, FrameHeader, Verify},
-    segment::{HEADER_LEN, Segment},
-};
+use super::segment::Segment;
 use crate::error::{Fault, StorageError};
 
 /// Bytes read at once: several of the longest frames, and few enough to stay in a core's cache.

@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use access_ledger_proto::position::count_of;
-use fst::MapBuilder;
+use access_ledger_proto::{position::count_of, terms::Field};
+use roaring::RoaringBitmap;
 
 use super::{
-    BlockId, CHUNK_ENTRY_LEN, ChunkEntry, Field, FieldEntry, Layout, append_crc, encode_header,
-    small,
+    BlockId, CHUNK_ENTRY_LEN, ChunkEntry, EVENT_IDS, LIST_MAX, Layout, Value, append_crc,
+    dictionary::DictionaryWriter, encode_header, event_key, small,
 };
 use crate::{
     error::StorageError,
-    index::error::IndexError,
     os::{self, Access, Disk},
     storage::file::{StoredFile, io_error},
 };
@@ -20,19 +19,26 @@ use crate::{
 pub(crate) struct BlockWriter<'a> {
     disk: &'a dyn Disk,
     path: PathBuf,
+    output: Output,
+    /// Of the current term.
+    chunks: Vec<ChunkEntry>,
+    /// Bytes of the chunk that is being encoded.
+    content: Vec<u8>,
+    /// Of the current field, or of the event ids.
+    dictionary: DictionaryWriter,
+    table: Vec<u8>,
+}
+
+/// The file, and the bytes that it does not have yet.
+struct Output {
     file: StoredFile,
     /// Bytes in the file; what follows them is in `buffer`.
     flushed: u64,
     buffer: Vec<u8>,
-    /// Of the current term.
-    chunks: Vec<ChunkEntry>,
-    /// Of the current field.
-    dictionary: MapBuilder<Vec<u8>>,
-    table: Vec<FieldEntry>,
 }
 
 impl<'a> BlockWriter<'a> {
-    /// Starts a block of all fields in `folder`, over any draft that a stop left there.
+    /// Starts a block in `folder`, over any draft that a stop left there.
     pub(crate) fn create(
         disk: &'a dyn Disk,
         folder: &Path,
@@ -42,79 +48,124 @@ impl<'a> BlockWriter<'a> {
         let path = folder.join(id.file_name());
         let draft = os::draft_of(&path);
         disk.create(&draft).map_err(io_error("create", &draft))?;
+        let file = StoredFile::open(disk, &draft, Access::Write)?;
         Ok(Self {
             disk,
-            file: StoredFile::open(disk, &draft, Access::Write)?,
             path,
-            flushed: 0,
-            buffer: encode_header(layout, id).to_vec(),
+            output: Output { file, flushed: 0, buffer: encode_header(layout, id) },
             chunks: Vec::new(),
-            dictionary: MapBuilder::memory(),
+            content: Vec::new(),
+            dictionary: DictionaryWriter::default(),
             table: Vec::new(),
         })
     }
 
-    /// Appends a chunk of the current term; chunks come in ascending order.
+    /// Appends a chunk of the current term, whose places ascend; chunks come in ascending order.
     pub(crate) fn chunk(
         &mut self,
         chunk: u32,
         first_number: u64,
-        count: u32,
-        bitmap: &[u8],
+        places: &[u16],
     ) -> Result<(), StorageError> {
-        let (offset, length, crc) = self.section(bitmap)?;
-        self.chunks.push(ChunkEntry { chunk, first_number, count, offset, length, crc });
+        let mut content = std::mem::take(&mut self.content);
+        content.clear();
+        if places.len() <= LIST_MAX {
+            places.iter().for_each(|place| content.extend_from_slice(&place.to_be_bytes()));
+        } else {
+            let places = places.iter().map(|&place| u32::from(place));
+            let mut bitmap = RoaringBitmap::new();
+            bitmap.extend(places);
+            bitmap.optimize();
+            // Writing to memory does not fail.
+            let written = bitmap.serialize_into(&mut content);
+            debug_assert!(written.is_ok());
+        }
+        let count = small(count_of(places.len()));
+        let copied = self.copy_chunk(chunk, first_number, count, &content);
+        self.content = content;
+        copied
+    }
+
+    /// Appends a chunk of the current term as another block has it.
+    pub(super) fn copy_chunk(
+        &mut self,
+        chunk: u32,
+        first_number: u64,
+        count: u32,
+        content: &[u8],
+    ) -> Result<(), StorageError> {
+        self.output.append(content)?;
+        let (length, crc) = (small(count_of(content.len())), crc32c::crc32c(content));
+        self.chunks.push(ChunkEntry { chunk, first_number, count, length, crc });
         Ok(())
     }
 
-    /// Closes the current term; terms come in ascending order.
-    pub(crate) fn end_term(&mut self, term: &[u8]) -> Result<(), IndexError> {
+    /// Closes the current term, which has chunks; terms come in ascending order.
+    pub(crate) fn end_term(&mut self, term: &[u8]) -> Result<(), StorageError> {
         let mut directory = Vec::with_capacity(4 + self.chunks.len() * CHUNK_ENTRY_LEN + 4);
         directory.extend_from_slice(&small(count_of(self.chunks.len())).to_be_bytes());
         for chunk in self.chunks.drain(..) {
             chunk.encode_into(&mut directory);
         }
         append_crc(&mut directory);
-        let (offset, _, _) = self.section(&directory)?;
-        Ok(self.dictionary.insert(term, offset)?)
+        let offset = self.output.append(&directory)?;
+        self.insert(term, Value::Directory(offset).encode())
     }
 
-    /// Closes the current field; fields come in the order of their numbers.
-    pub(crate) fn end_field(&mut self, field: Field) -> Result<(), IndexError> {
-        let dictionary = std::mem::replace(&mut self.dictionary, MapBuilder::memory());
-        let (offset, length, crc) = self.section(&dictionary.into_inner()?)?;
-        self.table.push(FieldEntry { id: field as u32, offset, length, crc });
-        Ok(())
+    /// Adds a term that one entry of the block has, at `place`.
+    pub(crate) fn single(&mut self, term: &[u8], place: u32) -> Result<(), StorageError> {
+        self.insert(term, Value::Single(place).encode())
+    }
+
+    /// Closes the current field.
+    pub(crate) fn end_field(&mut self, field: Field) -> Result<(), StorageError> {
+        self.end_dictionary(field as u32)
+    }
+
+    /// Adds the event at `place`, whose id begins with `prefix`; ascending by both.
+    pub(crate) fn event_id(&mut self, prefix: u32, place: u32) -> Result<(), StorageError> {
+        self.insert(&event_key(prefix, place), 0)
+    }
+
+    /// Closes the event ids.
+    pub(crate) fn end_event_ids(&mut self) -> Result<(), StorageError> {
+        self.end_dictionary(EVENT_IDS)
     }
 
     /// Writes what is left and gives the file its name: from then on it is there, whole, whenever
     /// the machine stops.
     pub(crate) fn finish(mut self) -> Result<(), StorageError> {
-        let mut table = Vec::new();
-        for field in &self.table {
-            table.extend_from_slice(&field.id.to_be_bytes());
-            table.extend_from_slice(&field.offset.to_be_bytes());
-            table.extend_from_slice(&field.length.to_be_bytes());
-            table.extend_from_slice(&field.crc.to_be_bytes());
-        }
-        append_crc(&mut table);
-        self.section(&table)?;
-        self.flush()?;
-        self.file.sync_data()?;
+        append_crc(&mut self.table);
+        self.output.append(&self.table)?;
+        self.output.flush()?;
+        self.output.file.sync_data()?;
         let draft = os::draft_of(&self.path);
         self.disk.rename(&draft, &self.path).map_err(io_error("rename", &draft))?;
         let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         self.disk.sync_dir(folder).map_err(io_error("sync", folder))
     }
 
-    /// Appends bytes; returns their offset, length and CRC.
-    fn section(&mut self, bytes: &[u8]) -> Result<(u64, u32, u32), StorageError> {
+    fn insert(&mut self, key: &[u8], number: u64) -> Result<(), StorageError> {
+        self.dictionary.insert(key, number, &mut |page| self.output.append(page))
+    }
+
+    fn end_dictionary(&mut self, id: u32) -> Result<(), StorageError> {
+        let root = self.dictionary.finish(&mut |page| self.output.append(page))?;
+        self.table.extend_from_slice(&id.to_be_bytes());
+        self.table.extend_from_slice(&root.to_be_bytes());
+        Ok(())
+    }
+}
+
+impl Output {
+    /// Appends bytes; returns their offset.
+    fn append(&mut self, bytes: &[u8]) -> Result<u64, StorageError> {
         let offset = self.flushed + count_of(self.buffer.len());
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITE_LEN {
             self.flush()?;
         }
-        Ok((offset, small(count_of(bytes.len())), crc32c::crc32c(bytes)))
+        Ok(offset)
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {

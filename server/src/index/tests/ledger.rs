@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     frontier: Frontier,
     link: Link,
     last: BTreeMap<String, u64>,
+    /// Time of the next group, in nanoseconds.
+    pub(super) now: u64,
     /// Source and number of each entry.
     pub(super) model: Vec<(String, u64)>,
 }
@@ -57,6 +59,7 @@ impl Ledger {
             frontier: opened.frontier,
             link: opened.link,
             last: BTreeMap::new(),
+            now: 1,
             model: Vec::new(),
         };
         ledger.append(&[("ledger", &[genesis(sources)])]);
@@ -76,7 +79,7 @@ impl Ledger {
             let seal = Seal { count, key_id, signature: [0; 64] };
             let mut events = events.iter();
             let link = &mut self.link;
-            link.extend(&batch, 1, seal, |entry, leaf| {
+            link.extend(&batch, self.now, seal, |entry, leaf| {
                 group.push(entry, events.next().unwrap());
                 self.frontier.append(leaf);
             })

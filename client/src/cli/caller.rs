@@ -1,0 +1,73 @@
+//! Whoever calls the ledger with a key of their own.
+
+use std::path::PathBuf;
+
+use access_ledger_proto::note::{Signer, VerifierKey};
+use clap::Args;
+use tonic::transport::Channel;
+
+use super::{
+    Failure, Server,
+    keys::{ledger_key, read_key},
+};
+use crate::{connect, governance::GovernanceError, pull::Puller, recorder::Recorder};
+
+/// The ledger, and the key to seal with.
+#[derive(Debug, Args)]
+pub(super) struct Caller {
+    #[command(flatten)]
+    server: Server,
+    /// The key file to seal with; it holds the source's name
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: PathBuf,
+    /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
+    #[arg(long, value_name = "VKEY")]
+    ledger: Option<VerifierKey>,
+}
+
+/// A caller whose ledger was reached.
+#[derive(Debug)]
+pub(super) struct Called {
+    pub(super) channel: Channel,
+    pub(super) key: Signer,
+    pub(super) ledger: VerifierKey,
+}
+
+impl Caller {
+    /// Reads the key, reaches the ledger, and learns which key that must have.
+    pub(super) async fn call(&self) -> Result<Called, Failure> {
+        let key = read_key(&self.key)?;
+        let channel = connect::reach(&self.server.url).await?;
+        let puller = Puller::new(channel.clone());
+        let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
+        Ok(Called { channel, key, ledger })
+    }
+}
+
+impl Called {
+    pub(super) fn puller(&self) -> Puller {
+        Puller::new(self.channel.clone())
+    }
+
+    /// A recorder for what a person does: one event a batch, for what changes the rules stands
+    /// alone in its batch. No spool: what the ledger refuses would stay there, and be refused for
+    /// ever.
+    pub(super) async fn recorder(&self) -> Result<Recorder, Failure> {
+        let (channel, key) = (self.channel.clone(), self.key.clone());
+        let builder = Recorder::builder(channel, key, self.ledger.clone()).batch_events_max(1);
+        builder.start().await.map_err(|error| self.failure(error))
+    }
+
+    /// Ends a recorder whose events all have their receipts.
+    pub(super) async fn close(&self, recorder: &Recorder) -> Result<(), Failure> {
+        recorder.close().await.map(drop).map_err(|error| self.failure(error))
+    }
+
+    /// Why something was not recorded, with what it proves against the ledger.
+    pub(super) fn failure(&self, error: impl Into<GovernanceError>) -> Failure {
+        match error.into() {
+            GovernanceError::Recorder(error) => Failure::of_recorder(error, &self.ledger),
+            error => error.into(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What the log of a ledger says of its rules, read and verified.
+
+use std::path::PathBuf;
+
+use access_ledger_proto::{
+    entry::Entry,
+    facts::{Facts, Noted, sources::Sources},
+    hash::sha256,
+    note::VerifierKey,
+    position::{Index, Size},
+    wire,
+};
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use prost::Message as _;
+
+use super::{
+    Failure, Server,
+    prove::pull_proof,
+    verify::{default_view, progress},
+};
+use crate::{
+    audit::{Audited, Observer, audit_observed},
+    connect,
+    evidence::Caught,
+    pull::Puller,
+    verify::{Record, Scope},
+    view::View,
+};
+
+/// The ledger to read, and the key that it must have.
+#[derive(Debug, Args)]
+pub(super) struct LedgerArgs {
+    #[command(flatten)]
+    server: Server,
+    /// Verifier key of the ledger, from somebody you trust
+    #[arg(long, value_name = "VKEY")]
+    ledger: VerifierKey,
+    /// The view file; default: the ledger's name, `/` replaced by `_`, + `.view.json`, in the
+    /// current directory
+    #[arg(long, value_name = "FILE")]
+    view: Option<PathBuf>,
+}
+
+impl LedgerArgs {
+    pub(super) const fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
+        Self { server, ledger, view }
+    }
+
+    /// The server, whose word is believed.
+    pub(super) async fn puller(&self) -> Result<Puller, Failure> {
+        Ok(Puller::new(connect::reach(&self.server.url).await?))
+    }
+
+    /// Verifies the whole log, and gives what `observer` computed from it.
+    pub(super) async fn observe<O: Observer>(&self, observer: O) -> Result<(Audited, O), Failure> {
+        let path = self.view.clone().unwrap_or_else(|| default_view(&self.ledger));
+        let mut view = View::open(&path, &self.ledger)?;
+        let puller = self.puller().await?;
+        let (bar, progress) = progress()?;
+        let audited = audit_observed(&puller, &mut view, Vec::new(), progress, observer).await;
+        bar.finish_and_clear();
+        audited.map_err(|error| Failure::of_audit(error, &self.ledger))
+    }
+
+    /// Verifies the whole log, and gives the facts that follow from it.
+    pub(super) async fn facts(&self) -> Result<Facts, Failure> {
+        let (_, rules) = self.observe(Rules::default()).await?;
+        rules.0.ok_or_else(|| anyhow!("the ledger has no genesis").into())
+    }
+}
+
+/// The facts of the records so far; `None` before entry 0.
+#[derive(Default)]
+struct Rules(Option<Facts>);
+
+impl Observer for Rules {
+    fn take(&mut self, _: Index, records: &[Record]) {
+        for Record { entry, event } in records {
+            let Some(event) = event else { continue };
+            let Some(facts) = &mut self.0 else {
+                // The audit ends with what is wrong with a genesis.
+                self.0 = Facts::from_genesis(event).ok();
+                continue;
+            };
+            let concerns = access_ledger_proto::event::body(event).is_some_and(Facts::concerns);
+            if let (true, Ok(entry), Ok(event)) =
+                (concerns, Entry::parse(entry), wire::Event::decode(event.clone()))
+            {
+                let (index, recorded_at, source) = (entry.index, entry.recorded_at, entry.source);
+                let noted = Noted { index, recorded_at, source, event: &event };
+                let _objections = facts.apply(&noted);
+            }
+        }
+    }
+}
+
+/// The sources of the genesis, among them who governs: entry 0, proven to be the ledger's.
+pub(super) async fn founders(puller: &Puller, ledger: &VerifierKey) -> Result<Sources, Failure> {
+    let (proof, _) = pull_proof(puller, Index::GENESIS, ledger, &[]).await?;
+    let mut records = puller.records(Index::GENESIS, Size(1), Scope::Events);
+    let run = records.next().await.ok_or_else(|| anyhow!("the ledger has no genesis"))??;
+    let event = run.1.into_iter().next().and_then(|record| record.event).unwrap_or_default();
+    if sha256(&event) != Entry::parse(&proof.entry)?.event_digest {
+        let problem = "the genesis is not the one recorded".to_owned();
+        let caught = Caught::Answer { problem, bytes: event };
+        return Err(Failure::Caught(Box::new(caught), Box::new(ledger.clone())));
+    }
+    Ok(Sources::from_genesis(&event).context("genesis")?)
+}

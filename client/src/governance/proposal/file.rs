@@ -1,0 +1,333 @@
+//! The file of a proposal: TOML, with one table for the change and one for each signature.
+
+use std::marker::PhantomData;
+
+use access_ledger_proto::{
+    note::{KeyType, VerifierKey},
+    wire::{self, ControlKind, SourcePhase},
+};
+use bytes::Bytes;
+use prost::Message as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use super::{Change, Proposal, ProposalError};
+use crate::verify::state::unhex;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// The origin.
+    ledger: String,
+    /// Dataset, tool or site. Of the policy and of a source: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    target: String,
+    /// Of a source: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    revision: u64,
+    change: Table,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    approvals: Vec<Signature>,
+}
+
+/// The change, under the name of its kind.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Table {
+    Policy { text: String },
+    Dataset(#[serde(with = "Dataset")] wire::Dataset),
+    Tool(#[serde(with = "Tool")] wire::RegisteredTool),
+    Site(#[serde(with = "Site")] wire::Site),
+    Source(Source),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::Dataset", deny_unknown_fields)]
+struct Dataset {
+    #[serde(serialize_with = "to_name::<wire::Boundary, _>")]
+    #[serde(deserialize_with = "of_name::<wire::Boundary, _>")]
+    boundary: i32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(serialize_with = "to_name::<wire::Sensitivity, _>")]
+    #[serde(deserialize_with = "of_name::<wire::Sensitivity, _>")]
+    sensitivity: i32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(serialize_with = "to_names::<wire::DataCategory, _>")]
+    #[serde(deserialize_with = "of_names::<wire::DataCategory, _>")]
+    categories: Vec<i32>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    subject_jurisdiction: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    owner: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::RegisteredTool", deny_unknown_fields)]
+struct Tool {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    owner_entity: String,
+    #[serde(default, serialize_with = "to_digests", deserialize_with = "of_digests")]
+    build_digests: Vec<Bytes>,
+    #[serde(default)]
+    withdrawn: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::Site", deny_unknown_fields)]
+struct Site {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    country: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    site_operator: String,
+    in_custody: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    /// Its verifier key, which holds the name.
+    #[serde(serialize_with = "to_vkey", deserialize_with = "of_vkey")]
+    key: VerifierKey,
+    #[serde(serialize_with = "to_names::<wire::SourceRole, _>")]
+    #[serde(deserialize_with = "of_names::<wire::SourceRole, _>")]
+    roles: Vec<i32>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    heartbeat_seconds: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    principal: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Signature(#[serde(with = "Approval")] wire::Approval);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::Approval", deny_unknown_fields)]
+struct Approval {
+    source: String,
+    #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
+    key_id: Bytes,
+    #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
+    signature: Bytes,
+}
+
+/// The text of a proposal; `None` for one that the file's words cannot say.
+pub(super) fn write(proposal: &Proposal) -> Option<String> {
+    let (target, revision) = match &proposal.change {
+        Change::Control(change) => (change.target.clone(), change.revision),
+        Change::Source(_) => (String::new(), 0),
+    };
+    let change = Table::of(&proposal.change)?;
+    let approvals = proposal.approvals().iter().cloned().map(Signature).collect();
+    let file = File { ledger: proposal.origin.clone(), target, revision, change, approvals };
+    let text = toml::to_string_pretty(&file).ok()?;
+    Some(format!("{HEAD}\n{text}"))
+}
+
+/// The change alone, as it stands in the file.
+pub(super) fn write_change(change: &Change) -> Option<String> {
+    toml::to_string_pretty(&Table::of(change)?).ok()
+}
+
+/// Reads what [`write`] wrote, or a person.
+pub(super) fn parse(text: &str) -> Result<Proposal, ProposalError> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        at(text, start, error.message().to_owned())
+    })?;
+    let mut change = file.change.into_change(file.target, file.revision);
+    *change.approvals_mut() = file.approvals.into_iter().map(|signature| signature.0).collect();
+    Proposal::checked(file.ledger, change).map_err(|error| match error {
+        ProposalError::Change { field, problem } => {
+            at(text, key_start(text, &field), format!("{field}: {problem}"))
+        }
+        other => other,
+    })
+}
+
+/// An error at a byte of the text.
+fn at(text: &str, start: usize, problem: String) -> ProposalError {
+    let before = text.get(..start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|&symbol| symbol != '\n').count() + 1;
+    ProposalError::File { line, column, problem }
+}
+
+/// Where the line begins that sets `key`.
+fn key_start(text: &str, key: &str) -> usize {
+    let sets = |line: &str| {
+        let value = line.trim_start().strip_prefix(key);
+        value.is_some_and(|value| value.trim_start().starts_with('='))
+    };
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if sets(line) {
+            return start;
+        }
+        start += line.len();
+    }
+    0
+}
+
+impl Table {
+    fn of(change: &Change) -> Option<Self> {
+        let change = match change {
+            Change::Control(change) => change,
+            Change::Source(status) => return Source::of(status).map(Self::Source),
+        };
+        let content = change.content.clone();
+        Some(match change.kind() {
+            ControlKind::Policy => Self::Policy { text: String::from_utf8(content.into()).ok()? },
+            ControlKind::Dataset => Self::Dataset(wire::Dataset::decode(content).ok()?),
+            ControlKind::Tool => Self::Tool(wire::RegisteredTool::decode(content).ok()?),
+            ControlKind::Site => Self::Site(wire::Site::decode(content).ok()?),
+            _ => return None,
+        })
+    }
+
+    fn into_change(self, target: String, revision: u64) -> Change {
+        let (kind, content) = match self {
+            Self::Policy { text } => (ControlKind::Policy, text.into_bytes()),
+            Self::Dataset(dataset) => (ControlKind::Dataset, dataset.encode_to_vec()),
+            Self::Tool(tool) => (ControlKind::Tool, tool.encode_to_vec()),
+            Self::Site(site) => (ControlKind::Site, site.encode_to_vec()),
+            Self::Source(source) => return Change::Source(source.into_status()),
+        };
+        let (kind, content, approvals) = (kind.into(), content.into(), Vec::new());
+        Change::Control(wire::ControlChange { kind, target, content, approvals, revision })
+    }
+}
+
+impl Source {
+    fn of(status: &wire::SourceStatus) -> Option<Self> {
+        let public_key = status.public_key[..].try_into().ok()?;
+        let heartbeat = status.heartbeat_interval.unwrap_or_default();
+        Some(Self {
+            key: VerifierKey::new(&status.source, KeyType::Ed25519, public_key).ok()?,
+            roles: status.roles.clone(),
+            heartbeat_seconds: heartbeat.seconds.try_into().ok()?,
+            principal: status.principal.clone(),
+        })
+    }
+
+    fn into_status(self) -> wire::SourceStatus {
+        let interval = prost_types::Duration { seconds: self.heartbeat_seconds.into(), nanos: 0 };
+        wire::SourceStatus {
+            phase: SourcePhase::Registered.into(),
+            source: self.key.name().to_owned(),
+            public_key: Bytes::copy_from_slice(self.key.public_key().as_bytes()),
+            roles: self.roles,
+            heartbeat_interval: (self.heartbeat_seconds > 0).then_some(interval),
+            principal: self.principal,
+            ..Default::default()
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// An enum of the vocabulary, whose values stand in the file by their names in `event.proto`.
+trait Vocabulary: TryFrom<i32> + Into<i32> + Default {
+    const KIND: &str;
+    fn name(&self) -> &'static str;
+    fn from_name(name: &str) -> Option<Self>;
+}
+
+macro_rules! vocabulary {
+    ($($kind:ident)*) => {$(
+        impl Vocabulary for wire::$kind {
+            const KIND: &str = stringify!($kind);
+
+            fn name(&self) -> &'static str {
+                self.as_str_name()
+            }
+
+            fn from_name(name: &str) -> Option<Self> {
+                Self::from_str_name(name)
+            }
+        }
+    )*};
+}
+
+vocabulary!(Boundary Sensitivity DataCategory SourceRole);
+
+fn to_name<E: Vocabulary, S: Serializer>(value: &i32, to: S) -> Result<S::Ok, S::Error> {
+    // A value of a later version has no name here, and so the proposal no file.
+    let known = E::try_from(*value).map_err(|_| ser::Error::custom("value without a name"))?;
+    to.serialize_str(known.name())
+}
+
+fn of_name<'de, E: Vocabulary, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
+    Ok(Named::<E>::deserialize(from)?.0)
+}
+
+fn to_names<E: Vocabulary, S: Serializer>(values: &[i32], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(values.iter().map(|&value| Named::<E>(value, PhantomData)))
+}
+
+fn of_names<'de, E: Vocabulary, D: Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error> {
+    let named = Vec::<Named<E>>::deserialize(from)?;
+    Ok(named.into_iter().map(|named| named.0).collect())
+}
+
+struct Named<E>(i32, PhantomData<E>);
+
+impl<E: Vocabulary> Serialize for Named<E> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to_name::<E, S>(&self.0, to)
+    }
+}
+
+impl<'de, E: Vocabulary> Deserialize<'de> for Named<E> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let known = E::from_name(&name).map(|known| Self(known.into(), PhantomData));
+        known.ok_or_else(|| {
+            let (kind, zero) = (E::KIND, E::default().name());
+            let example = zero.replace("UNSPECIFIED", "...");
+            de::Error::custom(format!("found {name:?}, expected a {kind} as in {example}"))
+        })
+    }
+}
+
+/// Bytes in hexadecimal.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Hex(#[serde(serialize_with = "to_hex", deserialize_with = "of_hex")] Bytes);
+
+fn to_hex<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{bytes:x}"))
+}
+
+fn of_hex<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    let text = String::deserialize(from)?;
+    unhex(&text).map(Bytes::from).ok_or_else(|| {
+        de::Error::custom(format!("found {text:?}, expected hexadecimal digits, two a byte"))
+    })
+}
+
+fn to_digests<S: Serializer>(digests: &[Bytes], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(digests.iter().cloned().map(Hex))
+}
+
+fn of_digests<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Bytes>, D::Error> {
+    Ok(Vec::<Hex>::deserialize(from)?.into_iter().map(|hex| hex.0).collect())
+}
+
+fn to_vkey<S: Serializer>(key: &VerifierKey, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(key)
+}
+
+fn of_vkey<'de, D: Deserializer<'de>>(from: D) -> Result<VerifierKey, D::Error> {
+    VerifierKey::parse(&String::deserialize(from)?).map_err(de::Error::custom)
+}
+
+/// What stands above a proposal.
+const HEAD: &str = "\
+# A change of the rules of an access ledger. It takes effect when both governance parties have
+# signed what stands here, and one of them has recorded it:
+#
+#   access-ledger control sign --key KEY-FILE THIS-FILE
+#   access-ledger control apply --key KEY-FILE THIS-FILE
+";

@@ -1,0 +1,1 @@
+//! `access-ledger report` against a running ledger.
