@@ -23,8 +23,8 @@ pub mod error;
 pub mod evidence;
 #[cfg(feature = "audit")]
 pub mod fold;
-pub mod governance;
 pub mod folder;
+pub mod governance;
 pub mod pull;
 #[cfg(feature = "audit")]
 pub mod query;

@@ -49,9 +49,8 @@ fn main() -> Result<()> {
     });
 
     let (index, indexer) = open()?;
-    let authority = indexer.authority();
-    let sources = authority.facts().sources().iter();
-    let names: Vec<SourceName> = sources.map(|source| source.name.clone()).collect();
+    let names: Vec<SourceName> =
+        indexer.authority().facts().sources().iter().map(|source| source.name.clone()).collect();
     let last = indexer.sequences();
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     for (age, share) in [("any", 1), ("newest", 64)] {
