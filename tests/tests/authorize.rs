@@ -278,6 +278,21 @@ async fn read(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_intent_that_takes_the_id_of_an_open_one_is_denied() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path()).await?;
+    let clients = node.clients();
+    let mut office = Office::open(folder.path(), &clients, &node.vkey).await?;
+    office.grant(&clients, "R-1", 1).await?;
+    let intent = office.gateway.now(access(DATASET, "R-1", Outcome::Requested));
+    let sealed = office.gateway.seal(vec![intent.clone(), intent])?;
+    let told = verdicts(&sealed, &authorize(&clients, &sealed).await?)?;
+    assert!(is_allow(&told[0].1));
+    assert!(told[1].1.rules.contains(&"BEYOND_VERDICT".to_owned()), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_recorded_is_denied() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let disk = GatedDisk::default();

@@ -191,11 +191,16 @@ impl Question<'_> {
         ];
         let homes = [physical_country, jurisdiction].map(letters);
         let others = [office_country, employer_country, destination_country].map(letters);
-        let mut key = [0; KEY_LEN];
-        let parts = codes.iter().chain(homes.as_flattened()).chain(others.as_flattened());
         let (categories, names) = (categories.bits().to_be_bytes(), self.names(sees));
-        let parts = parts.chain(&categories).chain(&names);
-        key.iter_mut().zip(parts).for_each(|(place, part)| *place = *part);
+        let parts: [&[u8]; 5] =
+            [&codes, homes.as_flattened(), others.as_flattened(), &categories, &names];
+        let mut key = [0; KEY_LEN];
+        let mut rest = key.as_mut_slice();
+        for part in parts {
+            let (head, tail) = rest.split_at_mut(part.len());
+            head.copy_from_slice(part);
+            rest = tail;
+        }
         key
     }
 
