@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
         let range = search.range.clone();
         let (from, to) = search.criteria.recorded;
         let start = if from == 0 { range.start } else { first_at(reader, range.clone(), from)? };
-        let end = if to == u64::MAX { range.end } else { first_at(reader, range.clone(), to)? };
+        let end = if to == u64::MAX { range.end } else { first_at(reader, range, to)? };
         Ok(Self { reader, search, range: start..end, hits: Vec::new(), work: 0 })
     }
 

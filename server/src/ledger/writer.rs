@@ -50,7 +50,7 @@ pub(crate) enum ToWrite {
     /// What a source sealed.
     Batch(Admitted),
     /// What the ledger itself records: numbered and sealed when its turn comes.
-    Own(OwnEvent),
+    Own(Box<OwnEvent>),
 }
 
 impl Work for ToWrite {
