@@ -213,7 +213,7 @@ fn event(index: u64, random: &mut ChaCha8Rng) -> Vec<u8> {
         datastore_type: "mysql".to_owned(),
         dataset: format!("accounts.{}", random.random_range(0..500)),
         region: format!("region-{}", random.random_range(0..4)),
-        subject_jurisdiction: ["US", "IE", "DE", "FR"][random.random_range(0..4)].to_owned(),
+        subject_jurisdiction: one_of(["US", "IE", "DE", "FR"], random),
         boundary: wire::Boundary::Public.into(),
         categories: vec![random.random_range(1..=12)],
         subject_tokens: vec![token.to_vec().into()],
@@ -226,7 +226,7 @@ fn event(index: u64, random: &mut ChaCha8Rng) -> Vec<u8> {
         purpose: random.random_range(1..=16),
         justification: "looks into what the customer reported".to_owned(),
         // 6 with all actions but 1.
-        outcome: if action > 1 && index % 7 == 0 { 6 } else { 2 },
+        outcome: if action > 1 && index.is_multiple_of(7) { 6 } else { 2 },
         records: 1,
         ..Default::default()
     };
@@ -234,8 +234,8 @@ fn event(index: u64, random: &mut ChaCha8Rng) -> Vec<u8> {
         id: format!("u-{}", random.random_range(0..5_000)),
         entity: format!("entity-{}", random.random_range(0..3)),
         entity_country: "US".to_owned(),
-        office_country: ["US", "SG", "IE"][random.random_range(0..3)].to_owned(),
-        physical_country: ["US", "US", "SG", "IE"][random.random_range(0..4)].to_owned(),
+        office_country: one_of(["US", "US", "SG", "IE"], random),
+        physical_country: one_of(["US", "US", "SG", "IE"], random),
         ..Default::default()
     };
     let tool = format!("tool-{}", random.random_range(0..50));
@@ -248,6 +248,10 @@ fn event(index: u64, random: &mut ChaCha8Rng) -> Vec<u8> {
         ..Default::default()
     }
     .encode_to_vec()
+}
+
+fn one_of(words: [&str; 4], random: &mut ChaCha8Rng) -> String {
+    words.get(random.random_range(0..words.len())).copied().unwrap_or_default().to_owned()
 }
 
 /// As random as the ids of real events.

@@ -187,7 +187,7 @@ proptest! {
         settle(&mut indexer)?;
         for (filter, by_rule, hits_max) in &filters {
             let criteria = Criteria::parse(filter).unwrap();
-            let by_rule = by_rule.as_ref().map(|indexes| RoaringTreemap::from_iter(indexes));
+            let by_rule = by_rule.as_ref().map(RoaringTreemap::from_iter);
             let mut wanted = expected(&ledger, &criteria, by_rule.as_ref());
             let found = |newest| {
                 hits((&ledger, &index), &criteria, by_rule.as_ref(), (newest, *hits_max))
