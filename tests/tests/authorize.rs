@@ -98,7 +98,8 @@ fn verdicts(
             anyhow::bail!("no authorization: {body:?}");
         };
         let intent = authorization.intent.clone().unwrap_or_default();
-        let event = wire::Event::decode(sealed.batch.events[place].clone())?;
+        let asked = sealed.batch.events.get(place).cloned().unwrap_or_default();
+        let event = wire::Event::decode(asked)?;
         ensure!(intent.event_id == event.event_id, "another intent");
         ensure!(intent.index == Some(receipt.first_index + place as u64), "another index");
         told.push(((verdict.index, verdict.event.clone(), verdict.entry.clone()), authorization));

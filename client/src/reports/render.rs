@@ -12,7 +12,6 @@
 
 use std::{
     borrow::Cow,
-    fmt,
     io::{self, Write},
 };
 

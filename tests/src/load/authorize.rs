@@ -119,7 +119,7 @@ async fn run(
     let mut ready = Vec::new();
     // Sealed before the clock runs; not long before, for old intents are denied.
     for mut source in sources {
-        let batches: anyhow::Result<Vec<_>> = event_bytes(&mut source, vkey, calls, is_intent)?
+        let batches: anyhow::Result<Vec<_>> = event_bytes(&source, vkey, calls, is_intent)?
             .chunks(1)
             .map(|event| source.seal(event))
             .collect();
@@ -143,7 +143,7 @@ async fn run(
 
 /// Events to be sealed: accesses that name no grant, or intents that do.
 fn event_bytes(
-    source: &mut Source,
+    source: &Source,
     vkey: &VerifierKey,
     calls: usize,
     is_intent: bool,
