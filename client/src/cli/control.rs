@@ -211,7 +211,7 @@ impl Sign {
 impl Apply {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let proposal = read_proposal(&self.file)?;
-        show(&proposal)?;
+        show_head(&proposal)?;
         let called = self.caller.call().await?;
         let recorder = called.recorder().await?;
         let applied = proposal.apply(&recorder).await.map_err(|error| called.failure(error))?;
@@ -221,21 +221,27 @@ impl Apply {
     }
 }
 
-/// Shows on the terminal what is signed.
+/// Shows on the terminal all that is signed.
 pub(super) fn show(proposal: &Proposal) -> anyhow::Result<()> {
+    show_head(proposal)?;
+    for line in proposal.change_text().lines() {
+        say(format_args!("  {}", printable(line)))?;
+    }
+    Ok(())
+}
+
+/// Shows what a proposal is about, and who signed it.
+fn show_head(proposal: &Proposal) -> anyhow::Result<()> {
     say(format_args!("ledger     {}", printable(proposal.origin())))?;
     match proposal.change() {
         Change::Control(change) => {
-            let (kind, target) = (words::word("ControlKind", change.kind), &change.target);
-            say(format_args!("change     {kind} {}", printable(target)))?;
+            let about = format!("{} {}", words::word("ControlKind", change.kind), change.target);
+            say(format_args!("change     {}", printable(about.trim_end())))?;
             say(format_args!("revision   {}", change.revision))?;
         }
         Change::Source(status) => say(format_args!("change     source {}", status.source))?,
     }
     say(format_args!("digest     {}", proposal.digest()))?;
-    for line in proposal.change_text().lines() {
-        say(format_args!("  {}", printable(line)))?;
-    }
     let signers: Vec<_> = proposal.approvals().iter().map(|given| given.source.as_str()).collect();
     if !signers.is_empty() {
         say(format_args!("signed by  {}, as the file says", printable(signers.join(", "))))?;

@@ -24,6 +24,10 @@ fn documented_lines_parse() {
         "access-ledger source list --server http://h:1",
         "access-ledger report flows --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY",
         "access-ledger report subject --token 00ff --with-staff --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY --format csv --by-server",
+        "access-ledger findings --server http://h:1 --ledger VKEY --rule NO_GRANT --rule SOURCE_GAP",
+        "access-ledger findings --server http://h:1 --ledger VKEY --state open --format json",
+        "access-ledger findings --server http://h:1 --ledger VKEY --by-server",
+        "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state closed --note x",
     ] {
         assert!(parses(&line.replace("VKEY", VKEY)), "{line}");
     }
@@ -37,6 +41,8 @@ fn what_contradicts_itself_or_is_malformed_is_usage() {
         "access-ledger verify --server http://h:1",
         "access-ledger report rumours --from 2026-01-01 --to 2026-07-01 --server http://h:1",
         "access-ledger report flows --from yesterday --to 2026-07-01 --server http://h:1",
+        "access-ledger findings --server http://h:1",
+        "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state open --note x",
     ] {
         assert!(!parses(line), "{line}");
         let args = line.split(' ').map(OsString::from);

@@ -115,8 +115,8 @@ impl<'a> Walk<'a> {
     fn new(reader: &'a LogReader, search: &'a Search<'a>) -> Result<Self, IndexError> {
         let range = search.range.clone();
         let (from, to) = search.criteria.recorded;
-        let start = if from == 0 { range.start } else { first_at(reader, range.clone(), from)? };
-        let end = if to == u64::MAX { range.end } else { first_at(reader, range.clone(), to)? };
+        let start = if from == 0 { range.start } else { first_at(reader, &range, from)? };
+        let end = if to == u64::MAX { range.end } else { first_at(reader, &range, to)? };
         Ok(Self { reader, search, range: start..end, hits: Vec::new(), work: 0 })
     }
 
@@ -341,7 +341,7 @@ fn intersection(left: &Range<Place>, right: &Range<Place>) -> Range<Place> {
 
 /// The first entry in a range that was recorded at `time` or later; the range's end when none was.
 /// Times never fall, so this is a binary search.
-fn first_at(reader: &LogReader, range: Range<Place>, time: u64) -> Result<Place, IndexError> {
+fn first_at(reader: &LogReader, range: &Range<Place>, time: u64) -> Result<Place, IndexError> {
     let (mut start, mut end) = (range.start.0, range.end.0);
     while start < end {
         let middle = start + (end - start) / 2;
