@@ -13,9 +13,9 @@ use crate::{evidence::printable, fold::FindingsList};
 
 /// Lists the findings: what the facts, the policy or the clock of the log object to
 ///
-/// Reads and verifies the whole log like `verify`, and computes the findings from it. One line each,
-/// in the order in which they come to light: index and time of what it is about, how grave it is,
-/// the finding's id (rule and index), and the facts.
+/// Reads and verifies the whole log like `verify`, and computes the findings from it. One line
+/// each, in the order in which they come to light: index and time of what it is about, how grave
+/// it is, the finding's id (rule and index), and the facts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Findings {
