@@ -111,7 +111,10 @@ mod tests {
             archive.scan(table, &mut |key, _| keys.push(key.to_owned()));
             keys
         };
-        assert_eq!((keys(Table::Grants), keys(Table::Legal)), (vec!["a".into(), "b".into()], vec![]));
+        assert_eq!(
+            (keys(Table::Grants), keys(Table::Legal)),
+            (vec!["a".into(), "b".into()], vec![])
+        );
         assert_eq!(archive.load(Table::Requests, "a").as_deref(), Some(&b"row"[..]));
         assert_eq!(archive.load(Table::Requests, "b"), None);
         assert!(archive.check().is_ok());
