@@ -29,8 +29,8 @@
 //!
 //! Dictionaries are numbered like [`Field`](access_ledger_proto::terms::Field); 0 is that of event
 //! ids. Places are relative to the block's first index. A term's number in its dictionary is
-//! 2 x place + 1 when one entry of the block has it, and 2 x offset of its directory otherwise; that
-//! of an event id is 0.
+//! 2 x place + 1 when one entry of the block has it, and 2 x offset of its directory otherwise;
+//! that of an event id is 0.
 //!
 //! A directory is: count u32, entries of 24 bytes, CRC u32. The chunks themselves lie right before
 //! it, in the same order, without gaps:

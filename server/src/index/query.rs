@@ -1,8 +1,8 @@
 //! Answers filters: which entries meet all that is asked, newest or oldest first, a page at a time.
 //!
 //! Goes over the log stretch by stretch (the tail, the posting blocks) and, within a block, chunk
-//! by chunk. A block's directories tell which chunks have a term and how often, so chunks that lack a
-//! field altogether are never read, the rarest field is read first, and a page ends the walk. The
+//! by chunk. A block's directories tell which chunks have a term and how often, so chunks that lack
+//! a field altogether are never read, the rarest field is read first, and a page ends the walk. The
 //! work of one call is bounded whatever is asked: when it is used up, the answer is short and says
 //! where to go on.
 
