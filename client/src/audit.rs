@@ -18,12 +18,16 @@ use access_ledger_proto::{
 use prost::Message as _;
 use thiserror::Error;
 
+pub use self::copy::audit_copy;
 use crate::{
     evidence::Caught,
+    folder::FolderError,
     pull::{PullError, Puller, RUNS_AHEAD, Records, Run, is_missing},
     verify::{LogVerifier, Record, Scope, StateError, Violation},
     view::{View, ViewError, check_consistency, compare},
 };
+
+mod copy;
 
 /// An audit came to no good end.
 #[derive(Debug, Error)]
@@ -41,6 +45,24 @@ pub enum AuditError {
     /// The state in the view does not fit its checkpoint. A full audit does without it.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The copy cannot be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The copy is older than what was verified before: take a newer one.
+    #[error("copy holds {found} entries, of this ledger {known} were verified before")]
+    OldCopy {
+        /// Size of the copy.
+        found: Size,
+        /// Size of the pinned checkpoint.
+        known: Size,
+    },
+    /// An event is gone, and the copy ends before the record of its erasure, if there is one: take
+    /// a newer one.
+    #[error("event {index} is gone, and the copy holds no record of its erasure")]
+    Unaccounted {
+        /// The first such event.
+        index: Index,
+    },
     /// The runtime is shutting down: nothing is known about the ledger.
     #[error("audit was cut off")]
     CutOff,

@@ -2,7 +2,7 @@
 //! decides little; what they do is in the library.
 //!
 //! Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file
-//! or network.
+//! or network; 3 denied, of `authorize` alone.
 
 use std::{
     ffi::OsString,
@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod approve;
+mod authorize;
 mod caller;
 mod check_proof;
 mod control;
@@ -57,6 +58,7 @@ enum Command {
     Keygen(keygen::Keygen),
     Enroll(enroll::Enroll),
     Record(record::Record),
+    Authorize(authorize::Authorize),
     Verify(verify::Verify),
     Prove(prove::Prove),
     CheckProof(check_proof::CheckProof),
@@ -87,7 +89,7 @@ enum Command {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold;
-2 usage, file or network.
+2 usage, file or network; 3 (authorize) denied.
 Start a ledger to try it on with `access-ledger-server serve`.";
 
 /// Where the ledger is.
@@ -103,6 +105,8 @@ struct Server {
 enum Failure {
     /// The ledger is caught: the evidence is kept.
     Caught(Box<Caught>, Box<VerifierKey>),
+    /// The ledger's verdict on an intended access is no.
+    Denied(String),
     /// A proof does not hold; the file at hand is the evidence.
     Refuted(String),
     /// Usage, file or network.
@@ -163,6 +167,10 @@ impl Failure {
                 complain(format_args!("does not hold: {}", printable(problem)));
                 1
             }
+            Self::Denied(rules) => {
+                complain(format_args!("denied: {}", printable(rules)));
+                3
+            }
             // The reader of our output has seen enough.
             Self::Other(error) if is_broken_pipe(&error) => 0,
             Self::Other(error) => {
@@ -198,6 +206,7 @@ impl Command {
             Self::Keygen(command) => command.run(),
             Self::Enroll(command) => command.run().await,
             Self::Record(command) => command.run().await,
+            Self::Authorize(command) => command.run().await,
             Self::Verify(command) => command.run().await,
             Self::Prove(command) => command.run().await,
             Self::CheckProof(command) => command.run(),

@@ -131,7 +131,8 @@ pub trait Ground {
     /// Time of the last entry, in nanoseconds since the Unix epoch.
     fn recorded_until(&self) -> u64;
 
-    /// The cells of a report in a period.
+    /// The cells of a report in a period: by day for one that tells days apart
+    /// ([`Report::tells_days_apart`]), else as if of any days of the period.
     ///
     /// # Errors
     ///
@@ -260,6 +261,13 @@ impl Report {
             Self::Sources => 12,
             Self::Readers => 13,
         }
+    }
+
+    /// Whether it looks at the days of a period one by one; cells of others may be added up over
+    /// days beforehand.
+    #[must_use]
+    pub const fn tells_days_apart(self) -> bool {
+        matches!(self, Self::Sources)
     }
 
     /// The report of a [`Report::tag`].

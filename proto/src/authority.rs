@@ -16,6 +16,7 @@ use crate::{
         Facts, Noted, Objection,
         assess::{Assessed, GrantStatus, IntentStatus},
         control::{control_message, parties},
+        intents::intent_key,
         is_performed,
     },
     policy::{self, Answer, Answers, POLICY_VIOLATED, Policy},
@@ -129,6 +130,12 @@ impl Authority {
         if intent.recorded_at.saturating_sub(occurred_at) > INTENT_STALE_NANOS {
             allowed = false;
             rules.push("INTENT_STALE".to_owned());
+        }
+        // The use of an intent whose id another one has would count as the other's.
+        let open = self.facts.intents().get(&intent_key(&intent.event.event_id));
+        if open.is_some_and(|open| open.index != intent.index.0) {
+            allowed = false;
+            rules.push("BEYOND_VERDICT".to_owned());
         }
         let grant_id = match &intent.event.body {
             Some(EventBody::Access(access)) if access.outcome() == Outcome::Requested => {

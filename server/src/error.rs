@@ -247,12 +247,6 @@ pub enum LedgerError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The log's facts cannot be told: the log is damaged, or was written by another program.
-    #[error("facts of the log: {problem}")]
-    Facts {
-        /// What was found.
-        problem: String,
-    },
     /// What the ledger itself has to record could not be made.
     #[error("event of the ledger's own: {problem}")]
     Own {

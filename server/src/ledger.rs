@@ -239,13 +239,11 @@ impl Start<'_> {
         let published = publisher.sign(link.size, frontier.root())?;
         let options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
-        let (sources, sequences) =
-            (indexer.authority().facts().sources().clone(), indexer.sequences());
+        let (authority, sequences) = (indexer.authority(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
-        let authority = authorize::authority(&reader)?;
         let shared = Arc::new(Shared {
             vkey,
-            sources: RwLock::new(sources),
+            sources: RwLock::new(authority.facts().sources().clone()),
             durable: RwLock::new(sequences.clone()),
             queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
             repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
@@ -269,6 +267,7 @@ impl Start<'_> {
             publisher,
             own,
             authority,
+            settled: Size::ZERO,
         };
         let evidence = self.folder.evidence();
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };

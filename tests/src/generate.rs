@@ -243,7 +243,7 @@ impl Company {
 /// One in five works abroad.
 fn member(number: usize) -> Principal {
     let mut person = Principal { id: format!("p-{}", 1_000 + number), ..parts::person() };
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         person.entity = "example-sg".to_owned();
         for country in
             [&mut person.entity_country, &mut person.office_country, &mut person.physical_country]

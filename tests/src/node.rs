@@ -170,11 +170,17 @@ impl Clients {
     pub async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let endpoint = Channel::from_shared(format!("http://{address}"))?;
         let channel = endpoint.connect().await.with_context(|| format!("connect to {address}"))?;
-        Ok(Self {
+        Ok(Self::over(channel))
+    }
+
+    /// Clients over a connection.
+    #[must_use]
+    pub fn over(channel: Channel) -> Self {
+        Self {
             recorder: RecorderServiceClient::new(channel.clone()),
             auditor: AuditServiceClient::new(channel.clone()),
             channel,
-        })
+        }
     }
 
     /// Sends a batch.

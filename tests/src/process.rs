@@ -143,10 +143,9 @@ fn build() -> anyhow::Result<PathBuf> {
     let (options, folder): (&[&str], _) =
         if cfg!(debug_assertions) { (&[], "debug") } else { (&["--release"], "release") };
     let mut cargo = Command::new(env!("CARGO"));
-    // Always the same packages: with others, the features of what they depend on would change, and
-    // every test would build it anew.
-    cargo.args(["build", "--quiet", "--locked", "--bins"]);
-    cargo.args(["--package", "access-ledger-server", "--package", "access-ledger-client"]);
+    // Of the workspace, like the tests themselves: with other packages, the features of what they
+    // depend on would change, and all of it would be built anew.
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins"]);
     let output = cargo.args(options).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // A test's binary lies in `<target>/<profile>/deps`.

@@ -98,7 +98,8 @@ fn verdicts(
             anyhow::bail!("no authorization: {body:?}");
         };
         let intent = authorization.intent.clone().unwrap_or_default();
-        let event = wire::Event::decode(sealed.batch.events[place].clone())?;
+        let asked = sealed.batch.events.get(place).cloned().unwrap_or_default();
+        let event = wire::Event::decode(asked)?;
         ensure!(intent.event_id == event.event_id, "another intent");
         ensure!(intent.index == Some(receipt.first_index + place as u64), "another index");
         told.push(((verdict.index, verdict.event.clone(), verdict.entry.clone()), authorization));
@@ -275,6 +276,21 @@ async fn read(
         }
     }
     Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intent_that_takes_the_id_of_an_open_one_is_denied() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path()).await?;
+    let clients = node.clients();
+    let mut office = Office::open(folder.path(), &clients, &node.vkey).await?;
+    office.grant(&clients, "R-1", 1).await?;
+    let intent = office.gateway.now(access(DATASET, "R-1", Outcome::Requested));
+    let sealed = office.gateway.seal(vec![intent.clone(), intent])?;
+    let told = verdicts(&sealed, &authorize(&clients, &sealed).await?)?;
+    assert!(is_allow(&told[0].1));
+    assert!(told[1].1.rules.contains(&"BEYOND_VERDICT".to_owned()), "{told:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

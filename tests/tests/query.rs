@@ -1,7 +1,7 @@
 //! What an auditor gets who asks a ledger for entries: the same on the server's word, proven, and
 //! from the verified log; and that a server which answers with something else is found out.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use access_ledger_client::{
     audit::audit_observed,
@@ -29,7 +29,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use prost::Message as _;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, process::Command};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Code, Request, Response, Status,
@@ -51,7 +51,7 @@ impl Scene {
         let mut payments = clients.enrolled("payments", 1, &vkey).await?;
         let mut support = clients.enrolled("support", 2, &vkey).await?;
         for batch in 0..30_u16 {
-            let source = if batch % 3 == 0 { &mut support } else { &mut payments };
+            let source = if batch.is_multiple_of(3) { &mut support } else { &mut payments };
             record(&clients, source, (batch * 10..batch * 10 + 10).map(event).collect()).await?;
         }
         Ok(Self { folder, node })
@@ -76,8 +76,8 @@ impl Scene {
         let mut view = View::open(&self.folder.path().join("view.json"), self.vkey())?;
         let selection = Selection::new(Criteria::parse(filter)?, newest_first, usize::MAX);
         let quiet = Arc::new(|_, _| ());
-        let audited = audit_observed(&puller, &mut view, Vec::new(), quiet, selection).await;
-        let (audited, selection) = audited?;
+        let audited = audit_observed(&puller, &mut view, Vec::new(), quiet, selection);
+        let (audited, selection) = Box::pin(audited).await?;
         let selected = selection.conclude(&puller, &audited.checkpoint, self.vkey()).await?;
         ensure!(selected.count == Some(u64::try_from(selected.hits.len())?));
         Ok(selected.hits)
@@ -117,7 +117,7 @@ fn event(number: u16) -> Bytes {
     let data = wire::Data {
         dataset: format!("users.{}", number % 7),
         boundary: wire::Boundary::Protected.into(),
-        subject_jurisdiction: if number % 5 == 0 { "US" } else { "IE" }.into(),
+        subject_jurisdiction: if number.is_multiple_of(5) { "US" } else { "IE" }.into(),
         subject_tokens: vec![vec![low; 16].into()],
         records: 1,
         ..Default::default()
@@ -137,7 +137,12 @@ fn event(number: u16) -> Bytes {
         Body::Access(wire::Access {
             // From a newer client.
             purpose: if number == 123 { 4_711 } else { i32::from(number % 4) },
-            action: if number % 2 == 0 { wire::Action::Read } else { wire::Action::Export }.into(),
+            action: if number.is_multiple_of(2) {
+                wire::Action::Read
+            } else {
+                wire::Action::Export
+            }
+            .into(),
             outcome: wire::Outcome::Allowed.into(),
             data: vec![data],
             ..Default::default()
@@ -145,7 +150,7 @@ fn event(number: u16) -> Bytes {
     };
     let actor = wire::Principal {
         id: format!("u-{}", number % 11),
-        physical_country: if number % 3 == 0 { "SG" } else { "US" }.into(),
+        physical_country: if number.is_multiple_of(3) { "SG" } else { "US" }.into(),
         ..Default::default()
     };
     wire::Event {
@@ -341,22 +346,23 @@ async fn a_hit_that_is_left_out_is_unmasked_by_the_verified_log() -> anyhow::Res
     // What is there is proven, so nothing but the log shows what is not.
     let missing: Vec<_> = verified.iter().filter(|hit| !told.contains(hit)).collect();
     ensure!(told.len() == 26 && missing.len() == 1);
-    let word = ask(&scene, &between.url, &["--proofs"])?;
-    let whole = ask(&scene, &between.url, &["--verified"])?;
+    let word = ask(&scene, &between.url, &["--proofs"]).await?;
+    let whole = ask(&scene, &between.url, &["--verified"]).await?;
     ensure!(word.len() == 26 && whole.len() == 27);
     ensure!(whole.iter().filter(|line| !word.contains(line)).count() == 1);
     scene.node.stop().await
 }
 
 /// What the command line prints for actor u-3, as lines of JSON.
-fn ask(scene: &Scene, url: &str, flags: &[&str]) -> anyhow::Result<Vec<String>> {
+async fn ask(scene: &Scene, url: &str, flags: &[&str]) -> anyhow::Result<Vec<String>> {
     let vkey = scene.vkey().to_string();
     let output = Command::new(binaries()?.join("access-ledger"))
         .args(["query", "--actor", "u-3", "--ledger", &vkey, "--format", "json", "--limit", "0"])
         .args(flags)
         .args(["--server", url])
         .current_dir(scene.folder.path())
-        .output()?;
+        .output()
+        .await?;
     ensure!(output.status.success(), "{output:?}");
     Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
 }

@@ -27,12 +27,17 @@ pub(super) fn parse_event(json: &str) -> anyhow::Result<wire::Event> {
     Ok(message.transcode_to()?)
 }
 
-/// The error of a text of one line: whose number the caller knows better than the parser.
+/// The error with its place. The number of a text's only line the caller knows better than the
+/// parser.
 fn in_line(error: &serde_json::Error) -> anyhow::Error {
-    let column = error.column();
+    let (line, column) = (error.line(), error.column());
     let said = error.to_string();
-    let problem = said.strip_suffix(&format!(" at line {} column {column}", error.line()));
-    anyhow!("column {column}: {}", problem.unwrap_or(&said))
+    let problem = said.strip_suffix(&format!(" at line {line} column {column}"));
+    let problem = problem.unwrap_or(&said);
+    if line > 1 {
+        return anyhow!("line {line}, column {column}: {problem}");
+    }
+    anyhow!("column {column}: {problem}")
 }
 
 /// An event's bytes as JSON. Enum values that the schema does not know are numbers; fields that it

@@ -20,9 +20,10 @@ use super::{
     verify::{default_view, progress},
 };
 use crate::{
-    audit::{Audited, Observer, audit_observed},
+    audit::{Audited, Observer, audit_copy, audit_observed},
     connect,
     evidence::Caught,
+    folder::Folder,
     pull::Puller,
     verify::{Record, Scope},
     view::View,
@@ -31,8 +32,17 @@ use crate::{
 /// The ledger to read, and the key that it must have.
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgs {
-    #[command(flatten)]
-    server: Server,
+    /// Address of the ledger or custodian, as in http://127.0.0.1:7070
+    #[arg(
+        long = "server",
+        value_name = "URL",
+        env = "ACCESS_LEDGER_SERVER",
+        required_unless_present = "data"
+    )]
+    url: Option<String>,
+    /// A copy of the ledger's data folder, to read instead of asking a server
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Verifier key of the ledger, from somebody you trust
     #[arg(long, value_name = "VKEY")]
     ledger: VerifierKey,
@@ -40,25 +50,40 @@ pub(super) struct LedgerArgs {
     /// current directory
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
+    /// Verifier key of a cosigner; repeat for more
+    #[arg(long = "witness", value_name = "VKEY")]
+    witnesses: Vec<VerifierKey>,
 }
 
 impl LedgerArgs {
-    pub(super) const fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
-        Self { server, ledger, view }
+    pub(super) fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
+        Self { url: Some(server.url), data: None, ledger, view, witnesses: Vec::new() }
     }
 
     /// The server, whose word is believed.
     pub(super) async fn puller(&self) -> Result<Puller, Failure> {
-        Ok(Puller::new(connect::reach(&self.server.url).await?))
+        let url =
+            self.url.as_deref().context("a copy of a folder answers no questions: --server")?;
+        Ok(Puller::new(connect::reach(url).await?))
     }
 
     /// Verifies the whole log, and gives what `observer` computed from it.
     pub(super) async fn observe<O: Observer>(&self, observer: O) -> Result<(Audited, O), Failure> {
         let path = self.view.clone().unwrap_or_else(|| default_view(&self.ledger));
         let mut view = View::open(&path, &self.ledger)?;
-        let puller = self.puller().await?;
         let (bar, progress) = progress()?;
-        let audited = audit_observed(&puller, &mut view, Vec::new(), progress, observer).await;
+        let witnesses = self.witnesses.clone();
+        let audited = match &self.data {
+            Some(data) => {
+                let folder = Folder::new(data, &self.ledger);
+                let audit = move || audit_copy(&folder, &mut view, &witnesses, &progress, observer);
+                tokio::task::spawn_blocking(audit).await?
+            }
+            None => {
+                let puller = self.puller().await?;
+                audit_observed(&puller, &mut view, witnesses, progress, observer).await
+            }
+        };
         bar.finish_and_clear();
         audited.map_err(|error| Failure::of_audit(error, &self.ledger))
     }

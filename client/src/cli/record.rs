@@ -303,7 +303,7 @@ pub(super) fn write_synced(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Most bytes of a spool's files.
-const SPOOL_BYTES_MAX: u64 = 1 << 30;
+pub(super) const SPOOL_BYTES_MAX: u64 = 1 << 30;
 
 /// Most events that wait for a receipt in memory.
 const WAITING_MAX: usize = 16_384;

@@ -39,6 +39,7 @@ pub struct Proposal {
 
 /// What changes. Approvals are the proposal's.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them at a time")]
 pub enum Change {
     /// The policy, or how a dataset, a tool or a site is registered.
     Control(wire::ControlChange),

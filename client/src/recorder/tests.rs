@@ -15,6 +15,7 @@ use crate::{
     error::{ConnectError, EvidenceFault},
 };
 
+mod authorize;
 mod ledger;
 
 const SOURCE: &str = "payments";

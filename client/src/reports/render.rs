@@ -12,7 +12,6 @@
 
 use std::{
     borrow::Cow,
-    fmt,
     io::{self, Write},
 };
 
@@ -148,7 +147,7 @@ fn date(time: Option<&prost_types::Timestamp>) -> String {
 }
 
 /// A digest, or whatever stands in its place.
-fn hex(bytes: &[u8]) -> impl fmt::Display {
+fn hex(bytes: &[u8]) -> String {
     Digest::from_slice(bytes).map_or_else(|| format!("({} bytes)", bytes.len()), |d| d.to_string())
 }
 
@@ -210,7 +209,7 @@ impl Serialize for Footer<'_> {
         let mut map = serializer.serialize_map(Some(11))?;
         map.serialize_entry("origin", &footer.origin)?;
         map.serialize_entry("size", &footer.size)?;
-        map.serialize_entry("root", &hex(&footer.root).to_string())?;
+        map.serialize_entry("root", &hex(&footer.root))?;
         map.serialize_entry("cosigners", &footer.cosigners)?;
         map.serialize_entry("from", &date(footer.from.as_ref()))?;
         map.serialize_entry("to", &date(footer.to.as_ref()))?;

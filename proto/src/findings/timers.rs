@@ -56,6 +56,7 @@ pub(super) struct Intent {
 
 /// A deadline that has passed.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are ever held, and not for long")]
 pub(super) enum Lapse {
     /// No verdict on the intent at this index.
     Unanswered(Index, Intent),

@@ -125,108 +125,108 @@ pub enum Destination {
     Outside,
 }
 
-/// What tells one question from another, for one policy: fixed attributes, then a digest of the
-/// names that the policy looks at.
+/// What tells one question from another, for one policy: the attributes, then a digest of the names
+/// that the policy looks at.
 pub(super) type Key = [u8; KEY_LEN];
 
-const FIXED_LEN: usize = 23 + 8;
-const KEY_LEN: usize = FIXED_LEN + 32;
+const KEY_LEN: usize = CODES_LEN + 5 * 2 + 8 + 32;
+const CODES_LEN: usize = 13;
 
 impl Question<'_> {
-    /// Every attribute has a part in it, so that equal keys have equal answers. The parts that vary
-    /// most come first.
+    /// Every attribute has a part in it, so that equal keys have equal answers.
     pub(super) fn key(&self, sees: Sees) -> Key {
         // Names each field, so that a new one cannot be forgotten.
         let Self {
             act,
             kind,
             privileged,
-            employer,
+            employer: _,
             employer_country,
             office_country,
             physical_country,
             location_evidence,
-            roles,
-            dataset,
+            roles: _,
+            dataset: _,
             registered,
             boundary,
             sensitivity,
             categories,
             jurisdiction,
-            region,
+            region: _,
             purpose,
             grant,
             approvals,
             grant_names_dataset,
             break_glass,
             legal_request_open,
-            tool,
+            tool: _,
             tool_approved,
             intent,
             destination,
-            destination_site,
+            destination_site: _,
             destination_country,
             recipient,
             records: Magnitude(records),
         } = *self;
-        let flags = [
-            privileged,
-            registered,
-            grant_names_dataset,
-            break_glass,
+        let transfer = matches!(act, Act::Transfer(_));
+        let flags = [privileged, registered, grant_names_dataset, break_glass].into_iter().chain([
             legal_request_open,
             tool_approved,
-            matches!(act, Act::Transfer(_)),
-        ];
-        let [employer_a, employer_b] = letters(employer_country);
-        let [office_a, office_b] = letters(office_country);
-        let [physical_a, physical_b] = letters(physical_country);
-        let [home_a, home_b] = letters(jurisdiction);
-        let [destination_a, destination_b] = letters(destination_country);
-        let fixed = [
+            transfer,
+        ]);
+        let codes: [u8; CODES_LEN] = [
             act.code(),
             code(purpose),
             records,
-            physical_a,
-            physical_b,
+            flags.fold(0, |bits, flag| bits << 1 | u8::from(flag)),
             code(location_evidence),
-            flags.iter().fold(0, |bits, &flag| bits << 1 | u8::from(flag)),
-            office_a,
-            office_b,
-            employer_a,
-            employer_b,
-            home_a,
-            home_b,
             code(kind),
             code(boundary),
             code(sensitivity),
-            grant as u8,
+            code(recipient),
             approvals,
+            grant as u8,
             intent as u8,
             destination as u8,
-            destination_a,
-            destination_b,
-            code(recipient),
         ];
+        let homes = [physical_country, jurisdiction].map(letters);
+        let others = [office_country, employer_country, destination_country].map(letters);
+        let (categories, names) = (categories.bits().to_be_bytes(), self.names(sees));
+        let parts: [&[u8]; 5] =
+            [&codes, homes.as_flattened(), others.as_flattened(), &categories, &names];
         let mut key = [0; KEY_LEN];
-        let (head, tail) = key.split_at_mut(FIXED_LEN);
-        let (plain, set) = head.split_at_mut(fixed.len());
-        plain.copy_from_slice(&fixed);
-        set.copy_from_slice(&categories.bits().to_be_bytes());
-        let names = [
-            (sees.employer, employer),
-            (sees.dataset, dataset),
-            (sees.region, region),
-            (sees.tool, tool),
-            (sees.destination_site, destination_site),
-        ];
-        let seen = names.iter().filter(|(sees, _)| *sees).map(|&(_, name)| name);
-        let roles = if sees.roles { roles } else { &[] };
-        let mut seen = seen.chain(roles.iter().map(String::as_str)).peekable();
-        if seen.peek().is_some() {
-            tail.copy_from_slice(&digest(seen));
+        let mut rest = key.as_mut_slice();
+        for part in parts {
+            let (head, tail) = rest.split_at_mut(part.len());
+            head.copy_from_slice(part);
+            rest = tail;
         }
         key
+    }
+
+    /// A digest of the names that a policy looks at, zeros if there are none. Each stands after its
+    /// length: whoever chooses names cannot make two questions look alike.
+    fn names(&self, sees: Sees) -> [u8; 32] {
+        let names = [
+            (sees.employer, self.employer),
+            (sees.dataset, self.dataset),
+            (sees.region, self.region),
+            (sees.tool, self.tool),
+            (sees.destination_site, self.destination_site),
+        ];
+        let roles = if sees.roles { self.roles } else { &[] };
+        let names = names.into_iter().filter(|(sees, _)| *sees).map(|(_, name)| name);
+        let mut names = names.chain(roles.iter().map(String::as_str)).peekable();
+        if names.peek().is_none() {
+            return [0; 32];
+        }
+        let mut hasher = Sha256::new();
+        for name in names {
+            let len = u64::try_from(name.len()).unwrap_or(u64::MAX);
+            hasher.update(len.to_be_bytes());
+            hasher.update(name);
+        }
+        hasher.finalize().into()
     }
 }
 
@@ -293,15 +293,4 @@ fn letters(country: Country) -> [u8; 2] {
 /// An enum's value; those that the vocabulary knows fit a byte.
 fn code(value: impl Into<i32>) -> u8 {
     u8::try_from(value.into()).unwrap_or(u8::MAX)
-}
-
-/// SHA-256, each name after its length: whoever chooses names cannot make two questions look alike.
-fn digest<'a>(names: impl Iterator<Item = &'a str>) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for name in names {
-        let len = u64::try_from(name.len()).unwrap_or(u64::MAX);
-        hasher.update(len.to_be_bytes());
-        hasher.update(name);
-    }
-    hasher.finalize().into()
 }

@@ -1,6 +1,6 @@
 //! A question in Cedar's terms.
 
-use std::{str::FromStr as _, sync::LazyLock};
+use std::{collections::BTreeMap, str::FromStr as _, sync::LazyLock};
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
@@ -123,10 +123,17 @@ fn number(attribute: &str, value: i64) -> Attribute {
 }
 
 fn uid(kind: &str, id: &str) -> Option<EntityUid> {
-    let kind = EntityTypeName::from_str(kind).ok()?;
+    let kind = KINDS.get(kind)?.clone();
     Some(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
 }
 
 #[expect(clippy::expect_used, reason = "the schema is part of the program, and a test reads it")]
 static SCHEMA: LazyLock<Schema> =
     LazyLock::new(|| Schema::from_str(Policy::SCHEMA).expect("the schema is sound"));
+
+/// The kinds of entities by their names, which Cedar would parse each time.
+static KINDS: LazyLock<BTreeMap<String, EntityTypeName>> = LazyLock::new(|| {
+    let actions = EntityTypeName::from_str("Action").ok();
+    let kinds = schema().entity_types().cloned().chain(actions);
+    kinds.map(|kind| (kind.to_string(), kind)).collect()
+});

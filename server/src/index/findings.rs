@@ -421,12 +421,12 @@ mod tests {
         let length = log.write().unwrap();
         log.settle();
         let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
+        for (at, byte) in (0_u64..).zip(&whole) {
             let file = RealDisk.open(&path, crate::os::Access::Write).unwrap();
-            file.write_at(&[whole[at] ^ 1 << (at % 8)], at as u64).unwrap();
+            file.write_at(&[byte ^ 1 << (at % 8)], at).unwrap();
             assert!(numbers(&log, 0).is_err(), "byte {at}");
             assert!(FindingLog::open(&RealDisk, &path, length).unwrap().is_none());
-            file.write_at(&[whole[at]], at as u64).unwrap();
+            file.write_at(&[*byte], at).unwrap();
         }
         assert!(FindingLog::open(&RealDisk, &path, length + 1).unwrap().is_none());
         assert!(FindingLog::open(&RealDisk, &path, length - 1).unwrap().is_none());

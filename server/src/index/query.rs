@@ -1,7 +1,7 @@
 //! Answers filters: which entries meet all that is asked, newest or oldest first, a page at a time.
 //!
-//! Goes over the log stretch by stretch (the tail, the posting blocks) and, within a block, chunk by
-//! chunk. A block's directories tell which chunks have a term and how often, so chunks that lack a
+//! Goes over the log stretch by stretch (the tail, the posting blocks) and, within a block, chunk
+//! by chunk. A block's directories tell which chunks have a term and how often, so chunks that lack a
 //! field altogether are never read, the rarest field is read first, and a page ends the walk. The
 //! work of one call is bounded whatever is asked: when it is used up, the answer is short and says
 //! where to go on.
@@ -115,8 +115,8 @@ impl<'a> Walk<'a> {
     fn new(reader: &'a LogReader, search: &'a Search<'a>) -> Result<Self, IndexError> {
         let range = search.range.clone();
         let (from, to) = search.criteria.recorded;
-        let start = if from == 0 { range.start } else { first_at(reader, range.clone(), from)? };
-        let end = if to == u64::MAX { range.end } else { first_at(reader, range.clone(), to)? };
+        let start = if from == 0 { range.start } else { first_at(reader, &range, from)? };
+        let end = if to == u64::MAX { range.end } else { first_at(reader, &range, to)? };
         Ok(Self { reader, search, range: start..end, hits: Vec::new(), work: 0 })
     }
 
@@ -251,7 +251,8 @@ impl<'a> Walk<'a> {
         Ok(places)
     }
 
-    /// Of `places`, which are relative to `first`, those that have a finding of the rules asked for.
+    /// Of `places`, which are relative to `first`, those that have a finding of the rules asked
+    /// for.
     fn by_rule(&self, first: Place, count: u32, places: RoaringBitmap) -> RoaringBitmap {
         let Some(by_rule) = &self.search.by_rule else { return places };
         let end = first.plus(count.into());
@@ -341,7 +342,7 @@ fn intersection(left: &Range<Place>, right: &Range<Place>) -> Range<Place> {
 
 /// The first entry in a range that was recorded at `time` or later; the range's end when none was.
 /// Times never fall, so this is a binary search.
-fn first_at(reader: &LogReader, range: Range<Place>, time: u64) -> Result<Place, IndexError> {
+fn first_at(reader: &LogReader, range: &Range<Place>, time: u64) -> Result<Place, IndexError> {
     let (mut start, mut end) = (range.start.0, range.end.0);
     while start < end {
         let middle = start + (end - start) / 2;

@@ -9,10 +9,9 @@
 use std::slice;
 
 use access_ledger_proto::{
-    authority::Authority,
-    entry::{Entry, Seal},
+    entry::Seal,
     error::SealError,
-    event::{self, Body},
+    event::Body,
     facts::{Facts, Noted},
     position::{Index, count_of},
     source::SourceName,
@@ -25,12 +24,7 @@ use super::{
     append::{Admitted, BATCH_BYTES_MAX},
     writer::{Group, Placed, Writer},
 };
-use crate::{
-    error::LedgerError,
-    folder::own_event,
-    refusal::Refusal,
-    storage::{LogReader, Record},
-};
+use crate::{error::LedgerError, folder::own_event, refusal::Refusal};
 
 /// An event of a batch that the writer must note when it places it.
 #[derive(Debug)]
@@ -228,42 +222,12 @@ fn batches(verdicts: Vec<Bytes>) -> Vec<Vec<Bytes>> {
     cut
 }
 
-/// The facts and the policy at the end of a log, folded over all of it.
-pub(crate) fn authority(reader: &LogReader) -> Result<Authority, LedgerError> {
-    let genesis = reader.read(Index::GENESIS, 1, usize::MAX)?.pop();
-    let genesis = genesis.and_then(|record| record.event).unwrap_or_default();
-    let facts = |problem: String| LedgerError::Facts { problem };
-    let mut authority =
-        Authority::from_genesis(&genesis).map_err(|error| facts(error.to_string()))?;
-    let mut next = Index(1);
-    loop {
-        let records = reader.read(next, usize::MAX, READ_BYTES)?;
-        if records.is_empty() {
-            return Ok(authority);
-        }
-        next = next.plus(count_of(records.len()));
-        for Record { entry, event } in records {
-            let Some(event) = event else { continue };
-            if !event::body(&event).is_some_and(Facts::concerns) {
-                continue;
-            }
-            let entry = Entry::parse(&entry).map_err(|error| facts(error.to_string()))?;
-            let event = wire::Event::decode(event).map_err(|error| facts(error.to_string()))?;
-            let (index, recorded_at, source) = (entry.index, entry.recorded_at, entry.source);
-            authority.apply(&Noted { index, recorded_at, source, event: &event });
-        }
-    }
-}
-
 /// Events that a seal covers.
 const BATCH_EVENTS_MAX: usize = Seal::COUNT_MAX as usize;
 
 /// A name of a few bytes is a string of some 40 in memory, and a scope is nothing but names; what
 /// is decoded is counted at the rate of usual events, of which little is names.
 const DECODED_FACTOR: usize = 8;
-
-/// Bytes of one read of the log.
-const READ_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -99,7 +99,7 @@ impl Shared {
         let next = self.published().size.next_index();
         let noteworthy = judge(&event, &self.sources(), next, now)?;
         let own = OwnEvent { event: event.clone(), noteworthy, admitted_at: now };
-        Ok((event, self.queue.push(ToWrite::Own(own))?))
+        Ok((event, self.queue.push(ToWrite::Own(Box::new(own)))?))
     }
 }
 

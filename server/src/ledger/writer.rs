@@ -50,7 +50,7 @@ pub(crate) enum ToWrite {
     /// What a source sealed.
     Batch(Admitted),
     /// What the ledger itself records: numbered and sealed when its turn comes.
-    Own(OwnEvent),
+    Own(Box<OwnEvent>),
 }
 
 impl Work for ToWrite {
@@ -72,8 +72,11 @@ pub(crate) struct Writer {
     pub(crate) sequences: Sequences,
     pub(crate) publisher: Publisher,
     pub(crate) own: OwnSource,
-    /// Facts and policy behind the last entry that was placed.
+    /// Facts and policy behind the last entry that was placed. Rows that are not in memory lie in the
+    /// index's state, which is behind.
     pub(crate) authority: Authority,
+    /// As far as the state went when rows were last given up to it.
+    pub(crate) settled: Size,
 }
 
 /// The group that is being made.
@@ -134,6 +137,7 @@ impl Writer {
     }
 
     fn commit(&mut self, waiting: Vec<Waiting<ToWrite>>) -> Result<(), LedgerError> {
+        self.settle_facts();
         let mut group = self.group();
         for Waiting { work, answer } in waiting {
             let batch = match work {
@@ -153,7 +157,18 @@ impl Writer {
             }
         }
         self.answer_intents(&mut group)?;
+        // Nothing leaves that was decided by facts which could not be read.
+        self.shared.index.check_facts()?;
         self.write(group)
+    }
+
+    /// Lets go of facts that the index has saved.
+    fn settle_facts(&mut self) {
+        let saved = self.shared.index.saved_size();
+        if let Some(last) = saved.last_index().filter(|_| saved > self.settled) {
+            self.authority.facts_mut().settle(last);
+            self.settled = saved;
+        }
     }
 
     fn group(&mut self) -> Group {

@@ -33,7 +33,7 @@ impl GroupFrames {
     /// admitted.
     pub fn push(&mut self, entry: &[u8], event: &[u8]) {
         assert!(!event.is_empty(), "an event has at least one byte");
-        self.push_frame(entry, (State::Present, event));
+        self.push_frame(entry, State::Present, event);
     }
 
     /// Adds the next entry, whose event was erased where it comes from.
@@ -42,7 +42,17 @@ impl GroupFrames {
     ///
     /// As [`GroupFrames::push`].
     pub fn push_erased(&mut self, entry: &[u8]) {
-        self.push_frame(entry, (State::Erased, &[]));
+        self.push_frame(entry, State::Erased, &[]);
+    }
+
+    fn push_frame(&mut self, entry: &[u8], state: State, event: &[u8]) {
+        let frame_len = FRAME_HEADER_LEN + entry.len() + event.len();
+        let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        assert!(self.bytes.len() + frame_len <= Self::LEN_MAX, "group over its limit");
+        // The group's limit bounds how many frames it has.
+        let group = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
+        self.starts.push(start);
+        encode_frame(&mut self.bytes, self.salt, group, entry, (state, event));
     }
 
     /// How many entries.
@@ -67,14 +77,5 @@ impl GroupFrames {
     #[must_use]
     pub fn first(&self) -> Index {
         self.first
-    }
-    fn push_frame(&mut self, entry: &[u8], event: (State, &[u8])) {
-        let start = self.bytes.len();
-        let frame_len = FRAME_HEADER_LEN + entry.len() + event.1.len();
-        assert!(start + frame_len <= Self::LEN_MAX, "group over its limit");
-        // The limit of the group bounds its frames and their places.
-        let group = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
-        self.starts.push(u32::try_from(start).unwrap_or(u32::MAX));
-        encode_frame(&mut self.bytes, self.salt, group, entry, event);
     }
 }

@@ -54,6 +54,8 @@ pub(super) enum Command {
     Stream,
     /// Appends of one event a call.
     Unary,
+    /// Intents with their verdicts, one a call.
+    Authorize,
     /// Verifying, on disk and over the network.
     Check,
     /// Opening, memory, bytes on disk.

@@ -4,16 +4,18 @@
 //! in several rounds of alternating order, and what counts is the ratio of the medians.
 //!
 //! ```text
-//! stream   appends in batches over one stream   :  a service that decodes and echoes
-//! unary    appends of one event                 :  a service that echoes; bare fdatasync
-//! check    check, and an audit over the network :  openssl dgst -sha256
-//! open     opening and memory at two sizes      :  each other; bytes on disk an event
+//! stream     appends in batches over one stream   :  a service that decodes and echoes
+//! unary      appends of one event                 :  a service that echoes; bare fdatasync
+//! authorize  intents, answered with verdicts      :  appends of one event
+//! check      check, and an audit over the network :  openssl dgst -sha256
+//! open       opening and memory at two sizes      :  each other; bytes on disk an event
 //! ```
 //!
 //! The servers are processes of their own: this binary again, with a hidden subcommand, which runs
 //! what `access-ledger-server serve` runs.
 
 mod args;
+mod authorize;
 mod child;
 mod disk;
 mod echo;
@@ -42,10 +44,18 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let plan = cli.plan();
     let report = match &cli.command {
         Command::All => {
-            measure(&plan, &[stream::measure, unary::measure, offline::measure, open::measure])
+            let measured = [
+                stream::measure as Measurement,
+                unary::measure,
+                authorize::measure,
+                offline::measure,
+                open::measure,
+            ];
+            measure(&plan, &measured)
         }
         Command::Stream => measure(&plan, &[stream::measure]),
         Command::Unary => measure(&plan, &[unary::measure]),
+        Command::Authorize => measure(&plan, &[authorize::measure]),
         Command::Check => measure(&plan, &[offline::measure]),
         Command::Open => measure(&plan, &[open::measure]),
         Command::ServeLedger(data) => {

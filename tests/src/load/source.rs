@@ -119,6 +119,11 @@ impl Source {
         Ok(verifier.verify(&claim.batch(self.name()), &claim.seal, receipt)?)
     }
 
+    /// The number of its next event.
+    pub(super) const fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// The name.
     pub(super) fn name(&self) -> Name<'_> {
         self.name.as_name()

@@ -15,7 +15,7 @@ fn the_command_reports_what_it_verified() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let ledger = Process::serve(&folder.path().join("data"), &[])?;
     let url = format!("http://{}", ledger.address);
-    let vkey = ledger.vkey.to_string();
+    let (vkey, origin) = (ledger.vkey.to_string(), ledger.vkey.name().to_owned());
     let run = |words: &[&str]| -> anyhow::Result<Output> {
         let mut command = Command::new(binaries()?.join("access-ledger"));
         command.args(words).env("ACCESS_LEDGER_SERVER", &url).current_dir(folder.path());
@@ -36,17 +36,24 @@ fn the_command_reports_what_it_verified() -> anyhow::Result<()> {
 
     let csv = report(&["--format", "csv"])?;
     assert!(csv.status.success(), "{csv:?}");
-    let rows = String::from_utf8(csv.stdout)?;
+    let rows = String::from_utf8(csv.stdout.clone())?;
     let wanted = "\r\n2019 H1,US,1,1,2,4,50,\"SUBPOENA 1, EMERGENCY 1\",2,0\r\n";
     assert!(rows.starts_with("half-year,country,") && rows.ends_with(wanted), "{rows}");
-    let footer = String::from_utf8(csv.stderr)?;
+    let footer = String::from_utf8(csv.stderr.clone())?;
     assert!(footer.contains("size      4 entries") && footer.contains("verified  yes"), "{footer}");
 
     let json = report(&["--format", "json"])?;
     let json: serde_json::Value = serde_json::from_slice(&json.stdout)?;
     assert_eq!(json["rows"][0]["total requests"], 2);
-    assert_eq!(json["footer"]["origin"], ledger.vkey.name());
+    assert_eq!(json["footer"]["origin"], origin);
     assert_eq!(json["footer"]["sources"], 2);
+
+    // Without the server, from a copy of its folder, the answer is the same.
+    ledger.kill()?;
+    let copy = folder.path().join("data");
+    let copied = report(&["--format", "csv", "--data", &copy.display().to_string()])?;
+    assert!(copied.status.success(), "{copied:?}");
+    assert_eq!((copied.stdout, copied.stderr), (csv.stdout, csv.stderr));
 
     let refused = run(&["report", "subject", "--from", "2019-01-01", "--to", "2019-07-01"])?;
     assert_eq!(refused.status.code(), Some(2));

@@ -37,6 +37,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::connect;
 
 mod audit;
+mod verdicts;
+
+pub(super) use self::verdicts::VerdictLie;
 
 /// Shared by the test and the server; the log outlives servers.
 #[derive(Clone, Debug)]
@@ -47,10 +50,14 @@ pub(super) struct Log {
     key: Signer,
     /// The ledger's own source.
     own: Signer,
+    /// Another one, that the ledger knows the key of.
+    other: Signer,
     link: Link,
     entries: Vec<Vec<u8>>,
     leaves: Vec<Digest>,
     sources: BTreeMap<String, Source>,
+    /// Indexes of verdicts, by those of the intents.
+    verdicts: BTreeMap<u64, u64>,
     pub(super) faults: Faults,
 }
 
@@ -86,6 +93,8 @@ pub(super) struct Faults {
     pub(super) refuse: Option<Code>,
     /// What the next receipts say.
     pub(super) lie: Option<Lie>,
+    /// What the next verdicts say.
+    pub(super) verdict_lie: Option<VerdictLie>,
     pub(super) seed: u64,
 }
 
@@ -106,18 +115,23 @@ impl FakeLedger {
     pub(super) fn new() -> Self {
         let key = Signer::new("ledger.example/test", KeyType::Ed25519, [1; 32]).unwrap();
         let own = Signer::new("ledger", KeyType::Ed25519, [2; 32]).unwrap();
+        let other = Signer::new("other", KeyType::Ed25519, [3; 32]).unwrap();
+        let genesis = genesis(&key, &own, &other);
         let mut log = Log {
             key,
             own: own.clone(),
+            other: other.clone(),
             link: Link::GENESIS,
             entries: Vec::new(),
             leaves: Vec::new(),
             sources: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
             faults: Faults::default(),
         };
         log.register(own.verifier().clone());
         let own = log.own.clone();
-        log.append_own(&own, Bytes::from_static(b"genesis"));
+        log.register(other.verifier().clone());
+        log.append_own(&own, genesis);
         Self(Arc::new(Mutex::new(log)))
     }
 
@@ -179,7 +193,10 @@ impl Log {
     }
 
     /// One batch; `None`: the stream breaks without an answer.
-    fn answer(&mut self, batch: &wire::SealedBatch) -> Option<Result<wire::Receipt, Status>> {
+    fn answer(
+        &mut self,
+        batch: &wire::SealedBatch,
+    ) -> Option<Result<wire::AppendResponse, Status>> {
         if self.faults.down || self.chance() < self.faults.lost {
             return None;
         }
@@ -191,11 +208,17 @@ impl Log {
         if let Some(code) = self.faults.refuse {
             return Some(Err(Status::new(code, "refused")));
         }
-        let answer = self.append(batch);
+        let answer = self.append(batch).map(|place| {
+            self.judge(place.first_index, &batch.events);
+            wire::AppendResponse {
+                receipt: Some(self.receipt(place)),
+                verdicts: self.verdicts_on(place.first_index, place.count),
+            }
+        });
         if self.chance() < self.faults.unanswered { None } else { Some(answer) }
     }
 
-    fn append(&mut self, batch: &wire::SealedBatch) -> Result<wire::Receipt, Status> {
+    fn append(&mut self, batch: &wire::SealedBatch) -> Result<Appended, Status> {
         let source = self
             .sources
             .get_mut(&batch.source)
@@ -234,7 +257,7 @@ impl Log {
                 held.first_seq == batch.first_seq && held.count == batch.events.len()
             };
             let place = source.batches.iter().find(same).copied();
-            return place.map(|place| self.receipt(place)).ok_or_else(|| sequence("BATCH_RECUT"));
+            return place.ok_or_else(|| sequence("BATCH_RECUT"));
         }
         let recorded_at = self.link.recorded_at + 1;
         let place = Appended {
@@ -252,7 +275,7 @@ impl Log {
         extended.unwrap();
         source.events.extend(batch.events.iter().cloned());
         source.batches.push(place);
-        Ok(self.receipt(place))
+        Ok(place)
     }
 
     /// Records an event of the ledger's own.
@@ -269,7 +292,8 @@ impl Log {
             key_id: seal.key_id.0.to_vec().into(),
             signature: seal.signature.to_vec().into(),
         };
-        self.append(&batch).unwrap()
+        let place = self.append(&batch).unwrap();
+        self.receipt(place)
     }
 
     fn receipt(&self, place: Appended) -> wire::Receipt {
@@ -327,6 +351,27 @@ impl Log {
     }
 }
 
+fn genesis(ledger: &Signer, own: &Signer, other: &Signer) -> Bytes {
+    let initial = |signer: &Signer| wire::InitialSource {
+        name: signer.name().to_owned(),
+        public_key: Bytes::copy_from_slice(signer.verifier().public_key().as_bytes()),
+    };
+    let genesis = wire::Genesis {
+        origin: ledger.name().to_owned(),
+        ledger_vkey: ledger.verifier().to_string(),
+        ledger_source: Some(initial(own)),
+        governance: vec![initial(other)],
+        ..Default::default()
+    };
+    let change = wire::ControlChange {
+        kind: wire::ControlKind::Genesis.into(),
+        content: genesis.encode_to_vec().into(),
+        ..Default::default()
+    };
+    let body = Some(wire::event::Body::ControlChange(change));
+    wire::Event { event_id: vec![0; 16].into(), body, ..Default::default() }.encode_to_vec().into()
+}
+
 fn signed(size: Size, root: Digest, key: &Signer) -> Bytes {
     Checkpoint::new(key.name(), size, root).unwrap().sign(key).unwrap().into()
 }
@@ -346,9 +391,10 @@ impl NodeSource for Leaves<'_> {
 impl RecorderService for FakeLedger {
     async fn append(
         &self,
-        _: Request<wire::AppendRequest>,
+        request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
-        Err(Status::unimplemented("the recorder streams"))
+        let answer = self.lock().answer(&request.into_inner().batch.unwrap_or_default());
+        answer.unwrap_or_else(|| Err(Status::unavailable("lost"))).map(Response::new)
     }
 
     async fn append_stream(
@@ -366,10 +412,6 @@ impl RecorderService for FakeLedger {
                 let answer = ledger.lock().answer(&request.batch.unwrap_or_default());
                 let Some(answer) = answer else { return };
                 let failed = answer.is_err();
-                let answer = answer.map(|receipt| wire::AppendResponse {
-                    receipt: Some(receipt),
-                    verdicts: Vec::new(),
-                });
                 if answers.send(answer).await.is_err() || failed {
                     return;
                 }

@@ -19,7 +19,7 @@ fn transfer(mode: TransferMode, to: &str) -> Transfer {
 
 #[test]
 fn protected_data_needs_a_grant_and_public_data_does_not() {
-    let mut court = Court::new();
+    let court = Court::new();
     court.breaks(&court.access(access("", "users")), &["NO_GRANT"]);
     court.breaks(&court.access(access("g", "users")), &[]);
     court.breaks(&court.access(access("", "posts")), &[]);
@@ -36,7 +36,7 @@ fn protected_data_needs_a_grant_and_public_data_does_not() {
 
 #[test]
 fn accounts_that_reach_everything_have_a_rule_of_their_own() {
-    let mut court = Court::new();
+    let court = Court::new();
     let by_root = |court: &Court, grant: &str| {
         court.with(|actor, it| (actor.privileged, it.grant_id) = (true, grant.into()))
     };
@@ -96,7 +96,7 @@ fn bulk_exports_need_two_approvers() {
 
 #[test]
 fn records_are_those_of_protected_data_together() {
-    let mut court = Court::new();
+    let court = Court::new();
     let export = |court: &Court, total: u64, parts: &[(&str, u64)]| {
         court.with(|_, it| {
             it.action = Action::Copy.into();
@@ -153,7 +153,7 @@ fn from_abroad_people_only_look_at_what_a_grant_names() {
 
 #[test]
 fn people_must_be_where_they_say() {
-    let mut court = Court::new();
+    let court = Court::new();
     let from = |court: &Court, country: &str, evidence: LocationEvidence| {
         court.with(|actor, _| {
             actor.physical_country = country.into();
@@ -244,7 +244,7 @@ fn disclosure_needs_an_open_legal_process() {
 
 #[test]
 fn protected_data_leaves_for_custody_only() {
-    let mut court = Court::new();
+    let court = Court::new();
     let to = |court: &Court, mode, site: &str, dataset: &str| {
         court.transfer(Transfer { data: vec![data(dataset)], ..transfer(mode, site) })
     };
@@ -349,7 +349,7 @@ fn erased_data_and_wrong_claims_are_told() {
 
 #[test]
 fn values_of_a_later_version_deny() {
-    let mut court = Court::new();
+    let court = Court::new();
     let changes: [fn(&mut wire::Principal, &mut Access); 7] = [
         |_, it| it.action = 99,
         |_, it| it.purpose = 99,
@@ -379,7 +379,7 @@ fn values_of_a_later_version_deny() {
 
 #[test]
 fn what_was_refused_is_judged_but_was_not_performed() {
-    let mut court = Court::new();
+    let court = Court::new();
     for (outcome, performed) in [
         (Outcome::Allowed, true),
         (Outcome::ObservedOnly, true),

@@ -153,7 +153,7 @@ fn a_change_by_one_party_is_refused_with_who_is_missing() {
     // A signature over something else is none, and the custodian does not count twice.
     let altered = wire::ControlChange { content: "// Other.".into(), ..signed.clone() };
     assert_eq!(admit(&court, "company", altered), Err(expected));
-    let refused = admit(&court, "custodian", signed.clone()).unwrap_err();
+    let refused = admit(&court, "custodian", signed).unwrap_err();
     assert!(
         matches!(refused, ControlRefusal::Alone { missing, .. } if missing[0].as_str() == "company")
     );

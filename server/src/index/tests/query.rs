@@ -2,6 +2,7 @@
 
 use access_ledger_proto::{
     entry::Entry,
+    hash::sha256,
     position::{Index as Place, count_of},
     terms::Criteria,
     wire::{self, Filter, event::Body},
@@ -186,7 +187,7 @@ proptest! {
         settle(&mut indexer)?;
         for (filter, by_rule, hits_max) in &filters {
             let criteria = Criteria::parse(filter).unwrap();
-            let by_rule = by_rule.as_ref().map(|indexes| RoaringTreemap::from_iter(indexes));
+            let by_rule = by_rule.as_ref().map(RoaringTreemap::from_iter);
             let mut wanted = expected(&ledger, &criteria, by_rule.as_ref());
             let found = |newest| {
                 hits((&ledger, &index), &criteria, by_rule.as_ref(), (newest, *hits_max))
@@ -212,4 +213,34 @@ pub(super) fn ledger_of_samples() -> Ledger {
     };
     let batch = |at: u8| (usize::from(at) % SOURCES.len(), vec![say(at), say(at + 100)]);
     ledger_of(&(0..20).map(batch).collect::<Vec<_>>())
+}
+
+#[test]
+fn each_of_many_terms_is_found_as_written_and_as_merged() {
+    // So many that a merged dictionary has pages on three levels.
+    const EVENTS: u64 = 170;
+    const TOKENS: u64 = 200;
+    let token = |event: u64, at: u64| -> Vec<u8> {
+        sha256(&(event * TOKENS + at).to_be_bytes()).as_ref()[..16].to_vec()
+    };
+    let event = |event: u64| {
+        let subject_tokens = (0..TOKENS).map(|at| token(event, at).into()).collect();
+        let data = vec![wire::Data { subject_tokens, ..Default::default() }];
+        let body = Body::Access(wire::Access { data, ..Default::default() });
+        wire::Event { body: Some(body), ..Default::default() }.encode_to_vec()
+    };
+    let mut ledger = Ledger::new(&SOURCES);
+    ledger.append(&[("a", &(0..EVENTS).map(event).collect::<Vec<_>>())]);
+    let (index, mut indexer) = ledger.index(20);
+    settle(&mut indexer).unwrap();
+    assert_eq!(ledger.block_files().iter().filter(|file| file.ends_with("-1")).count(), 1);
+    let found = |token: Vec<u8>| {
+        let filter = Filter { subject_tokens: vec![token.into()], ..Default::default() };
+        hits((&ledger, &index), &Criteria::parse(&filter).unwrap(), None, (false, 3))
+    };
+    for at in (0..EVENTS * TOKENS).step_by(71) {
+        let event = at / TOKENS;
+        assert_eq!(found(token(event, at % TOKENS)), [event + 1]);
+        assert!(found(token(EVENTS + event, at % TOKENS)).is_empty());
+    }
 }
