@@ -31,13 +31,14 @@ use crate::{folder::Folder, os::Clock};
 #[derive(Debug)]
 pub struct StoryClock(AtomicU64);
 
-impl StoryClock {
-    /// Shows the time at which the half-year begins.
-    #[must_use]
-    pub const fn new() -> Self {
+/// Shows the time at which the half-year begins.
+impl Default for StoryClock {
+    fn default() -> Self {
         Self(AtomicU64::new(half_year::START))
     }
+}
 
+impl StoryClock {
     /// Goes on to this time, in nanoseconds since the Unix epoch, unless it is past already.
     pub fn go_on(&self, time: u64) {
         self.0.fetch_max(time, Ordering::Relaxed);
