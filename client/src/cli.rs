@@ -72,6 +72,7 @@ enum Command {
     Request(request::Request),
     Approve(approve::Approve),
     Deny(approve::Deny),
+    Grants(report::Grants),
     /// Takes a grant back for good
     Revoke(grant::Change),
     Extend(grant::Extend),
@@ -216,6 +217,7 @@ impl Command {
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
             Self::Deny(command) => command.run().await,
+            Self::Grants(command) => command.run().await,
             Self::Revoke(command) => command.run(GrantState::Revoked).await,
             Self::Extend(command) => command.run().await,
             Self::Suspend(command) => command.run(GrantState::Suspended).await,

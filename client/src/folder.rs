@@ -1,9 +1,10 @@
-//! A copy of a data folder as a source of records: what an auditor gets on a disk instead of over the
-//! network.
+//! A copy of a data folder as a source of records: what an auditor gets on a disk instead of over
+//! the network.
 //!
-//! Reads `checkpoint` and `log/*.seg` and nothing else; needs no server and writes nothing. Believes
-//! the copy nothing: what comes out is for [`crate::verify`] to judge, like what a [`Puller`] brings.
-//! Frames behind the checkpoint, which a copy of a running ledger may end with, are left aside.
+//! Reads `checkpoint` and `log/*.seg` and nothing else; needs no server and writes nothing.
+//! Believes the copy nothing: what comes out is for [`crate::verify`] to judge, like what a
+//! [`Puller`] brings. Frames behind the checkpoint, which a copy of a running ledger may end with,
+//! are left aside.
 //!
 //! [`Puller`]: crate::pull::Puller
 

@@ -24,6 +24,8 @@ use crate::{
     verify::{Record, Scope},
 };
 
+mod told;
+
 /// Something could not be pulled.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -147,56 +149,6 @@ impl Puller {
             client.get_receipt(wire::GetReceiptRequest { entry }).await
         })
         .await
-    }
-
-    /// One page of the registered sources, as the server tells them; `token` is empty for the
-    /// first.
-    ///
-    /// # Errors
-    ///
-    /// [`PullError::Refused`], [`PullError::Deadline`].
-    pub async fn sources(&self, token: &str) -> Result<wire::ListSourcesResponse, PullError> {
-        self.persist(async |mut client| {
-            let request = wire::ListSourcesRequest { page_size: 0, page_token: token.to_owned() };
-            client.list_sources(request).await
-        })
-        .await
-    }
-
-    /// One page of the findings, as the server tells them.
-    ///
-    /// # Errors
-    ///
-    /// [`PullError::Refused`], [`PullError::Deadline`].
-    pub async fn findings(
-        &self,
-        request: wire::ListFindingsRequest,
-    ) -> Result<wire::ListFindingsResponse, PullError> {
-        self.persist(async |mut client| client.list_findings(request.clone()).await).await
-    }
-
-    /// One page of the entries that meet a filter, as the server tells them.
-    ///
-    /// # Errors
-    ///
-    /// [`PullError::Refused`], [`PullError::Deadline`].
-    pub async fn query(
-        &self,
-        request: &wire::QueryRequest,
-    ) -> Result<wire::QueryResponse, PullError> {
-        self.persist(async |mut client| client.query(request.clone()).await).await
-    }
-
-    /// A report, as the server computes it.
-    ///
-    /// # Errors
-    ///
-    /// [`PullError::Refused`], [`PullError::Deadline`].
-    pub async fn report(
-        &self,
-        request: wire::GetReportRequest,
-    ) -> Result<wire::GetReportResponse, PullError> {
-        self.persist(async |mut client| client.get_report(request.clone()).await).await
     }
 
     /// The records from `first` up to `end`, in order and without gaps. Must be called inside a

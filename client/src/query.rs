@@ -1,8 +1,8 @@
 //! Which entries meet a filter: a page of the server's answer, checked, or computed from the
 //! verified log.
 //!
-//! A proven page shows that each hit is in the ledger and meets the filter, not that no hit was left
-//! out. For that there is [`Selection`]: an observer of an audit, which sees every entry.
+//! A proven page shows that each hit is in the ledger and meets the filter, not that no hit was
+//! left out. For that there is [`Selection`]: an observer of an audit, which sees every entry.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -139,8 +139,8 @@ pub trait Ground {
     /// As told above.
     fn cells(&self, report: Report, period: Period) -> Result<Cells, ReportError>;
 
-    /// The findings whose time lies in a period and whose rule is wanted, in the order in which they
-    /// were found.
+    /// The findings whose time lies in a period and whose rule is wanted, in the order in which
+    /// they were found.
     ///
     /// # Errors
     ///

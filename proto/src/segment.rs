@@ -1,10 +1,10 @@
 //! How the log lies on disk, as pure code: the server writes it, and whoever holds a copy of a data
 //! folder reads it without the server.
 //!
-//! A segment is one append-only file, `log/<index of its first entry, 20 digits>.seg`: a header, then
-//! frames without gaps. The newest segment ends in zeros that were written ahead, or where the file
-//! ends; a full one ends with a footer, by which the server finds frames and which a reader from the
-//! front does not need.
+//! A segment is one append-only file, `log/<index of its first entry, 20 digits>.seg`: a header,
+//! then frames without gaps. The newest segment ends in zeros that were written ahead, or where the
+//! file ends; a full one ends with a footer, by which the server finds frames and which a reader
+//! from the front does not need.
 //!
 //! | offset | bytes | header |
 //! |---|---|---|
@@ -26,10 +26,10 @@
 //! | 13 | 4 | CRC-32C of the state and the event |
 //! | 17 | | entry, event |
 //!
-//! A frame's checksums start from the ledger's salt instead of zero. The salt is a secret of the data
-//! folder, so no source can submit an event whose bytes pass for a frame when recovery searches
-//! behind a torn one. The event has its own checksum, so that erasing it leaves the entry untouched.
-//! Checksums find accidents; what convicts is the chain.
+//! A frame's checksums start from the ledger's salt instead of zero. The salt is a secret of the
+//! data folder, so no source can submit an event whose bytes pass for a frame when recovery
+//! searches behind a torn one. The event has its own checksum, so that erasing it leaves the entry
+//! untouched. Checksums find accidents; what convicts is the chain.
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -231,8 +231,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends the frame of an entry and its event to `out`; `group` is how many entries of the same group
-/// lie before this one.
+/// Appends the frame of an entry and its event to `out`; `group` is how many entries of the same
+/// group lie before this one.
 ///
 /// # Panics
 ///

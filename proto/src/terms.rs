@@ -1,8 +1,8 @@
 //! What events are found by: the terms of an event, and whether an event meets a filter.
 //!
-//! An index keeps what [`terms`] says of every event; an auditor who has the events asks
-//! [`Criteria::matches`]. Both answer a [`wire::Filter`] alike, so an answer that leaves a hit out can
-//! be told from one that does not.
+//! An index keeps what [`terms()`] says of every event; an auditor who has the events asks
+//! [`Criteria::matches`]. Both answer a [`wire::Filter`] alike, so an answer that leaves a hit out
+//! can be told from one that does not.
 
 use bytes::Bytes;
 use prost::Message as _;

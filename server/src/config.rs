@@ -47,7 +47,8 @@ pub enum Command {
     /// Verify everything that a stopped ledger has on disk; name the first entry that does not
     /// hold.
     Check(CheckArgs),
-    /// Show the whole thing in under a minute: record a day, verify it, tamper with copies.
+    /// Show the whole thing in under a minute: record a half-year, verify it, tell what it shows,
+    /// tamper with copies.
     Demo(DemoArgs),
 }
 
@@ -146,11 +147,11 @@ pub struct CheckArgs {
 /// Flags of `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
-    /// How many accesses the day has.
-    #[arg(long, value_name = "N", default_value_t = crate::demo::day::ACCESSES)]
+    /// How many everyday accesses the half-year has, beside those of its story.
+    #[arg(long, value_name = "N", default_value_t = crate::demo::half_year::ACCESSES)]
     pub accesses: u64,
 
-    /// The day that this seed tells.
+    /// The half-year that this seed tells.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 

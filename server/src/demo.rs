@@ -1,12 +1,14 @@
-//! The demonstration: a company's day is recorded and verified, then the operator tampers with
-//! copies, with every key and disk in its hands, and is caught each time.
+//! The demonstration: a company's half-year is recorded, verified and told from the verified
+//! entries; then the operator tampers with copies, with every key and disk in its hands, and is
+//! caught each time.
 
-pub mod day;
+pub mod half_year;
 pub mod liar;
+pub mod recording;
 pub mod tamper;
+mod telling;
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -15,27 +17,29 @@ use std::{
 };
 
 use access_ledger_client::{
-    audit::{AuditError, AuditOptions, Audited, audit},
+    audit::{AuditError, AuditOptions, Audited, audit, audit_observed},
     connect,
     pull::Puller,
-    recorder::Recorder,
+    reports::Period,
     verify::Scope,
     view::View,
 };
-use access_ledger_proto::{
-    facts::sources::Roles,
-    note::{KeyType, Signer, VerifierKey},
-    wire::{self, Outcome, SourceRole},
-};
+use access_ledger_proto::{note::VerifierKey, wire::FindingRecord};
 use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::oneshot, time::Instant};
 
-use self::{day::Day, liar::Liar, tamper::Seized};
+use self::{
+    half_year::{DAY_NANOS, DAYS, HalfYear, START},
+    liar::Liar,
+    recording::{Counts, StoryClock},
+    tamper::Seized,
+    telling::Telling,
+};
 use crate::{
     config::DemoArgs,
     folder::{Genesis, real_disk},
     ledger::{Ledger, LedgerOptions},
-    os::{Clock, SystemClock},
+    os::Clock,
     serve::Serving,
 };
 
@@ -53,13 +57,14 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     match &args.keep {
         Some(folder) => {
             let data = folder.join("ledger");
-            writeln!(out, "\nGo on by hand:")?;
+            writeln!(out, "\nGo on by hand: find the tool through which data leaves.")?;
             writeln!(out, "  access-ledger-server serve --data {}", data.display())?;
-            writeln!(
-                out,
-                "  access-ledger verify --server http://127.0.0.1:7070 --ledger {}",
-                told.vkey
-            )?;
+            writeln!(out, "and in another terminal:")?;
+            writeln!(out, "  export ACCESS_LEDGER_SERVER=http://127.0.0.1:7070")?;
+            writeln!(out, "  export LEDGER={}", told.vkey)?;
+            for command in LOOK_INTO {
+                writeln!(out, "  {command}")?;
+            }
         }
         None => {
             writeln!(
@@ -78,6 +83,10 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 pub struct Told {
     /// The ledger's key.
     pub vkey: VerifierKey,
+    /// What was recorded.
+    pub counts: Counts,
+    /// What the auditor found in the honest ledger.
+    pub findings: Vec<FindingRecord>,
     /// Index of the entry that was tampered with in each act.
     pub target: u64,
     /// What the auditor said in each act; `None` when it saw nothing.
@@ -92,7 +101,7 @@ pub struct Told {
 pub async fn play(args: &DemoArgs, folder: &Path, out: &mut impl Write) -> anyhow::Result<Told> {
     let data = folder.join("ledger");
     let view = folder.join("auditor.view.json");
-    let vkey = live(args, &data, &view, out).await?;
+    let (vkey, counts, findings) = live(args, &data, &view, out).await?;
 
     writeln!(out, "\nThe operator tampers, with every key and disk in its hands:")?;
     let copy = Seized::read(&data)?;
@@ -121,21 +130,22 @@ pub async fn play(args: &DemoArgs, folder: &Path, out: &mut impl Write) -> anyho
 
     let count = caught.iter().flatten().count();
     writeln!(out, "\n{count} of {} caught.", caught.len())?;
-    Ok(Told { vkey, target, caught })
+    Ok(Told { vkey, counts, findings, target, caught })
 }
 
-/// The honest part: records the day, and verifies it from outside. Leaves a pinned view.
+/// The honest part: records the half-year, verifies it from outside, and tells what it shows.
+/// Leaves a pinned view.
 async fn live(
     args: &DemoArgs,
     data: &Path,
     view: &Path,
     out: &mut impl Write,
-) -> anyhow::Result<VerifierKey> {
-    let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
+) -> anyhow::Result<(VerifierKey, Counts, Vec<FindingRecord>)> {
+    let clock = Arc::new(StoryClock::new());
+    let (disk, shown): (_, Arc<dyn Clock>) = (real_disk(), clock.clone());
     let options = LedgerOptions::new(data);
-    let genesis = Genesis { self_enrolment: true, ..Genesis::new("ledger.example/us-user-data") };
-    let vkey = Ledger::init(&options, &disk, &clock, &genesis)?;
-    let ledger = Ledger::open(&options, &disk, &clock, None)?;
+    let vkey = Ledger::init(&options, &disk, &shown, &Genesis::new("ledger.example/us-user-data"))?;
+    let ledger = Ledger::open(&options, &disk, &shown, None)?;
     let serving = Serving::bind(ledger, ([127, 0, 0, 1], 0).into()).await?;
     let url = format!("http://{}", serving.address());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -144,64 +154,42 @@ async fn live(
     }));
     writeln!(out, "A ledger in {}\n  ledger key  {vkey}", data.display())?;
 
-    let yesterday = clock.now_nanos().saturating_sub(DAY_NANOS);
     let started = Instant::now();
-    let day = record(args, &url, &vkey, yesterday).await?;
+    let half_year = HalfYear::new(args.seed, args.accesses);
+    let counts = recording::record(half_year, (&url, data), &vkey, &clock).await?;
+    let Counts { accesses, requests, decisions, legal_requests, others } = counts;
     let took = started.elapsed();
-    writeln!(out, "\nSix services recorded a day of {} accesses in {took:.1?}.", args.accesses)?;
+    writeln!(out, "\nA company recorded its half-year in {took:.1?}:")?;
+    writeln!(
+        out,
+        "  {accesses} accesses, {requests} requests for access and {decisions} answers,"
+    )?;
+    writeln!(out, "  {legal_requests} requests of authorities, {others} other events.")?;
     writeln!(out, "Every receipt was verified by the service that got it.")?;
-    day.tell(out)?;
 
     let started = Instant::now();
-    let audited = look(&url, &vkey, view).await?.map_err(|caught| anyhow::anyhow!(caught))?;
+    let puller = Puller::new(connect::channel(&url)?);
+    let mut view = View::open(view, &vkey)?;
+    let telling = Telling::new(Period::of(START, START + DAYS * DAY_NANOS)?);
+    let progress = Arc::new(|_, _| ());
+    let (audited, telling) =
+        audit_observed(&puller, &mut view, Vec::new(), progress, telling).await?;
     let took = started.elapsed();
-    let totals = audited.verifier.totals();
+    let (size, totals) = (audited.checkpoint.size(), audited.verifier.totals());
+    let sources = audited.verifier.sequences().iter().count();
     writeln!(out, "\nAn auditor, who believes nothing, verified it in {took:.1?}:")?;
     writeln!(
         out,
-        "  {} entries linked, {} events, {} seals of {} sources, no number missing,",
-        audited.checkpoint.size(),
-        audited.checkpoint.size(),
+        "  {size} entries linked, {size} events, {} seals of {sources} sources, no number missing,",
         totals.seals_checked,
-        audited.verifier.sequences().iter().count(),
     )?;
     writeln!(out, "  root {} as signed", audited.checkpoint.root())?;
+    writeln!(out, "\nWhat it shows, computed from the entries that were verified:")?;
+    let findings = telling.tell(out)?;
 
     drop(stop);
     server.await??;
-    Ok(vkey)
-}
-
-/// Records the day through one recorder a service.
-async fn record(
-    args: &DemoArgs,
-    url: &str,
-    ledger: &VerifierKey,
-    start: u64,
-) -> anyhow::Result<Summary> {
-    let roles = Roles::from_iter([SourceRole::Record]);
-    let mut recorders = BTreeMap::new();
-    for source in day::SOURCES {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)?;
-        let key = Signer::new(source, KeyType::Ed25519, seed)?;
-        let channel = connect::channel(url)?;
-        connect::enroll(channel.clone(), ledger, &key, roles, None).await?;
-        recorders.insert(source, Recorder::builder(channel, key, ledger.clone()).start().await?);
-    }
-    let mut summary = Summary::default();
-    for recorded in Day::new(args.seed, start, args.accesses) {
-        summary.count(&recorded.event);
-        let recorder = recorders.get(recorded.source).context("a source of the day is missing")?;
-        // `flush` waits for the receipts of all.
-        let _ticket = recorder.record(recorded.event).await?;
-    }
-    for (source, recorder) in recorders {
-        recorder.flush().await?;
-        let closed = recorder.close().await?;
-        anyhow::ensure!(closed.unsent == 0, "{source} could not record {}", closed.unsent);
-    }
-    Ok(summary)
+    Ok((vkey, counts, findings))
 }
 
 /// Audits what is served at `url` against the view: in order, or caught with one sentence.
@@ -238,50 +226,12 @@ fn say(out: &mut impl Write, who: &str, caught: Option<String>) -> io::Result<Op
     Ok(caught)
 }
 
-/// The day by the office that people accessed data from.
-#[derive(Default)]
-struct Summary {
-    offices: BTreeMap<String, Row>,
-}
-
-#[derive(Default)]
-struct Row {
-    accesses: u64,
-    denied: u64,
-    unapproved: u64,
-    records: u64,
-}
-
-impl Summary {
-    fn count(&mut self, event: &wire::Event) {
-        let Some(wire::event::Body::Access(access)) = &event.body else { return };
-        let office = event.actor.as_ref().map_or("", |actor| &actor.office_country);
-        let office = if office.is_empty() { "(service)" } else { office };
-        let row = self.offices.entry(office.to_owned()).or_default();
-        row.accesses += 1;
-        row.denied += u64::from(access.outcome() == Outcome::Denied);
-        row.unapproved += u64::from(access.outcome() == Outcome::AllowedUnapproved);
-        row.records += access.records;
-    }
-
-    fn tell(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "\n  {:<10} {:>8} {:>7} {:>11} {:>12}",
-            "office", "accesses", "denied", "unapproved", "records"
-        )?;
-        for (office, row) in &self.offices {
-            let Row { accesses, denied, unapproved, records } = row;
-            writeln!(
-                out,
-                "  {office:<10} {accesses:>8} {denied:>7} {unapproved:>11} {records:>12}"
-            )?;
-        }
-        Ok(())
-    }
-}
-
-const DAY_NANOS: u64 = 86_400_000_000_000;
+/// How an auditor finds the tool through which data leaves.
+const LOOK_INTO: [&str; 3] = [
+    "access-ledger report flows --ledger $LEDGER --from 2025-07-01 --to 2026-01-01",
+    "access-ledger query --ledger $LEDGER --tool moderation-tool --action copy",
+    "access-ledger findings --ledger $LEDGER --rule COPY_OUTSIDE_CUSTODY",
+];
 
 /// An audit of the demonstration takes a second.
 const LOOK_TIME: Duration = Duration::from_secs(60);

@@ -140,7 +140,8 @@ impl Index {
         self.shared.archive.check()
     }
 
-    /// The entries that findings of these rules are about.
+    /// The entries that findings of these rules are about. What would only be found if the log
+    /// ended here is not among them.
     #[must_use]
     pub fn indexes_of_rules<'a>(&self, rules: impl IntoIterator<Item = &'a str>) -> RoaringTreemap {
         self.shared.read_fold(|fold| fold.log.indexes_of_rules(rules))

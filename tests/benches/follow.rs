@@ -2,7 +2,8 @@
 //! and what it answers from them.
 //!
 //! Expected: 300,000 entries a second and more on two cores, of which one folds while the other
-//! reads, decodes and posts; reports in some milliseconds, since they read cells of days and months.
+//! reads, decodes and posts; reports in some milliseconds, since they read cells of days and
+//! months.
 //!
 //! Run: `cargo bench -p access-ledger-tests --bench follow`
 

@@ -7,11 +7,10 @@ use access_ledger_proto::{
     position::Index,
     wire::{
         Access, AccessRequest, Action, AuthorizationDecision, Boundary, BreakGlass,
-        BreakGlassPhase, ControlKind, Data, DataCategory, Dataset, Decision, Erasure, ErasurePhase,
-        Event, GrantChange, GrantState, LegalProcess, LegalRequest, LegalRequestPhase,
-        LocationEvidence, Outcome, Place, Principal, Purpose, RecipientKind, Redaction,
-        ReviewVerdict, Sensitivity, SourcePhase, SourceRole, SourceStatus, Transfer, TransferMode,
-        event::Body,
+        BreakGlassPhase, ControlKind, Data, Dataset, Decision, Erasure, ErasurePhase, Event,
+        GrantChange, GrantState, LegalProcess, LegalRequest, LegalRequestPhase, LocationEvidence,
+        Outcome, Place, Principal, Purpose, RecipientKind, Redaction, ReviewVerdict, Sensitivity,
+        SourcePhase, SourceRole, SourceStatus, Transfer, TransferMode, event::Body,
     },
 };
 use prost::Message as _;
@@ -147,10 +146,6 @@ fn read(story: &mut Story, dataset: &str, grant: &str) -> anyhow::Result<()> {
     })
 }
 
-fn actor(story: &mut Story, edit: impl FnOnce(&mut Principal)) -> anyhow::Result<()> {
-    edited(story, |event, _| edit(event.actor.get_or_insert_default()))
-}
-
 fn privileged(story: &mut Story, grant: &str) -> anyhow::Result<()> {
     edited(story, |event, access| {
         event.actor.get_or_insert_default().privileged = true;
@@ -227,15 +222,13 @@ fn unapproved(story: &mut Story) -> anyhow::Result<()> {
 fn special_category(story: &mut Story, approvals: usize) -> anyhow::Result<()> {
     let dataset = story.fresh("users.health-");
     let sensitivity = Sensitivity::SpecialCategory.into();
-    let registered = |boundary: Boundary| Dataset {
-        boundary: boundary.into(),
+    let registered = Dataset {
+        boundary: Boundary::Protected.into(),
         sensitivity,
-        categories: vec![DataCategory::Contact.into()],
         subject_jurisdiction: HOME.to_owned(),
         ..Default::default()
     };
-    let registered = registered(Boundary::Protected).encode_to_vec();
-    story.control(ControlKind::Dataset, &dataset, &registered)?;
+    story.control(ControlKind::Dataset, &dataset, &registered.encode_to_vec())?;
     let grant = story.fresh("g");
     let named = dataset.clone();
     story.request(&grant, |request| {
@@ -274,7 +267,9 @@ fn abroad(story: &mut Story, action: Action) -> anyhow::Result<()> {
 }
 
 fn located(story: &mut Story, evidence: LocationEvidence) -> anyhow::Result<()> {
-    actor(story, |actor| actor.location_evidence = evidence.into())
+    edited(story, |event, _| {
+        event.actor.get_or_insert_default().location_evidence = evidence.into();
+    })
 }
 
 fn with_build(story: &mut Story, build: u8) -> anyhow::Result<()> {
@@ -311,21 +306,12 @@ fn erased_site(story: &mut Story, is_after: bool) -> anyhow::Result<()> {
     let read = |story: &mut Story| {
         edited(story, |_, access| access.data = vec![Data { region, ..data(DATASET) }])
     };
-    let phases = [
-        ErasurePhase::Scheduled,
-        ErasurePhase::Started,
-        ErasurePhase::Completed,
-        ErasurePhase::Verified,
-        ErasurePhase::Certified,
-    ];
+    let phases = [ErasurePhase::Completed, ErasurePhase::Verified, ErasurePhase::Certified];
     let erase = |story: &mut Story| {
         phases.into_iter().try_for_each(|phase| {
             let (job_id, site, dataset) = (job_id.clone(), site.clone(), DATASET.to_owned());
-            let method = "crypto-shredding".to_owned();
-            let objects = 40;
             let phase = phase.into();
-            let erasure =
-                Erasure { job_id, phase, site, dataset, method, objects, ..Default::default() };
+            let erasure = Erasure { job_id, phase, site, dataset, ..Default::default() };
             story.tell(RECORDER, Body::Erasure(erasure)).map(drop)
         })
     };

@@ -189,6 +189,8 @@ async fn a_grant_lives_from_request_to_revocation_by_the_command_line() -> anyho
         (vec!["p-eng-7".to_owned()], 2, 2)
     );
 
+    // What waits is for approvers to see.
+    desk.run("grants --ledger VKEY --format csv").await?.says(&["p-eng-7", &id]);
     let line = format!(
         "approve {id} --key ann.key --ledger VKEY --entity Northwind_USDS --max-uses 3 --max-records 900 \
          --dataset accounts.profile --reason On_call_this_week --party company --grant gr-1"

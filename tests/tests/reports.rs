@@ -1,5 +1,5 @@
-//! Each report, computed from a log that the test tells by hand, is exactly the table that it should
-//! be; and it is the same however the log is cut.
+//! Each report, computed from a log that the test tells by hand, is exactly the table that it
+//! should be; and it is the same however the log is cut.
 
 use access_ledger_client::{
     audit::Observer as _,

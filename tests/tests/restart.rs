@@ -19,7 +19,13 @@ async fn seen(node: &Node, sent: &[Sealed]) -> anyhow::Result<Vec<String>> {
     let mut auditor = clients.auditor.clone();
     let head = auditor.get_checkpoint(wire::GetCheckpointRequest {}).await?.into_inner();
     let sources = auditor.list_sources(wire::ListSourcesRequest::default()).await?.into_inner();
+    let findings = auditor.list_findings(wire::ListFindingsRequest::default()).await?.into_inner();
+    let midnight = |day: i64| Some(prost_types::Timestamp { seconds: day * 86_400, nanos: 0 });
+    let (from, to) = (midnight(20_000), midnight(40_000));
+    let report = wire::GetReportRequest { name: "sources".into(), from, to, ..Default::default() };
+    let report = auditor.get_report(report).await?.into_inner();
     let mut seen = vec![format!("{head:?}"), format!("{sources:?}")];
+    seen.extend([format!("{findings:?}"), format!("{report:?}")]);
     for sealed in sent {
         seen.push(format!("{:?}", clients.append(sealed).await?));
     }

@@ -1,8 +1,8 @@
 //! The audit of a copy of a data folder: nobody answers, but everything is there to be verified.
 //!
 //! A copy proves less than a ledger that answers: what it lacks may be its maker's doing, and is
-//! told without accusing the ledger. What the ledger signed still binds it. Instead of a consistency
-//! proof, the tree over the copy's own entries is compared at the size of the pin.
+//! told without accusing the ledger. What the ledger signed still binds it. Instead of a
+//! consistency proof, the tree over the copy's own entries is compared at the size of the pin.
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,

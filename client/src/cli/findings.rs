@@ -9,20 +9,23 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::{Failure, caller::Caller, complain, ledger::LedgerArgs, say, time, words::word};
-use crate::{evidence::printable, fold::FindingsList, pull::Puller};
+use crate::{evidence::printable, fold::FindingsList};
 
 /// Lists the findings: what the facts, the policy or the clock of the log object to
 ///
-/// Reads and verifies the whole log like `verify`, and computes the findings from it. One line each,
-/// in the order in which they come to light: index and time of what it is about, how grave it is,
-/// the finding's id (rule and index), and the facts.
+/// Reads and verifies the whole log like `verify`, and computes the findings from it. One line
+/// each, in the order in which they come to light: index and time of what it is about, how grave
+/// it is, the finding's id (rule and index), and the facts.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Findings {
     #[command(subcommand)]
     handle: Option<Handling>,
+    /// Present unless there is a subcommand.
     #[command(flatten)]
-    list: Option<List>,
+    ledger: Option<LedgerArgs>,
+    #[command(flatten)]
+    list: List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,8 +35,6 @@ enum Handling {
 
 #[derive(Debug, Args)]
 struct List {
-    #[command(flatten)]
-    ledger: LedgerArgs,
     /// Only of this rule; repeat for more
     #[arg(long = "rule", value_name = "RULE")]
     rules: Vec<String>,
@@ -96,20 +97,19 @@ enum Handled {
 
 impl Findings {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        match (self.handle, self.list) {
+        match (self.handle, self.ledger) {
             (Some(Handling::Handle(handle)), _) => handle.run().await,
-            (None, Some(list)) => list.run().await,
-            (None, None) => Err(anyhow::anyhow!("neither a ledger nor a finding was named").into()),
+            (None, Some(ledger)) if self.list.by_server => self.list.ask(&ledger).await,
+            (None, Some(ledger)) => self.list.compute(&ledger).await,
+            (None, None) => Err(anyhow::anyhow!("no ledger was named").into()),
         }
     }
 }
 
 impl List {
-    async fn run(self) -> Result<(), Failure> {
-        if self.by_server {
-            return self.ask().await;
-        }
-        let (audited, observed) = self.ledger.observe(FindingsList::default()).await?;
+    /// The list that follows from verified entries.
+    async fn compute(&self, ledger: &LedgerArgs) -> Result<(), Failure> {
+        let (audited, observed) = ledger.observe(FindingsList::default()).await?;
         let findings = observed.conclude()?;
         let mut shown = 0_u64;
         let mut out = io::BufWriter::new(io::stdout().lock());
@@ -128,8 +128,8 @@ impl List {
     }
 
     /// The server's own list.
-    async fn ask(&self) -> Result<(), Failure> {
-        let puller: Puller = self.ledger.puller().await?;
+    async fn ask(&self, ledger: &LedgerArgs) -> Result<(), Failure> {
+        let puller = ledger.puller().await?;
         let mut request = ListFindingsRequest {
             rules: self.rules.clone(),
             states: self.states.iter().map(|state| state.wire().into()).collect(),

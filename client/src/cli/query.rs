@@ -37,8 +37,8 @@ use crate::{
 ///
 /// Every flag may be repeated: an entry is found when it has one of the values of each flag given.
 /// By default the answer is the server's word. With `--proofs`, each hit is proven to be in the
-/// ledger and to meet the filter. With `--verified`, the whole log is read and verified and the answer
-/// computed from it: only then is it certain that no hit was left out.
+/// ledger and to meet the filter. With `--verified`, the whole log is read and verified and the
+/// answer computed from it: only then is it certain that no hit was left out.
 #[derive(Debug, Args)]
 pub(super) struct Query {
     #[command(flatten)]
@@ -75,8 +75,8 @@ enum Format {
     Json,
 }
 
-/// What to find. Words like `export` or `ip-address` are those of the vocabulary; a number stands for
-/// a value that this version does not know.
+/// What to find. Words like `export` or `ip-address` are those of the vocabulary; a number stands
+/// for a value that this version does not know.
 #[derive(Debug, Args)]
 struct FilterArgs {
     /// Who did it, for whom, or who is to be given access

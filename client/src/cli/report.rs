@@ -17,8 +17,8 @@ use crate::{
 
 /// Computes a report from the log
 ///
-/// Reads and verifies the whole log like `verify`, and computes the report from it. The footer tells
-/// what it rests on.
+/// Reads and verifies the whole log like `verify`, and computes the report from it. The footer
+/// tells what it rests on.
 #[derive(Debug, Args)]
 #[command(after_help = REPORTS)]
 pub(super) struct ReportArgs {
@@ -47,6 +47,21 @@ pub(super) struct ReportArgs {
     ledger: LedgerArgs,
 }
 
+/// Lists the grants that are in force, and the requests that wait for an answer
+///
+/// The report `grants` of today: computed from the log, which is read and verified like by `verify`.
+#[derive(Debug, Args)]
+pub(super) struct Grants {
+    /// A table for people; CSV (RFC 4180), with the footer on the standard error; or JSON
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Ask the server for its report instead of computing it: fast, and nothing is verified
+    #[arg(long)]
+    by_server: bool,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+}
+
 const REPORTS: &str = "\
 Reports:
   cross-region  who reached data of persons in another country
@@ -62,6 +77,17 @@ Reports:
   custody       how much of each dataset lies where
   sources       how completely each source recorded
   readers       who read the ledger";
+
+impl Grants {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Self { format, by_server, ledger } = self;
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let from = Day::of(u64::try_from(now).unwrap_or_default());
+        let to = Day(from.0.saturating_add(1));
+        let (name, token, with_staff) = (Report::Grants, None, false);
+        ReportArgs { name, from, to, token, with_staff, format, by_server, ledger }.run().await
+    }
+}
 
 impl ReportArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {

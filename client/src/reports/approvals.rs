@@ -3,7 +3,8 @@
 //! All decisions that the approver took in the period count, those without effect too. The time to
 //! decide runs from the request. Same-entity decisions are those where the approver's entity is the
 //! requester's. Low-information justifications are those that the approver approved all the same. A
-//! reciprocal pair are two persons who both approved a request of the other; the other one is named.
+//! reciprocal pair are two persons who both approved a request of the other; the other one is
+//! named.
 
 use std::collections::{BTreeMap, BTreeSet};
 

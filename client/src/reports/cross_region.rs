@@ -1,9 +1,9 @@
 //! `cross-region`: who reached data of persons in another country.
 //!
-//! Counted are attempts by anybody whose office or place is not known to be in the country whose law
-//! protects the persons; where neither is known, the attempt counts. An attempt that reaches several
-//! kinds of data counts once for each row. The change is that of the accesses, in percent, to the
-//! period of the same length directly before.
+//! Counted are attempts by anybody whose office or place is not known to be in the country whose
+//! law protects the persons; where neither is known, the attempt counts. An attempt that reaches
+//! several kinds of data counts once for each row. The change is that of the accesses, in percent,
+//! to the period of the same length directly before.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! `grants`: grants that were in force in the period, and requests that wait for one.
 //!
-//! A request that waits is a row without a grant, so that approvers see what is theirs to answer;
-//! one that was denied is none. A scope names its first names of each kind.
+//! A request that waits is a row under its own id, which nobody has approved, so that approvers see
+//! what is theirs to answer; one that was denied is none. A scope names its first names of each kind.
 
 use access_ledger_proto::{
     position::count_of,
@@ -92,11 +92,12 @@ fn of_grant(grant: &GrantFacts, now: u64) -> Row {
 fn of_request(request: &RequestFacts) -> Row {
     let mut row = vec![String::new(); COLUMNS.len()];
     let told = [
+        request.request_id.clone(),
         request.actor.clone(),
         String::new(),
         request.scope.as_ref().map_or_else(String::new, scope),
     ];
-    for (cell, told) in row.iter_mut().skip(1).zip(told) {
+    for (cell, told) in row.iter_mut().zip(told) {
         *cell = told;
     }
     row

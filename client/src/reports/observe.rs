@@ -31,8 +31,8 @@ impl Reports {
     }
 }
 
-/// Counts an entry. Entries may be counted in any order and in parts: cells add up. Of an entry whose
-/// event was erased all that is left is that its source recorded it.
+/// Counts an entry. Entries may be counted in any order and in parts: cells add up. Of an entry
+/// whose event was erased all that is left is that its source recorded it.
 pub fn observe(cells: &mut Cells, reports: Reports, observation: &Observation<'_>) {
     let noted = observation.noted;
     if reports.contains(Report::Sources) {

@@ -7,8 +7,8 @@
 //! | JSON | numbers | `null` | member `footer` |
 //!
 //! **Spreadsheets run formulas.** A CSV field that is not of a numeric column and begins with `=`,
-//! `+`, `-`, `@`, a tab or a carriage return gets an apostrophe in front, which spreadsheets show as
-//! text. Whoever reads CSV by program takes JSON, in which nothing is changed.
+//! `+`, `-`, `@`, a tab or a carriage return gets an apostrophe in front, which spreadsheets show
+//! as text. Whoever reads CSV by program takes JSON, in which nothing is changed.
 
 use std::{
     borrow::Cow,

@@ -1,11 +1,11 @@
 //! `sources`: how completely each source recorded.
 //!
-//! Counted by the ledger's own time. Every source that was registered by the end of the period has a
-//! row, so that one that is silent altogether is seen. Numbers have no gaps, so those of a period
+//! Counted by the ledger's own time. Every source that was registered by the end of the period has
+//! a row, so that one that is silent altogether is seen. Numbers have no gaps, so those of a period
 //! follow from how many entries came before. Heartbeats are expected, one an interval, from the
-//! source's registration (or the beginning of the period) until it stopped, was decommissioned, or the
-//! period or the log ended; silence is measured over the same time, to the minute. A build counts as a
-//! change when it was first seen in the period, unless it is the source's first.
+//! source's registration (or the beginning of the period) until it stopped, was decommissioned, or
+//! the period or the log ended; silence is measured over the same time, to the minute. A build
+//! counts as a change when it was first seen in the period, unless it is the source's first.
 
 use access_ledger_proto::{
     facts::{Noted, sources::Source},

@@ -1,7 +1,7 @@
 //! `subject`: what happened to the data of one person, for that person.
 //!
-//! Told are accesses that were performed, and transfers, whose data has the person's token. Names of
-//! staff are withheld unless asked for; employers and other parties are told always.
+//! Told are accesses that were performed, and transfers, whose data has the person's token. Names
+//! of staff are withheld unless asked for; employers and other parties are told always.
 
 use access_ledger_proto::{
     facts::is_performed,

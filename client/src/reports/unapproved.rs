@@ -1,8 +1,8 @@
 //! `unapproved`: accesses and transfers that happened though no approval covered them: one row for
 //! each finding that says so.
 //!
-//! Rules that object to something else (the tool, the place, the classification) are left out. Rules
-//! that this version does not know are told: a policy may have brought them.
+//! Rules that object to something else (the tool, the place, the classification) are left out.
+//! Rules that this version does not know are told: a policy may have brought them.
 
 use access_ledger_proto::{
     facts::{is_performed, records_of},

@@ -1,8 +1,8 @@
 //! The text of a policy before Cedar reads it: where each rule begins, and how deep it can be.
 //!
 //! Cedar's parser, checker and evaluator call themselves for each level of a rule. Without bounds,
-//! a text of a few kilobytes would end the process, and a long chain of operators would be evaluated
-//! on one thread and be too deep for the stack of another, so that two auditors disagree.
+//! a text of a few kilobytes would end the process, and a long chain of operators would be
+//! evaluated on one thread and be too deep for the stack of another, so that two auditors disagree.
 
 use crate::{
     error::{EventFault, PolicyError},

@@ -84,3 +84,45 @@ pub(super) fn save(facts: &Facts, draft: &mut Draft<'_>) -> Result<(), IndexErro
 fn row_key(table: Table, key: &str) -> Vec<u8> {
     [b"f", &[table.tag()][..], key.as_bytes()].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use access_ledger_proto::hash::Digest;
+
+    use super::*;
+    use crate::index::{posting::Layout, state::Watermark};
+
+    #[test]
+    fn rows_are_found_by_table_and_key_and_an_unreadable_one_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout { origin: Digest::from_bytes([0; 32]), block_entries: 1 };
+        let state = Arc::new(State::reset(folder.path(), &layout).unwrap());
+        let archive = StateArchive::new(Arc::clone(&state));
+        let put = |key: &[u8]| {
+            let mut draft = state.draft().unwrap();
+            draft.put(key, Some(b"row")).unwrap();
+            draft.apply(&Watermark::START).unwrap();
+        };
+        put(&row_key(Table::Grants, "a"));
+        put(&row_key(Table::Grants, "b"));
+        put(&row_key(Table::Requests, "a"));
+        let keys = |table| {
+            let mut keys = Vec::new();
+            archive.scan(table, &mut |key, _| keys.push(key.to_owned()));
+            keys
+        };
+        assert_eq!(
+            (keys(Table::Grants), keys(Table::Legal)),
+            (vec!["a".into(), "b".into()], vec![])
+        );
+        assert_eq!(archive.load(Table::Requests, "a").as_deref(), Some(&b"row"[..]));
+        assert_eq!(archive.load(Table::Requests, "b"), None);
+        assert!(archive.check().is_ok());
+
+        put(&[b'f', Table::Grants.tag(), 0xff]);
+        assert_eq!(keys(Table::Grants), ["a", "b"]);
+        assert!(matches!(archive.check(), Err(IndexError::Facts { .. })));
+        assert_eq!(keys(Table::Legal), [""; 0]);
+        assert!(archive.check().is_err(), "for ever");
+    }
+}

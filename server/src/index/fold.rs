@@ -1,5 +1,5 @@
-//! What the index computes from the log, folded over it from entry 0: facts and findings, where each
-//! source stands, and what the reports count.
+//! What the index computes from the log, folded over it from entry 0: facts and findings, where
+//! each source stands, and what the reports count.
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 

@@ -27,9 +27,10 @@
 //! | zero | 2 | |
 //! | CRC | 4 | of the 60 bytes before |
 //!
-//! Dictionaries are numbered like [`access_ledger_proto::terms::Field`]; 0 is that of event ids. Places are relative to the
-//! block's first index. A term's number in its dictionary is 2 x place + 1 when one entry of the
-//! block has it, and 2 x offset of its directory otherwise; that of an event id is 0.
+//! Dictionaries are numbered like [`Field`](access_ledger_proto::terms::Field); 0 is that of event
+//! ids. Places are relative to the block's first index. A term's number in its dictionary is
+//! 2 x place + 1 when one entry of the block has it, and 2 x offset of its directory otherwise;
+//! that of an event id is 0.
 //!
 //! A directory is: count u32, entries of 24 bytes, CRC u32. The chunks themselves lie right before
 //! it, in the same order, without gaps:

@@ -1,8 +1,8 @@
 //! Answers filters: which entries meet all that is asked, newest or oldest first, a page at a time.
 //!
-//! Goes over the log stretch by stretch (the tail, the posting blocks) and, within a block, chunk by
-//! chunk. A block's directories tell which chunks have a term and how often, so chunks that lack a
-//! field altogether are never read, the rarest field is read first, and a page ends the walk. The
+//! Goes over the log stretch by stretch (the tail, the posting blocks) and, within a block, chunk
+//! by chunk. A block's directories tell which chunks have a term and how often, so chunks that lack
+//! a field altogether are never read, the rarest field is read first, and a page ends the walk. The
 //! work of one call is bounded whatever is asked: when it is used up, the answer is short and says
 //! where to go on.
 
@@ -251,7 +251,8 @@ impl<'a> Walk<'a> {
         Ok(places)
     }
 
-    /// Of `places`, which are relative to `first`, those that have a finding of the rules asked for.
+    /// Of `places`, which are relative to `first`, those that have a finding of the rules asked
+    /// for.
     fn by_rule(&self, first: Place, count: u32, places: RoaringBitmap) -> RoaringBitmap {
         let Some(by_rule) = &self.search.by_rule else { return places };
         let end = first.plus(count.into());

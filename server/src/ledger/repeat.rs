@@ -1,10 +1,10 @@
 //! Answers batches whose numbers were used before.
 //!
 //! A client that timed out repeats the same batch; it gets the place again that the batch has,
-//! however long ago, and the same verdicts on its intents. The same events in another cut are refused with the number to go on with.
-//! Other events under used numbers are two statements that the source sealed: they are refused and
-//! kept as evidence. This runs on its own thread, so that repeats, which read the disk, do not hold
-//! up the writer.
+//! however long ago, and the same verdicts on its intents. The same events in another cut are
+//! refused with the number to go on with. Other events under used numbers are two statements that
+//! the source sealed: they are refused and kept as evidence. This runs on its own thread, so that
+//! repeats, which read the disk, do not hold up the writer.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -72,8 +72,8 @@ pub(crate) struct Writer {
     pub(crate) sequences: Sequences,
     pub(crate) publisher: Publisher,
     pub(crate) own: OwnSource,
-    /// Facts and policy behind the last entry that was placed. Rows that are not in memory lie in the
-    /// index's state, which is behind.
+    /// Facts and policy behind the last entry that was placed. Rows that are not in memory lie in
+    /// the index's state, which is behind.
     pub(crate) authority: Authority,
     /// As far as the state went when rows were last given up to it.
     pub(crate) settled: Size,

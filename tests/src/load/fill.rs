@@ -7,7 +7,7 @@ use access_ledger_proto::{
     chain::Link, hash::Digest, position::Size, wire::recorder_service_client::RecorderServiceClient,
 };
 use access_ledger_server::{
-    demo::day::ACCESS_LEN,
+    demo::half_year::ACCESS_LEN,
     folder::real_disk,
     os::{Clock as _, SystemClock},
     storage::{self, Options},

@@ -3,7 +3,7 @@
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
 use access_ledger_server::{
-    demo::day::ACCESS_LEN,
+    demo::half_year::ACCESS_LEN,
     folder::real_disk,
     ledger::{Ledger, LedgerOptions},
     os::{Clock, SystemClock},

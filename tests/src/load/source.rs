@@ -13,7 +13,7 @@ use access_ledger_proto::{
     wire::{self, SourceRole, recorder_service_client::RecorderServiceClient},
 };
 use access_ledger_server::{
-    demo::day::{ACCESS_LEN, access_of_len},
+    demo::half_year::{ACCESS_LEN, access_of_len},
     os::{Clock as _, SystemClock},
 };
 use anyhow::Context as _;

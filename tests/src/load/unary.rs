@@ -9,7 +9,7 @@ use access_ledger_proto::{
     receipt::ReceiptVerifier,
     wire::{self, recorder_service_client::RecorderServiceClient},
 };
-use access_ledger_server::demo::day::ACCESS_LEN;
+use access_ledger_server::demo::half_year::ACCESS_LEN;
 use anyhow::Context as _;
 use bytes::Bytes;
 use tempfile::TempDir;

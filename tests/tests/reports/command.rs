@@ -1,5 +1,5 @@
-//! `access-ledger report` against a running ledger: recorded by the command line, computed from what
-//! was verified.
+//! `access-ledger report` against a running ledger: recorded by the command line, computed from
+//! what was verified.
 
 use std::process::{Command, Output};
 

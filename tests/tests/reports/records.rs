@@ -15,8 +15,8 @@ use super::{days, options, rows, rows_of};
 
 const HOUR: u64 = 3_600 * SECOND;
 
-/// Requests of the US that arrived in a half-year: how many of them, by kind, the accounts that they
-/// named in all, and how many had data produced.
+/// Requests of the US that arrived in a half-year: how many of them, by kind, the accounts that
+/// they named in all, and how many had data produced.
 fn receive(
     story: &mut Story,
     day: &str,
@@ -173,7 +173,8 @@ fn sources_tell_how_completely_they_recorded() -> anyhow::Result<()> {
         story.wait(HOUR);
         say(&mut story, SourcePhase::Heartbeat, 0, 0)?;
     }
-    // The second: another build at 1:00, a loss, silence from 2:00 to 7:30, erased at 8:00, the end.
+    // The second: another build at 1:00, a loss, silence from 2:00 to 7:30, erased at 8:00, the
+    // end.
     story.wait(2 * HOUR);
     say(&mut story, SourcePhase::Started, 2, 0)?;
     story.wait(HOUR);

@@ -18,7 +18,8 @@
 //! | rest | | the key's other bytes |
 //! | number | 1 to 10 | of a leaf: the key's; else: offset of the page whose first key this is |
 //!
-//! Numbers in records are base 128, lowest digit first, the upper bit set in all bytes but the last.
+//! Numbers in records are base 128, lowest digit first; the upper bit is set in all bytes but the
+//! last.
 
 use access_ledger_proto::position::count_of;
 

@@ -13,8 +13,7 @@ pub const ACCESS_LEN_MIN: usize = 128;
 /// Most bytes of an event of [`access_of_len`]: the justification, which fills it, holds 4,096.
 pub const ACCESS_LEN_MAX: usize = 4_096;
 
-/// What [`access_of_len`] is mostly called with: what an access of a [`Day`](super::Day) has,
-/// about.
+/// What [`access_of_len`] is mostly called with: what an access of the half-year has, about.
 pub const ACCESS_LEN: usize = 320;
 
 /// A valid, encoded access of exactly `len` bytes, for load tests; cheap to make.
@@ -32,7 +31,7 @@ pub fn access_of_len(rng: &mut impl Rng, time: u64, len: usize) -> Option<Bytes>
         outcome: Outcome::Allowed.into(),
         ..Access::default()
     };
-    let mut event = event_at(rng, time, body);
+    let mut event = event_at(rng, time, Body::Access(body));
     let actor = format!("p-{:08x}", rng.random::<u32>());
     event.actor = Some(Principal { id: actor, ..Principal::default() });
     // A length prefix that grows by a byte jumps over one total; a longer correlation id fills it.

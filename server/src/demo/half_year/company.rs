@@ -18,6 +18,7 @@ pub(super) struct Office {
     /// East of Greenwich: 0 to 23.
     pub(super) utc_offset_hours: u64,
     pub(super) hours: &'static Hours,
+    pub(super) closed_at_weekends: bool,
     /// Share of the company's accesses that the office makes when it is fully awake.
     pub(super) weight: u64,
     /// How many people sit at which desk.
@@ -63,21 +64,43 @@ pub(super) struct Reason {
 /// Where the protected users live, and where their data may be reached without more ado.
 pub(super) const HOME: &str = "US";
 
-/// The sources that record the day, in the order of their names.
-pub const SOURCES: [&str; 6] = [
+/// The sources that record the half-year, in the order of their names, but for those who approve.
+pub const SOURCES: [&str; 9] = [
+    ACCESS_PORTAL,
     "data-platform/trino",
     "gateway/us-1",
+    LEGAL_DESK,
     "moderation-tool",
     "oncall-shell",
     "payments",
+    STORAGE_FLEET,
     "support-console",
 ];
 
-pub(super) const POLICY_VERSION: &str = "2026.3";
+/// Where people ask for access.
+pub(super) const ACCESS_PORTAL: &str = "access-portal";
 
-/// The owner of every tool.
-pub(super) const TOOL_OWNER: &str = "Northwind Platform";
+/// Where requests of authorities are answered.
+pub(super) const LEGAL_DESK: &str = "legal-desk";
 
+/// What knows where data lies.
+pub(super) const STORAGE_FLEET: &str = "storage-fleet";
+
+/// Those of the home security team who approve: their sources, and the persons whose keys these
+/// are.
+pub const APPROVERS: [(&str, &str); 3] =
+    [(LEAD, "p-sec-lead"), (DEPUTY, "p-sec-deputy"), (NIGHT, "p-sec-night")];
+
+pub(super) const LEAD: &str = "security/lead";
+pub(super) const DEPUTY: &str = "security/deputy";
+
+/// Approves whatever comes at night, within minutes.
+pub(super) const NIGHT: &str = "security/night";
+
+/// The company at home, which the security team works for too.
+pub(super) const HOME_ENTITY: &str = "Northwind USDS";
+
+/// The assistant that does some of the support desk's work.
 pub(super) const ASSISTANT: &str = "agent-support-assistant";
 
 pub(super) const OFFICES: &[Office] = &[
@@ -87,6 +110,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "US",
         utc_offset_hours: 16,
         hours: &WORKING_DAY,
+        closed_at_weekends: true,
         weight: 40,
         desks: &[(10, &SUPPORT), (6, &MODERATION), (6, &ANALYTICS), (4, &ONCALL), (4, &PAYMENTS)],
     },
@@ -96,6 +120,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "IE",
         utc_offset_hours: 0,
         hours: &WORKING_DAY,
+        closed_at_weekends: true,
         weight: 12,
         desks: &[(4, &MODERATION), (3, &SUPPORT), (1, &PAYMENTS)],
     },
@@ -105,6 +130,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "GB",
         utc_offset_hours: 0,
         hours: &WORKING_DAY,
+        closed_at_weekends: true,
         weight: 8,
         desks: &[(3, &ANALYTICS), (2, &ONCALL), (1, &PAYMENTS)],
     },
@@ -114,6 +140,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "SG",
         utc_offset_hours: 8,
         hours: &WORKING_DAY,
+        closed_at_weekends: true,
         weight: 14,
         desks: &[(3, &ANALYTICS), (3, &ONCALL), (4, &SUPPORT), (2, &PAYMENTS)],
     },
@@ -123,6 +150,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "CN",
         utc_offset_hours: 8,
         hours: &WORKING_DAY,
+        closed_at_weekends: true,
         weight: 12,
         desks: &[(6, &ANALYTICS), (4, &ONCALL)],
     },
@@ -133,6 +161,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "US",
         utc_offset_hours: 8,
         hours: &AROUND_THE_CLOCK,
+        closed_at_weekends: false,
         weight: 10,
         desks: &[(6, &MODERATION), (2, &SUPPORT)],
     },
@@ -143,6 +172,7 @@ pub(super) const OFFICES: &[Office] = &[
         entity_country: "US",
         utc_offset_hours: 16,
         hours: &AROUND_THE_CLOCK,
+        closed_at_weekends: false,
         weight: 25,
         desks: &[(5, &PIPELINE), (1, &RETENTION_BOT)],
     },
@@ -283,7 +313,7 @@ static ONCALL: Desk = Desk {
         (60, Action::Read),
         (25, Action::Query),
         (8, Action::List),
-        (4, Action::Decrypt),
+        (2, Action::Decrypt),
         (2, Action::SchemaChange),
         (1, Action::RestoreBackup),
     ],
@@ -306,13 +336,6 @@ static ONCALL: Desk = Desk {
                 justifications: &["Check of last night's backup", "Index rebuild on shard 7"],
             },
         ),
-        (
-            1,
-            Reason {
-                purpose: Purpose::BreakGlass,
-                justifications: &["Region down, grant service not reachable"],
-            },
-        ),
     ],
 };
 
@@ -325,7 +348,7 @@ static PAYMENTS: Desk = Desk {
     tool: ToolLine { id: "payments-desk", versions: &[(1, "7.0.2")], gateway: "access-proxy" },
     case_prefix: "PAY",
     data: &[(5, &PAYOUTS), (2, &PROFILE), (2, &AD_METRICS)],
-    actions: &[(80, Action::Read), (12, Action::List), (7, Action::Update), (1, Action::Share)],
+    actions: &[(80, Action::Read), (12, Action::List), (8, Action::Update)],
     reasons: &[
         (
             5,
@@ -341,13 +364,6 @@ static PAYMENTS: Desk = Desk {
                 justifications: &["Creator asks for a missing payout", "Refund of a gift"],
             },
         ),
-        (
-            1,
-            Reason {
-                purpose: Purpose::LegalRequest,
-                justifications: &["Records for the subpoena in this case"],
-            },
-        ),
     ],
 };
 
@@ -361,7 +377,13 @@ static PIPELINE: Desk = Desk {
     case_prefix: "RUN",
     data: &[(4, &FEED_EVENTS), (3, &WATCH_TIME), (2, &PUBLIC_VIDEOS), (1, &DEVICES)],
     actions: &[(90, Action::Read), (8, Action::Create), (2, Action::Copy)],
-    reasons: &[(1, Reason { purpose: Purpose::SystemOperation, justifications: &["Scheduled"] })],
+    reasons: &[(
+        1,
+        Reason {
+            purpose: Purpose::SystemOperation,
+            justifications: &["Scheduled run of the feed pipeline"],
+        },
+    )],
 };
 
 static RETENTION_BOT: Desk = Desk {
@@ -383,15 +405,13 @@ static RETENTION_BOT: Desk = Desk {
     )],
 };
 
-/// What the outcome rests on.
+/// What the outcome of an access rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Somebody abroad on protected data at home.
-    Foreign,
-    /// The same, for more than reading: a grant seldom covers it.
-    ForeignBeyondReading,
-    /// Somebody at home, or a machine there, on protected data.
-    Home,
+    /// Protected data without a grant that covers the access.
+    Forbidden,
+    /// Protected data with one.
+    Granted,
     /// Data that is not protected.
     Open,
 }
@@ -400,24 +420,14 @@ impl Reach {
     /// How such accesses end.
     pub(super) const fn outcomes(self) -> &'static [(u32, Outcome)] {
         match self {
-            Self::Foreign => &[
-                (870, Outcome::Allowed),
-                (80, Outcome::Denied),
-                (30, Outcome::AllowedUnapproved),
+            // The tools hold most people back, not all.
+            Self::Forbidden => {
+                &[(960, Outcome::Denied), (30, Outcome::AllowedUnapproved), (10, Outcome::Error)]
+            }
+            Self::Granted => &[
+                (970, Outcome::Allowed),
+                (10, Outcome::Denied),
                 (10, Outcome::Partial),
-                (10, Outcome::Error),
-            ],
-            Self::ForeignBeyondReading => &[
-                (400, Outcome::Allowed),
-                (560, Outcome::Denied),
-                (30, Outcome::AllowedUnapproved),
-                (10, Outcome::Error),
-            ],
-            Self::Home => &[
-                (965, Outcome::Allowed),
-                (15, Outcome::Denied),
-                (5, Outcome::AllowedUnapproved),
-                (5, Outcome::Partial),
                 (10, Outcome::Error),
             ],
             Self::Open => &[
@@ -430,16 +440,8 @@ impl Reach {
     }
 }
 
-pub(super) const DENY_REASONS: &[&str] = &[
-    "no grant names this person",
-    "grant does not cover this dataset",
-    "grant has expired",
-    "device is not where the office is",
-    "daily limit of the grant is used up",
-];
-
-/// Written by people in a hurry; a rule of the ledger finds them.
-pub(super) const LOW_INFORMATION: &[&str] = &["work", "debug", "as discussed", "n/a", "asdf"];
+pub(super) const DENY_REASONS: &[&str] =
+    &["no grant names this person", "grant does not cover this dataset", "grant has expired"];
 
 /// Where people are who are not at their office, and how one knows.
 pub(super) const ELSEWHERE: &[(&str, LocationEvidence)] = &[
@@ -454,5 +456,4 @@ pub(super) const AT_THE_OFFICE: &[(u32, LocationEvidence)] = &[
     (16, LocationEvidence::DeviceAttested),
     (3, LocationEvidence::Gateway),
     (2, LocationEvidence::Idp),
-    (1, LocationEvidence::HrRecord),
 ];
