@@ -17,8 +17,8 @@ use crate::{
 
 /// Computes a report from the log
 ///
-/// Reads and verifies the whole log like `verify`, and computes the report from it. The footer tells
-/// what it rests on.
+/// Reads and verifies the whole log like `verify`, and computes the report from it. The footer
+/// tells what it rests on.
 #[derive(Debug, Args)]
 #[command(after_help = REPORTS)]
 pub(super) struct ReportArgs {
