@@ -287,7 +287,7 @@ const fn body_number(body: &Body) -> u32 {
     }
 }
 
-/// Names of the bodies in `event.proto`, from field number [`BODY_FIRST`] on.
+/// Names of the bodies in `event.proto`, from field number 16 on.
 pub const BODY_NAMES: [&str; 16] = [
     "access",
     "authorization",

@@ -23,7 +23,7 @@ pub fn person() -> Principal {
     }
 }
 
-/// The access that [`Story::access`] starts from.
+/// The access that [`super::Story::access`] starts from.
 #[must_use]
 pub fn access() -> (Event, Access) {
     let (tool, build) = TOOL;
