@@ -14,11 +14,11 @@ struct Step {
     printed: Vec<String>,
 }
 
-/// The steps of the tour, in order: the lines of its indented blocks that begin with a prompt, and
-/// what follows each of them.
-fn steps(readme: &str) -> anyhow::Result<Vec<Step>> {
-    let (_, tour) = readme.split_once("## Five-minute tour\n").context("the README has no tour")?;
-    let (tour, _) = tour.split_once("\n## ").context("the tour has no end")?;
+/// The steps below a heading, in order: the lines of its indented blocks that begin with a prompt,
+/// and what follows each of them.
+fn steps(readme: &str, heading: &str) -> anyhow::Result<Vec<Step>> {
+    let (_, tour) = readme.split_once(heading).context("the README has no such part")?;
+    let (tour, _) = tour.split_once("\n## ").context("the part has no end")?;
     let mut steps: Vec<Step> = Vec::new();
     let mut lines = tour.lines();
     let mut in_step = false;
@@ -43,6 +43,8 @@ fn steps(readme: &str) -> anyhow::Result<Vec<Step>> {
     }
     Ok(steps)
 }
+
+const TOUR: &str = "## Five-minute tour\n";
 
 /// What two runs have in common: words without what is made anew for each.
 fn lasting<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
@@ -103,7 +105,7 @@ fn expect(step: &Step, printed: &str, code: &str) {
 #[test]
 fn the_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
-    let steps = steps(&readme)?;
+    let steps = steps(&readme, TOUR)?;
     let (serve, steps) = steps.split_first().context("the tour has no step")?;
     let (check, steps) = steps.split_last().context("the tour has one step")?;
     assert_eq!(serve.command, "access-ledger-server serve");
@@ -147,10 +149,38 @@ fn the_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_leaking_tool_is_found_as_the_readme_says() -> anyhow::Result<()> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let steps = steps(&readme, "## Find the tool that data leaves through\n")?;
+    let folder = tempfile::tempdir()?;
+    // The story is the same among any number of everyday accesses.
+    let demo = Command::new(binaries()?.join("access-ledger-server"))
+        .args(["--log", "error", "demo", "--accesses", "2000", "--keep", "half-year"])
+        .current_dir(folder.path())
+        .output()?;
+    ensure!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
+    let server = Process::serve(&folder.path().join("half-year/ledger"), &[])?;
+    let results = run(&steps, folder.path(), &server)?;
+    let printed: Vec<&str> = results.iter().map(|(printed, _)| printed.as_str()).collect();
+    let [flows, copies, findings] = printed[..] else {
+        anyhow::bail!("{} commands", printed.len());
+    };
+    // Which tool, which data, where to, how much: word by word.
+    assert!(flows.contains("moderation-tool,2.32.1,no,"), "{flows}");
+    let rows = flows.lines().filter(|line| line.starts_with("moderation-tool,"));
+    let told = steps.first().map(|step| step.printed.clone()).unwrap_or_default();
+    assert_eq!(rows.collect::<Vec<_>>(), told);
+    assert_eq!(copies.matches("moderation-tool #").count(), 3, "{copies}");
+    assert!(findings.contains("COPY_OUTSIDE_CUSTODY-"), "{findings}");
+    assert!(findings.contains("to=sg-review-cache SG"), "{findings}");
+    Ok(())
+}
+
+#[test]
 fn commands_and_what_they_print_are_told_apart() -> anyhow::Result<()> {
     let text = "## Five-minute tour\n\n    $ one <<'EOF'\n    {a}\n    EOF\n    $ two\n    out\n\n      more\n\nWords:\n\n    export X=1\n\n## Next\n";
     let one = Step { command: "one <<'EOF'\n{a}\nEOF".to_owned(), printed: Vec::new() };
     let printed = ["out", "  more"].map(str::to_owned).to_vec();
-    assert_eq!(steps(text)?, [one, Step { command: "two".to_owned(), printed }]);
+    assert_eq!(steps(text, TOUR)?, [one, Step { command: "two".to_owned(), printed }]);
     Ok(())
 }
