@@ -39,7 +39,7 @@ fn grants_tell_their_use_their_end_and_what_still_waits() -> anyhow::Result<()> 
     let denial = Decision { verdict: Verdict::Deny.into(), ..parts::approval("denied") };
     story.tell(APPROVERS[0].0, Body::Decision(denial))?;
     let open = "g-1 | p-1 | security/ana | actors p-1; datasets users.profile | 2026-03-02T08:00:00Z | 2026-03-02T08:00:00Z | 2036-02-28T08:00:00Z |  |  | 0 | 0 | ";
-    let waits = " | p-1 |  | actors p-1; datasets d-00, d-01, d-02, d-03, d-04, d-05, d-06, d-07, +3 |  |  |  |  |  |  |  | ";
+    let waits = "waits | p-1 |  | actors p-1; datasets d-00, d-01, d-02, d-03, d-04, d-05, d-06, d-07, +3 |  |  |  |  |  |  |  | ";
     assert_eq!(
         rows(&story, Report::Grants, 1)?,
         [
