@@ -217,7 +217,7 @@ impl Command {
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
             Self::Deny(command) => command.run().await,
-            Self::Grants(command) => command.run().await,
+            Self::Grants(command) => Box::pin(command.run()).await,
             Self::Revoke(command) => command.run(GrantState::Revoked).await,
             Self::Extend(command) => command.run().await,
             Self::Suspend(command) => command.run(GrantState::Suspended).await,

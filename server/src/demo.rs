@@ -101,7 +101,7 @@ pub struct Told {
 pub async fn play(args: &DemoArgs, folder: &Path, out: &mut impl Write) -> anyhow::Result<Told> {
     let data = folder.join("ledger");
     let view = folder.join("auditor.view.json");
-    let (vkey, counts, findings) = live(args, &data, &view, out).await?;
+    let (vkey, counts, findings) = Box::pin(live(args, &data, &view, out)).await?;
 
     writeln!(out, "\nThe operator tampers, with every key and disk in its hands:")?;
     let copy = Seized::read(&data)?;
@@ -141,7 +141,7 @@ async fn live(
     view: &Path,
     out: &mut impl Write,
 ) -> anyhow::Result<(VerifierKey, Counts, Vec<FindingRecord>)> {
-    let clock = Arc::new(StoryClock::new());
+    let clock = Arc::new(StoryClock::default());
     let (disk, shown): (_, Arc<dyn Clock>) = (real_disk(), clock.clone());
     let options = LedgerOptions::new(data);
     let vkey = Ledger::init(&options, &disk, &shown, &Genesis::new("ledger.example/us-user-data"))?;
@@ -156,7 +156,8 @@ async fn live(
 
     let started = Instant::now();
     let half_year = HalfYear::new(args.seed, args.accesses);
-    let counts = recording::record(half_year, (&url, data), &vkey, &clock).await?;
+    let recording = recording::record(half_year, (&url, data), &vkey, &clock);
+    let counts = Box::pin(recording).await?;
     let Counts { accesses, requests, decisions, legal_requests, others } = counts;
     let took = started.elapsed();
     writeln!(out, "\nA company recorded its half-year in {took:.1?}:")?;

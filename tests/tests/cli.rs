@@ -113,9 +113,27 @@ const READ: &str = r#"{"actor": {"id": "u-1"}, "access": {"action": "ACTION_READ
 fn help_is_there_for_every_command() -> anyhow::Result<()> {
     let desk = Desk::new()?;
     desk.run("--help")?.says("Exit codes: 0 verified or done; 1 the ledger is caught");
-    for command in
-        ["keygen", "enroll", "record", "verify", "prove", "check-proof", "read", "source"]
-    {
+    for command in [
+        "keygen",
+        "enroll",
+        "record",
+        "verify",
+        "prove",
+        "check-proof",
+        "read",
+        "source",
+        "policy",
+        "control",
+        "request",
+        "approve",
+        "deny",
+        "grants",
+        "revoke",
+        "extend",
+        "suspend",
+        "resume",
+        "end",
+    ] {
         desk.run("--help")?.says(&format!("\n  {command} "));
         desk.run(&format!("{command} --help"))?.says("Usage: access-ledger ");
     }

@@ -19,7 +19,7 @@ fn findings_are_listed_from_verified_entries_and_handled() -> anyhow::Result<()>
     let ledger = Process::serve(&folder.path().join("data"), &[])?;
     let (url, vkey) = (format!("http://{}", ledger.address), ledger.vkey.to_string());
     let (key, view, governance) =
-        (path("shop.key"), path("view.json"), path("data/keys/governance.key"));
+        (path("shop.key"), path("view.json"), path("data/keys/company.key"));
     let list = |more: &[&str]| {
         let words = ["findings", "--server", &url, "--ledger", &vkey, "--view", &view];
         access_ledger(&[&words, more].concat())

@@ -49,7 +49,8 @@ pub(super) struct ReportArgs {
 
 /// Lists the grants that are in force, and the requests that wait for an answer
 ///
-/// The report `grants` of today: computed from the log, which is read and verified like by `verify`.
+/// The report `grants` of today: reads and verifies the whole log like `verify`, and computes it
+/// from that.
 #[derive(Debug, Args)]
 pub(super) struct Grants {
     /// A table for people; CSV (RFC 4180), with the footer on the standard error; or JSON

@@ -1,7 +1,8 @@
 //! `grants`: grants that were in force in the period, and requests that wait for one.
 //!
 //! A request that waits is a row under its own id, which nobody has approved, so that approvers see
-//! what is theirs to answer; one that was denied is none. A scope tells its first names of a kind.
+//! what is theirs to answer; one that was denied is none. A scope names its first names of each
+//! kind.
 
 use access_ledger_proto::{
     position::count_of,

@@ -1,9 +1,9 @@
 //! Half a year of a company, as its services record it: seeded, so that it can be told again byte
 //! for byte.
 //!
-//! Staff at home and in offices abroad, and machines, reach the data of users at home with the tools
-//! of their desks. Whoever does needs a grant, which the home security team decides on. Into these
-//! everyday accesses a story is woven that an auditor should find ([`story`], [`custody`],
+//! Staff at home and in offices abroad, and machines, reach the data of users at home with the
+//! tools of their desks. Whoever does needs a grant, which the home security team decides on. Into
+//! these everyday accesses a story is woven that an auditor should find ([`story`], [`custody`],
 //! [`legal`]). Nothing here reads a clock or draws randomness from elsewhere: seed and count decide
 //! everything.
 

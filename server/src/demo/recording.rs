@@ -22,6 +22,7 @@ use access_ledger_proto::{
 };
 use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tonic::transport::Channel;
 
 use super::half_year::{self, HOUR_NANOS, HalfYear, Happening, What};
@@ -31,13 +32,14 @@ use crate::{folder::Folder, os::Clock};
 #[derive(Debug)]
 pub struct StoryClock(AtomicU64);
 
-impl StoryClock {
-    /// Shows the time at which the half-year begins.
-    #[must_use]
-    pub const fn new() -> Self {
+/// Shows the time at which the half-year begins.
+impl Default for StoryClock {
+    fn default() -> Self {
         Self(AtomicU64::new(half_year::START))
     }
+}
 
+impl StoryClock {
     /// Goes on to this time, in nanoseconds since the Unix epoch, unless it is past already.
     pub fn go_on(&self, time: u64) {
         self.0.fetch_max(time, Ordering::Relaxed);
@@ -146,7 +148,7 @@ impl<'a> Company<'a> {
     async fn live(&mut self, happening: Happening) -> anyhow::Result<()> {
         let Happening { time, rests, what } = happening;
         // Nothing waits for its record much longer than it does in a company.
-        if rests || time > self.settled_at + HOUR_NANOS {
+        if rests || time > self.settled_at + UNSETTLED_NANOS {
             self.settle().await?;
             self.settled_at = time;
         }
@@ -166,9 +168,10 @@ impl<'a> Company<'a> {
 
     /// Waits for the receipts of all that was recorded.
     async fn settle(&mut self) -> anyhow::Result<()> {
-        for source in std::mem::take(&mut self.busy) {
-            self.recorders.get(source).context("an unknown source")?.flush().await?;
-        }
+        let busy = std::mem::take(&mut self.busy);
+        let recorders = busy.iter().filter_map(|source| self.recorders.get(source));
+        // Together, so that their batches share a sync.
+        try_join_all(recorders.map(Recorder::flush)).await?;
         Ok(())
     }
 
@@ -241,6 +244,9 @@ async fn sources(channel: &Channel, ledger: &VerifierKey) -> anyhow::Result<Sour
     anyhow::ensure!(sources.genesis().ledger_vkey == ledger.to_string(), "another ledger");
     Ok(sources)
 }
+
+/// How long records may wait to be settled: three hours of the story.
+const UNSETTLED_NANOS: u64 = 3 * HOUR_NANOS;
 
 /// Events of a batch, where many come at once.
 const BATCH_EVENTS: usize = 256;

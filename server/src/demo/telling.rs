@@ -86,7 +86,9 @@ impl Excerpt {
         };
         let columns = self.columns.iter().map(|name| place(name)).collect::<Result<Vec<_>, _>>()?;
         let cells: Vec<&[String]> = table.rows.iter().map(|row| row.cells.as_slice()).collect();
-        let cell = |row: &[String], place| row.get(place).map_or_else(String::new, clipped);
+        let cell = |row: &[String], place: usize| {
+            row.get(place).map_or_else(String::new, |cell| clipped(cell))
+        };
         let mut rows = cells;
         if let Some((name, wanted)) = self.only {
             let place = place(name)?;
@@ -124,10 +126,10 @@ impl Excerpt {
 }
 
 /// A cell as far as a line has room for it.
-fn clipped(cell: &String) -> String {
+fn clipped(cell: &str) -> String {
     match cell.char_indices().nth(CELL_CHARS_MAX) {
         Some((end, _)) => format!("{}...", cell.get(..end).unwrap_or(cell)),
-        None => cell.clone(),
+        None => cell.to_owned(),
     }
 }
 

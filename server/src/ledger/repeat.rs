@@ -179,7 +179,7 @@ const READ_ENTRIES: usize = 256;
 const READ_BYTES: usize = 256 << 10;
 
 /// The index is a moment behind the log; while it is built again, a caller had better come back.
-pub(crate) const INDEX_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const INDEX_WAIT: Duration = Duration::from_secs(10);
 
 /// A source that keeps contradicting itself adds nothing new after so many.
 const EVIDENCE_FILES_MAX: usize = 256;
