@@ -30,6 +30,8 @@ impl Stored {
     pub fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let options = storage::Options::new(folder.path(), ORIGIN);
+        // One segment: a second begins only behind a tree, and there is none here.
+        let options = storage::Options { segment_bytes: 2 << 30, ..options };
         let opened = storage::open(Arc::new(RealDisk), &options, None)?;
         Ok(Self { folder, log: opened.log, reader: opened.reader })
     }
