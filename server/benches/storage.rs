@@ -97,46 +97,30 @@ fn ledger_key() -> VerifierKey {
     Signer::new(ORIGIN, KeyType::Ed25519, [3; 32]).unwrap().verifier().clone()
 }
 
-/// A ledger of one source that registers itself in the genesis.
+/// A ledger with the two sources of its genesis: its own, and the party of governance that records.
 struct Ledger {
     opened: Opened,
-    key: Signer,
-    next_seq: u64,
+    own: Signer,
+    company: Signer,
 }
 
 impl Ledger {
     fn new(disk: Arc<dyn Disk>, folder: &Path) -> Self {
         let opened = storage::open(disk, &Options::new(folder, ORIGIN), None).unwrap();
-        let key = Signer::new("payments", KeyType::Ed25519, [1; 32]).unwrap();
-        let mut ledger = Self { opened, key, next_seq: 1 };
-        ledger.append(&[ledger.genesis()]);
+        let own = Signer::new("ledger", KeyType::Ed25519, [1; 32]).unwrap();
+        let company = Signer::new("company", KeyType::Ed25519, [2; 32]).unwrap();
+        let mut ledger = Self { opened, own, company };
+        let genesis = ledger.genesis();
+        append(&mut ledger.opened, &ledger.own, 1, &[genesis]);
         ledger
-    }
-
-    /// Commits one batch a group, with chain and tree as the writer does.
-    fn append(&mut self, events: &[Vec<u8>]) {
-        let digests: Vec<Digest> = events.iter().map(|event| sha256(event)).collect();
-        let source = Name::parse(b"payments").unwrap();
-        let batch = Batch { source, first_seq: self.next_seq, digests: &digests };
-        let seal = batch.seal(ORIGIN, &self.key).unwrap();
-        let Opened { log, tree, frontier, link, .. } = &mut self.opened;
-        let (mut group, mut events) = (log.group(), events.iter());
-        link.extend(&batch, link.recorded_at + 1, seal, |entry, leaf| {
-            group.push(entry, events.next().unwrap());
-            frontier.append(leaf);
-        })
-        .unwrap();
-        let _durable = log.commit(group).unwrap();
-        tree.append(frontier).unwrap();
-        frontier.forget();
-        self.next_seq += count_of(digests.len());
     }
 
     fn fill(&mut self, entries: u64) {
         while self.opened.reader.size().0 < entries {
             let first = self.opened.reader.size().0;
             let events: Vec<_> = (first..first + BATCH).map(event).collect();
-            self.append(&events);
+            // The genesis is the only entry of another source.
+            append(&mut self.opened, &self.company, first, &events);
         }
     }
 
@@ -145,12 +129,11 @@ impl Ledger {
             name: name.to_owned(),
             public_key: signer.verifier().public_key().as_bytes().to_vec().into(),
         };
-        let governance = Signer::new("governance", KeyType::Ed25519, [2; 32]).unwrap();
         let genesis = Genesis {
             origin: ORIGIN.to_owned(),
             ledger_vkey: ledger_key().to_string(),
-            ledger_source: Some(initial("payments", &self.key)),
-            governance: vec![initial("governance", &governance)],
+            ledger_source: Some(initial("ledger", &self.own)),
+            governance: vec![initial("company", &self.company)],
             ..Genesis::default()
         };
         let change = ControlChange {
@@ -161,6 +144,24 @@ impl Ledger {
         let body = Some(Body::ControlChange(change));
         Event { event_id: vec![0; 16].into(), body, ..Event::default() }.encode_to_vec()
     }
+}
+
+/// Commits one batch a group, with chain and tree as the writer does.
+fn append(opened: &mut Opened, key: &Signer, first_seq: u64, events: &[Vec<u8>]) {
+    let digests: Vec<Digest> = events.iter().map(|event| sha256(event)).collect();
+    let source = Name::parse(key.verifier().name().as_bytes()).unwrap();
+    let batch = Batch { source, first_seq, digests: &digests };
+    let seal = batch.seal(ORIGIN, key).unwrap();
+    let Opened { log, tree, frontier, link, .. } = opened;
+    let (mut group, mut events) = (log.group(), events.iter());
+    link.extend(&batch, link.recorded_at + 1, seal, |entry, leaf| {
+        group.push(entry, events.next().unwrap());
+        frontier.append(leaf);
+    })
+    .unwrap();
+    let _durable = log.commit(group).unwrap();
+    tree.append(frontier).unwrap();
+    frontier.forget();
 }
 
 fn event(number: u64) -> Vec<u8> {
