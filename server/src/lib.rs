@@ -11,6 +11,7 @@ mod audit;
 mod book;
 pub mod check;
 pub mod config;
+pub mod custodian;
 pub mod demo;
 pub mod error;
 pub mod folder;

@@ -1,0 +1,9 @@
+//! The custodian: an auditor that stores and signs.
+//!
+//! ```text
+//! follow (client::pull) -> copy (verify, then store) -> cosign -> book -> AuditService, HTTP
+//! ```
+
+pub mod copy;
+pub mod error;
+pub mod held;
