@@ -10,6 +10,7 @@
 mod audit;
 pub mod check;
 pub mod config;
+pub mod custodian;
 pub mod demo;
 pub mod error;
 pub mod folder;
