@@ -164,7 +164,7 @@ async fn pin<O>(
             view.pin(audited.checkpoint.clone(), audited.verifier.save())?;
             Ok((audited, observer))
         }
-        Err(AuditError::Caught(caught)) => Err(with_proofs(puller, *caught).await.into()),
+        Err(AuditError::Caught(caught)) => Err(prove(puller, *caught).await.into()),
         Err(error) => Err(error),
     }
 }
@@ -310,7 +310,8 @@ fn log_caught(violation: Violation, served: &VerifiedCheckpoint) -> Caught {
 
 /// What it means that a consistency proof cannot be had: the ledger signed both sizes, so it can
 /// neither have lost one nor answer with something else. Anything but that is the network's fault.
-fn unproven(
+#[must_use]
+pub fn unproven(
     error: PullError,
     pinned: &VerifiedCheckpoint,
     served: &VerifiedCheckpoint,
@@ -325,8 +326,8 @@ fn unproven(
 }
 
 /// Binds the entries of a violation to the checkpoint, where the ledger still gives proofs that
-/// hold.
-pub async fn with_proofs(puller: &Puller, mut caught: Caught) -> Caught {
+/// hold. Anything else that a ledger is caught at comes back as it is.
+pub async fn prove(puller: &Puller, mut caught: Caught) -> Caught {
     if let Caught::Log { violation, served, proofs } = &mut caught {
         let mut run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();
         if let (Fault::Unsealed { .. }, Some(last)) = (&violation.what, served.size().last_index())

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    index::IndexError,
-    ledger::{
-        INDEX_WAIT, Published, Shared, StoredBatch, consistency_path, inclusion_path, unreadable,
+    book::{
+        Book, INDEX_WAIT, Published, StoredBatch, consistency_path, inclusion_path, unreadable,
     },
+    index::IndexError,
     refusal::Refusal,
 };
 
@@ -29,14 +29,14 @@ mod report;
 /// The service. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Auditor {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) book: Arc<Book>,
     /// Turns true when the server is about to stop: streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// Where a stream of entries stands.
 struct Cursor {
-    shared: Arc<Shared>,
+    book: Arc<Book>,
     next: Index,
     with_events: bool,
 }
@@ -44,8 +44,7 @@ struct Cursor {
 impl Cursor {
     /// Reads the next run of entries below `end`, off the network's threads.
     async fn run(&mut self, end: Size) -> Result<wire::EntryRun, Refusal> {
-        let (reader, first, with_events) =
-            (self.shared.reader.clone(), self.next, self.with_events);
+        let (reader, first, with_events) = (self.book.reader.clone(), self.next, self.with_events);
         let entries_max = usize::try_from(end.0.saturating_sub(first.0))
             .unwrap_or(usize::MAX)
             .min(RUN_ENTRIES_MAX);
@@ -84,10 +83,10 @@ impl Auditor {
     /// Off the network's threads: proofs and receipts read the disk.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared, &Published) -> Result<T, Refusal> + Send + 'static,
+        work: impl FnOnce(&Book, &Published) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        let shared = self.shared.clone();
-        let work = move || work(&shared, &shared.published());
+        let book = self.book.clone();
+        let work = move || work(&book, &book.published());
         let done = tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refusal::Stopping))?;
         Ok(Response::new(done))
     }
@@ -102,7 +101,7 @@ impl Auditor {
             registered_index: source.registered_at.0,
             self_enrolled: source.self_enrolled,
             decommissioned: source.decommissioned_at.is_some_and(|at| size.contains(at)),
-            last_seq: self.shared.durable_last(source.name.as_name()),
+            last_seq: self.book.durable_last(source.name.as_name()),
         })
     }
 }
@@ -113,7 +112,7 @@ impl AuditService for Auditor {
         &self,
         _: Request<wire::GetCheckpointRequest>,
     ) -> Result<Response<wire::GetCheckpointResponse>, Status> {
-        let checkpoint = self.shared.published().note.clone();
+        let checkpoint = self.book.published().note.clone();
         Ok(Response::new(wire::GetCheckpointResponse { checkpoint }))
     }
 
@@ -122,7 +121,7 @@ impl AuditService for Auditor {
         request: Request<wire::ReadEntriesRequest>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::ReadEntriesResponse>>, Status> {
         let request = request.into_inner();
-        let newest = self.shared.published().size;
+        let newest = self.book.published().size;
         let end = size_or_newest(request.end_index, newest)?;
         let next = Index(request.first_index);
         if next.0 > newest.0 {
@@ -133,8 +132,8 @@ impl AuditService for Auditor {
             let problem = format!("{}, below the first index {}", end.0, next.0);
             return Err(Refusal::Request { field: "end_index", problem }.into());
         }
-        let shared = self.shared.clone();
-        let cursor = Cursor { shared, next, with_events: request.with_events };
+        let book = self.book.clone();
+        let cursor = Cursor { book, next, with_events: request.with_events };
         let stopping = self.stopping.clone();
         let runs = stream::unfold(Some(cursor), move |cursor| {
             let is_stopping = *stopping.borrow();
@@ -157,9 +156,9 @@ impl AuditService for Auditor {
         request: Request<wire::GetInclusionProofRequest>,
     ) -> Result<Response<wire::GetInclusionProofResponse>, Status> {
         let request = request.into_inner();
-        self.blocking(move |shared, published| {
+        self.blocking(move |book, published| {
             let size = size_or_newest(request.tree_size, published.size)?;
-            let path = inclusion_path(&shared.tree, Index(request.index), size)?;
+            let path = inclusion_path(&book.tree, Index(request.index), size)?;
             Ok(wire::GetInclusionProofResponse { path, tree_size: size.0 })
         })
         .await
@@ -170,7 +169,7 @@ impl AuditService for Auditor {
         request: Request<wire::GetConsistencyProofRequest>,
     ) -> Result<Response<wire::GetConsistencyProofResponse>, Status> {
         let request = request.into_inner();
-        self.blocking(move |shared, published| {
+        self.blocking(move |book, published| {
             let new = size_or_newest(request.new_size, published.size)?;
             // A view that is ahead of the tree is the sign of a rollback, not of a malformed
             // request.
@@ -179,7 +178,7 @@ impl AuditService for Auditor {
                 let (what, size) = ("size", published.size);
                 return Err(Refusal::BeyondTree { what, found: old, size });
             }
-            let path = consistency_path(&shared.tree, Size(old), new)?;
+            let path = consistency_path(&book.tree, Size(old), new)?;
             Ok(wire::GetConsistencyProofResponse { path, new_size: new.0 })
         })
         .await
@@ -194,17 +193,17 @@ impl AuditService for Auditor {
             field: "entry",
             problem: "missing, wanted is an index or a position".to_owned(),
         })?;
-        self.blocking(move |shared, published| {
+        self.blocking(move |book, published| {
             let index = match &wanted {
                 AtIndex(index) => Index(*index),
                 Position(position) => {
                     let unknown = || Refusal::NoSource { name: position.source.clone() };
                     let name = Name::parse(position.source.as_bytes()).map_err(|_| unknown())?;
-                    shared.sources().get(name).ok_or_else(unknown)?;
-                    shared.position(name, position.seq)?
+                    book.sources().get(name).ok_or_else(unknown)?;
+                    book.position(name, position.seq)?
                 }
             };
-            receipt_response(shared, published, index)
+            receipt_response(book, published, index)
         })
         .await
     }
@@ -214,15 +213,15 @@ impl AuditService for Auditor {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
         let request = request.into_inner();
-        let size = self.shared.published().size;
+        let size = self.book.published().size;
         if request.first_index > size.0 {
             let (what, found) = ("index", request.first_index);
             return Err(Refusal::BeyondTree { what, found, size }.into());
         }
-        let shared = self.shared.clone();
+        let book = self.book.clone();
         let next = Index(request.first_index);
-        let cursor = Cursor { shared, next, with_events: request.with_events };
-        let watch = (cursor, self.shared.checkpoints(), self.stopping.clone());
+        let cursor = Cursor { book, next, with_events: request.with_events };
+        let watch = (cursor, self.book.checkpoints(), self.stopping.clone());
         let runs = stream::unfold(Some(watch), |watch| async {
             let (mut cursor, mut checkpoints, mut stopping) = watch?;
             let run = tokio::select! {
@@ -240,8 +239,8 @@ impl AuditService for Auditor {
         request: Request<wire::GetSourceRequest>,
     ) -> Result<Response<wire::GetSourceResponse>, Status> {
         let name = request.into_inner().source;
-        let sources = self.shared.sources();
-        let size = self.shared.published().size;
+        let sources = self.book.sources();
+        let size = self.book.published().size;
         let found = Name::parse(name.as_bytes()).ok().and_then(|name| sources.get(name));
         match found.and_then(|source| self.source(source, size)) {
             Some(source) => Ok(Response::new(wire::GetSourceResponse { source: Some(source) })),
@@ -254,7 +253,7 @@ impl AuditService for Auditor {
         request: Request<wire::QueryRequest>,
     ) -> Result<Response<wire::QueryResponse>, Status> {
         let request = request.into_inner();
-        self.blocking(move |shared, published| query::query(shared, published, &request)).await
+        self.blocking(move |book, published| query::query(book, published, &request)).await
     }
 
     async fn list_findings(
@@ -262,8 +261,7 @@ impl AuditService for Auditor {
         request: Request<wire::ListFindingsRequest>,
     ) -> Result<Response<wire::ListFindingsResponse>, Status> {
         let request = request.into_inner();
-        self.blocking(move |shared, published| findings::list(shared, published.size, request))
-            .await
+        self.blocking(move |book, published| findings::list(book, published.size, request)).await
     }
 
     async fn get_report(
@@ -272,15 +270,15 @@ impl AuditService for Auditor {
     ) -> Result<Response<wire::GetReportResponse>, Status> {
         let request = request.into_inner();
         let computed = self
-            .blocking(move |shared, published| report::compute(shared, published.size, &request))
+            .blocking(move |book, published| report::compute(book, published.size, &request))
             .await?;
         let mut response = computed.into_inner();
         let mut footer = response.footer.take().unwrap_or_default();
         if let Some(last) = Size(footer.size).last_index() {
-            self.shared.covers(last).await?;
+            self.book.covers(last).await?;
         }
-        self.blocking(move |shared, _| {
-            report::add_root(shared, &mut footer)?;
+        self.blocking(move |book, _| {
+            report::add_root(book, &mut footer)?;
             Ok(wire::GetReportResponse { footer: Some(footer), ..response })
         })
         .await
@@ -295,8 +293,8 @@ impl AuditService for Auditor {
             0 => PAGE_SIZE_MAX,
             size => size.min(PAGE_SIZE_MAX),
         };
-        let registered = self.shared.sources();
-        let size = self.shared.published().size;
+        let registered = self.book.sources();
+        let size = self.book.published().size;
         let after = registered.iter_after(&request.page_token);
         let mut rest = after.filter_map(|source| self.source(source, size));
         let sources: Vec<_> = rest.by_ref().take(page_size).collect();
@@ -328,7 +326,7 @@ async fn next_run(
 }
 
 fn receipt_response(
-    shared: &Shared,
+    book: &Book,
     published: &Published,
     index: Index,
 ) -> Result<wire::GetReceiptResponse, Refusal> {
@@ -336,25 +334,25 @@ fn receipt_response(
         let (what, found, size) = ("index", index.0, published.size);
         return Err(Refusal::BeyondTree { what, found, size });
     }
-    let stored = StoredBatch::around(&shared.reader, index)?;
-    let entry = shared.reader.read_entries(index, 1, 1).map_err(unreadable)?.into_iter().next();
+    let stored = StoredBatch::around(&book.reader, index)?;
+    let entry = book.reader.read_entries(index, 1, 1).map_err(unreadable)?.into_iter().next();
     Ok(wire::GetReceiptResponse {
         index: index.0,
         entry: entry.ok_or_else(|| unreadable(format!("no entry at index {index}")))?,
-        inclusion_path: inclusion_path(&shared.tree, index, published.size)?,
-        receipt: Some(stored.receipt(&shared.tree, published)?),
+        inclusion_path: inclusion_path(&book.tree, index, published.size)?,
+        receipt: Some(stored.receipt(&book.tree, published)?),
         first_seq: stored.first_seq,
         count: u32::try_from(stored.digests.len()).unwrap_or(u32::MAX),
     })
 }
 
 /// How much of the tree can be searched: all of it, if the index gets there in time.
-fn indexed(shared: &Shared, wanted: Size) -> Size {
-    match shared.index.wait_for(wanted, INDEX_WAIT) {
+fn indexed(book: &Book, wanted: Size) -> Size {
+    match book.index.wait_for(wanted, INDEX_WAIT) {
         Ok(()) => wanted,
         // The answer says how far it reaches; that the index stays behind is in the log and in the
         // metrics.
-        Err(_) => shared.index.indexed_size().min(wanted),
+        Err(_) => book.index.indexed_size().min(wanted),
     }
 }
 

@@ -12,51 +12,43 @@ mod enroll;
 mod own;
 mod publish;
 mod queue;
-mod receipt;
 mod repeat;
 mod service;
 mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use access_ledger_proto::{
     error::SourceError,
-    facts::{
-        sequences::Sequences,
-        sources::{SourceChange, Sources},
-    },
+    facts::sources::{SourceChange, Sources},
     note::{Signer, VerifierKey},
-    position::{Index as LogIndex, Size},
-    source::{Name, SourceName},
+    position::{Index, Size},
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-pub use self::publish::Published;
+pub(crate) use self::service::{Recorder, message_too_large};
 use self::{
     append::Admitted,
     own::OwnSource,
-    publish::{CheckpointFile, Publisher},
+    publish::Publisher,
     queue::Queue,
     repeat::{REPEAT_BYTES_MAX, Repeats},
     writer::{ToWrite, Writer},
 };
-pub(crate) use self::{
-    receipt::{StoredBatch, bytes_of, consistency_path, inclusion_path, unreadable},
-    repeat::INDEX_WAIT,
-    service::{Recorder, message_too_large},
-};
+pub use crate::book::Published;
 use crate::{
+    book::{Book, Opening},
     error::LedgerError,
     folder::{self, Folder, Genesis, Keys},
-    index::{self, Follower, Index},
+    index::{self, Follower},
     os::{Clock, Disk, Lock},
     refusal::Refusal,
-    storage::{self, LogReader, Opened, Options, TreeFiles},
+    storage::{self, Opened, Options},
 };
 
 /// How a ledger is opened.
@@ -92,20 +84,10 @@ pub struct Ledger {
 
 /// What all parts of an open ledger see.
 pub(crate) struct Shared {
-    pub(crate) vkey: VerifierKey,
-    pub(crate) sources: RwLock<Sources>,
-    /// Where each source stands in what is durable.
-    durable: RwLock<Sequences>,
+    pub(crate) book: Arc<Book>,
     pub(crate) queue: Queue<ToWrite>,
     /// Batches whose numbers were used before.
     repeats: Queue<Admitted>,
-    published: watch::Sender<Arc<Published>>,
-    failed: watch::Sender<bool>,
-    checkpoint_file: CheckpointFile,
-    pub(crate) reader: LogReader,
-    pub(crate) tree: TreeFiles,
-    pub(crate) index: Index,
-    pub(crate) clock: Arc<dyn Clock>,
     /// Dropped last: only then may another process open the folder.
     _lock: Option<Lock>,
 }
@@ -181,19 +163,19 @@ impl Ledger {
     /// The ledger's verifier key; its name is the origin.
     #[must_use]
     pub fn vkey(&self) -> &VerifierKey {
-        &self.shared.vkey
+        &self.shared.book.vkey
     }
 
     /// Whether a source may enrol itself.
     #[must_use]
     pub fn allows_self_enrolment(&self) -> bool {
-        self.shared.sources().genesis().self_enrolment
+        self.shared.book.sources().genesis().self_enrolment
     }
 
     /// The newest checkpoint, and every later one.
     #[must_use]
     pub fn checkpoints(&self) -> watch::Receiver<Arc<Published>> {
-        self.shared.published.subscribe()
+        self.shared.book.checkpoints()
     }
 
     /// Takes no more batches; what waits is still written and answered.
@@ -241,22 +223,22 @@ impl Start<'_> {
         let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
         let (authority, sequences) = (indexer.authority(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
-        let shared = Arc::new(Shared {
+        let opening = Opening {
             vkey,
-            sources: RwLock::new(authority.facts().sources().clone()),
-            durable: RwLock::new(sequences.clone()),
-            queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
-            repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
-            published: watch::Sender::new(published),
-            failed: watch::Sender::new(false),
-            checkpoint_file: CheckpointFile::start(disk.clone(), self.folder.checkpoint())?,
+            sources: authority.facts().sources().clone(),
+            sequences: sequences.clone(),
+            published,
+            checkpoint: self.folder.checkpoint(),
             reader,
             tree: tree.clone(),
             index,
-            clock: clock.clone(),
+        };
+        let shared = Arc::new(Shared {
+            book: Arc::new(Book::open(opening, disk.clone(), clock.clone())?),
+            queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
+            repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
             _lock: self.lock,
         });
-        shared.publish(shared.published());
         let writer = Writer {
             shared: shared.clone(),
             log,
@@ -278,47 +260,11 @@ impl Start<'_> {
 }
 
 impl Shared {
-    /// The registered sources.
-    pub(crate) fn sources(&self) -> RwLockReadGuard<'_, Sources> {
-        self.sources.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The last number of a source in what is durable.
-    pub(crate) fn durable_last(&self, source: Name<'_>) -> u64 {
-        self.durable.read().unwrap_or_else(PoisonError::into_inner).last(source)
-    }
-
-    /// The newest checkpoint.
-    pub(crate) fn published(&self) -> Arc<Published> {
-        self.published.borrow().clone()
-    }
-
-    /// The newest checkpoint, and every later one.
-    pub(crate) fn checkpoints(&self) -> watch::Receiver<Arc<Published>> {
-        self.published.subscribe()
-    }
-
-    /// Waits until a checkpoint covers an entry that the writer has placed.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::StorageFailed`] when it never will.
-    pub(crate) async fn covers(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
-        let (mut published, mut failed) = (self.checkpoints(), self.failed());
-        tokio::select! {
-            biased;
-            covers = published.wait_for(|published| published.size.contains(index)) => {
-                covers.map(|published| published.clone()).map_err(|_| Refusal::StorageFailed)
-            }
-            _ = failed.wait_for(|&failed| failed) => Err(Refusal::StorageFailed),
-        }
-    }
-
     /// Judges what depends on the order: that the source is still active, and the batch's changes
     /// of the rules; carries them out. For the writer.
-    fn change_sources(&self, batch: &Admitted, first: LogIndex) -> Result<(), SourceError> {
+    fn change_sources(&self, batch: &Admitted, first: Index) -> Result<(), SourceError> {
         let change = {
-            let sources = self.sources();
+            let sources = self.book.sources();
             let sealer = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
             let mut last: Option<SourceChange> = None;
             for (body, alone) in batch.control_bodies() {
@@ -327,15 +273,9 @@ impl Shared {
             last
         };
         if let Some(change) = change {
-            self.sources.write().unwrap_or_else(PoisonError::into_inner).apply(change);
+            self.book.apply(change);
         }
         Ok(())
-    }
-
-    /// Notes where sources stand after a group became durable. For the writer.
-    fn note_durable<'a>(&self, sources: impl Iterator<Item = (&'a SourceName, u64)>) {
-        let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
-        sources.for_each(|(source, last_seq)| durable.restore(source.as_name(), last_seq));
     }
 
     /// Ends all appending until the ledger is opened again. For the writer.
@@ -344,21 +284,7 @@ impl Shared {
         self.queue.fail();
         // What was recorded before still gets its place.
         self.repeats.close(Refusal::StorageFailed);
-        self.failed.send_replace(true);
-    }
-
-    /// Turns true when appending has ended because the storage failed.
-    pub(crate) fn failed(&self) -> watch::Receiver<bool> {
-        self.failed.subscribe()
-    }
-
-    /// Makes a checkpoint the newest. For the writer.
-    fn publish(&self, published: Arc<Published>) {
-        metrics::gauge!("access_ledger_size_entries").set(published.size.0 as f64);
-        metrics::gauge!("access_ledger_indexed_entries").set(self.index.indexed_size().0 as f64);
-        self.checkpoint_file.put(published.note.clone());
-        self.index.notify(published.size);
-        self.published.send_replace(published);
+        self.book.fail();
     }
 }
 

@@ -1,13 +1,15 @@
 //! The access ledger's server.
 //!
 //! ```text
-//! os  <-  storage  <-  index  <-  ledger  <-  audit, serve  <-  demo        (arrow: is used by)
-//!             \<-  check
+//! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
+//!             \<-  check            \<-  audit  <-  serve
+//!             \<-  witness  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
 
 mod audit;
+mod book;
 pub mod check;
 pub mod config;
 pub mod custodian;
@@ -21,3 +23,4 @@ pub mod os;
 pub mod refusal;
 pub mod serve;
 pub mod storage;
+pub mod witness;

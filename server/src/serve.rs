@@ -94,7 +94,7 @@ impl Serving {
         let (stopping, is_stopping) = watch::channel(false);
         let recorder =
             Recorder { shared: self.ledger.shared().clone(), stopping: is_stopping.clone() };
-        let auditor = Auditor { shared: self.ledger.shared().clone(), stopping: is_stopping };
+        let auditor = Auditor { book: self.ledger.shared().book.clone(), stopping: is_stopping };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -110,7 +110,7 @@ impl Serving {
             )
             .add_service(AuditServiceServer::new(auditor));
         set_health(&health, &SERVICES, true).await;
-        tokio::spawn(report_failure(self.ledger.shared().failed(), health.clone()));
+        tokio::spawn(report_failure(self.ledger.shared().book.failed(), health.clone()));
 
         info!(address = %self.address, origin = self.ledger.vkey().name(), "serving");
         serve_until(router, self.listener, stop, stopping, &health).await?;

@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, path::Path};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions},
-    evidence::Caught,
+    evidence::{self, Caught, Exhibit},
     pull::PullError,
     verify::Scope,
     view::{View, ViewError},
@@ -230,9 +230,7 @@ async fn entries_that_break_a_rule_convict_with_proofs_that_the_ledger_signed_th
     let run = evidence.section("entries as served")?;
     let run = wire::EntryRun::decode(STANDARD.decode(run)?.as_slice())?;
     ensure!(run.first_index == 9 && run.entries.len() == 2);
-    for (index, entry) in (9..).zip(&run.entries) {
-        let proof = evidence.section(&format!("proof that entry {index} is under it"))?;
-        let proof = TlogProof::parse(format!("{proof}\n").as_bytes())?;
+    for ((index, entry), proof) in (9..).zip(&run.entries).zip(evidence.proofs()?) {
         ensure!(proof.verify(&crime.vkey, &[])? == signed);
         ensure!(proof.index == Index(index) && proof.entry == *entry);
     }
@@ -249,8 +247,7 @@ async fn an_event_that_is_not_the_recorded_one_is_kept_beside_its_entry() -> any
     let server = Server::start(Hostile::new(copy.serve()?)).await?;
     let caught = server.caught(&mut crime.fresh("fresh.json")?).await?;
     let evidence = Evidence::of(&caught, &crime.vkey);
-    let proof = format!("{}\n", evidence.section("proof that entry 9 is under it")?);
-    let proof = TlogProof::parse(proof.as_bytes())?;
+    let proof = evidence.proofs()?.pop().context("a proof")?;
     proof.verify(&crime.vkey, &[])?;
     let run = evidence.section("entries as served")?;
     let run = wire::EntryRun::decode(STANDARD.decode(run)?.as_slice())?;
@@ -386,6 +383,16 @@ impl Evidence {
         let (_, behind) = self.0.split_once(&title).with_context(|| self.0.clone())?;
         let (_, behind) = behind.split_once(" lines) ---\n").with_context(|| self.0.clone())?;
         Ok(behind.split("\n\n--- ").next().unwrap_or_default().trim_end_matches('\n'))
+    }
+
+    /// The proofs of entries.
+    fn proofs(&self) -> anyhow::Result<Vec<TlogProof>> {
+        let exhibits = evidence::Evidence::parse(self.0.as_bytes())?.exhibits;
+        let proofs = exhibits.into_iter().filter_map(|exhibit| match exhibit {
+            Exhibit::EntryProof(proof) => Some(proof),
+            _ => None,
+        });
+        Ok(proofs.collect())
     }
 
     /// Both notes, with signatures that hold.

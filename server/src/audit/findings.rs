@@ -3,11 +3,11 @@
 use access_ledger_proto::{position::Size, wire};
 
 use super::{PAGE_SIZE_MAX, indexed, refuse_index};
-use crate::{index::FindingFilter, ledger::Shared, refusal::Refusal};
+use crate::{book::Book, index::FindingFilter, refusal::Refusal};
 
 /// Answers one page.
 pub(super) fn list(
-    shared: &Shared,
+    book: &Book,
     published: Size,
     request: wire::ListFindingsRequest,
 ) -> Result<wire::ListFindingsResponse, Refusal> {
@@ -16,9 +16,9 @@ pub(super) fn list(
         0 => PAGE_SIZE_MAX,
         size => size.min(PAGE_SIZE_MAX),
     };
-    indexed(shared, published);
+    indexed(book, published);
     let filter = FindingFilter { rules: request.rules, states: request.states };
-    let page = shared.index.list_findings(&filter, from, most).map_err(refuse_index)?;
+    let page = book.index.list_findings(&filter, from, most).map_err(refuse_index)?;
     Ok(wire::ListFindingsResponse {
         findings: page.findings,
         next_page_token: page.next.map(|next| next.to_string()).unwrap_or_default(),

@@ -14,15 +14,15 @@ use prost::Message as _;
 
 use super::{RUN_BYTES_MAX, indexed, refuse_index};
 use crate::{
+    book::{Book, Published, inclusion_path, unreadable},
     index::Search,
-    ledger::{Published, Shared, inclusion_path, unreadable},
     refusal::Refusal,
     storage::Record,
 };
 
 /// Answers one page.
 pub(super) fn query(
-    shared: &Shared,
+    book: &Book,
     published: &Published,
     request: &wire::QueryRequest,
 ) -> Result<wire::QueryResponse, Refusal> {
@@ -30,7 +30,7 @@ pub(super) fn query(
     let criteria = Criteria::parse(&filter).map_err(refuse_filter)?;
     let question = Question { filter, newest_first: request.newest_first };
     let token = question.parse_token(&request.page_token)?;
-    let size = indexed(shared, published.size);
+    let size = indexed(book, published.size);
     let range = match token {
         Some(next) if question.newest_first => Index::GENESIS..next.min(size.next_index()),
         Some(next) => next..size.next_index(),
@@ -38,8 +38,8 @@ pub(super) fn query(
     };
     let rules = criteria.rules();
     // Asked for after the size, so the findings follow from as many entries at least.
-    let by_rule = (!rules.is_empty())
-        .then(|| shared.index.indexes_of_rules(rules.iter().map(String::as_str)));
+    let by_rule =
+        (!rules.is_empty()).then(|| book.index.indexes_of_rules(rules.iter().map(String::as_str)));
     let search = Search {
         criteria: &criteria,
         by_rule,
@@ -47,8 +47,8 @@ pub(super) fn query(
         newest_first: question.newest_first,
         hits_max: hits_max(request.page_size),
     };
-    let found = shared.index.search(&shared.reader, &search).map_err(refuse_index)?;
-    let mut answer = Answer { shared, published, request, hits: Vec::new(), bytes: 0 };
+    let found = book.index.search(&book.reader, &search).map_err(refuse_index)?;
+    let mut answer = Answer { book, published, request, hits: Vec::new(), bytes: 0 };
     let rest = answer.add_all(&found.indexes, found.rest)?;
     Ok(wire::QueryResponse {
         hits: answer.hits,
@@ -104,7 +104,7 @@ impl Question {
 
 /// A page in the making.
 struct Answer<'a> {
-    shared: &'a Shared,
+    book: &'a Book,
     published: &'a Published,
     request: &'a wire::QueryRequest,
     hits: Vec<wire::QueryHit>,
@@ -130,7 +130,7 @@ impl Answer<'_> {
     }
 
     fn hit(&self, index: Index) -> Result<wire::QueryHit, Refusal> {
-        let (reader, with_events) = (&self.shared.reader, self.request.with_events);
+        let (reader, with_events) = (&self.book.reader, self.request.with_events);
         let record = if with_events {
             reader.read(index, 1, 1).map_err(unreadable)?.pop()
         } else {
@@ -139,7 +139,7 @@ impl Answer<'_> {
         };
         let record = record.ok_or_else(|| unreadable(format!("no entry at index {index}")))?;
         let inclusion_path = if self.request.with_proofs {
-            inclusion_path(&self.shared.tree, index, self.published.size)?
+            inclusion_path(&self.book.tree, index, self.published.size)?
         } else {
             Vec::new()
         };

@@ -14,34 +14,34 @@ use prost::Message as _;
 
 use super::{indexed, refuse_index};
 use crate::{
+    book::{Book, bytes_of, unreadable},
     index::IndexedReportError,
-    ledger::{Shared, bytes_of, unreadable},
     refusal::Refusal,
 };
 
 /// The report on the entries indexed so far. Its footer has no root yet: a checkpoint may not cover
 /// them all.
 pub(super) fn compute(
-    shared: &Shared,
+    book: &Book,
     published: Size,
     request: &GetReportRequest,
 ) -> Result<GetReportResponse, Refusal> {
     let report = request.name.parse().map_err(refuse)?;
     let options = parse_options(request)?;
-    indexed(shared, published);
-    let computed = shared.index.report(&shared.reader, report, &options);
+    indexed(book, published);
+    let computed = book.index.report(&book.reader, report, &options);
     let (table, footer) = computed.map_err(|error| match error {
         IndexedReportError::Report(error) => refuse(error),
         IndexedReportError::Index(error) => refuse_index(error),
     })?;
     bounded(report, &table)?;
-    let footer = wire::ReportFooter { origin: shared.vkey.name().to_owned(), ..footer };
+    let footer = wire::ReportFooter { origin: book.vkey.name().to_owned(), ..footer };
     Ok(GetReportResponse { table: Some(table), footer: Some(footer) })
 }
 
 /// Adds the root of the tree that the report is on, which a checkpoint covers.
-pub(super) fn add_root(shared: &Shared, footer: &mut wire::ReportFooter) -> Result<(), Refusal> {
-    let root = root_at(&shared.tree, Size(footer.size));
+pub(super) fn add_root(book: &Book, footer: &mut wire::ReportFooter) -> Result<(), Refusal> {
+    let root = root_at(&book.tree, Size(footer.size));
     footer.root = bytes_of(&root.map_err(|_| unreadable("tree has lost nodes"))?);
     Ok(())
 }

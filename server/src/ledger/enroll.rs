@@ -11,8 +11,11 @@ use access_ledger_proto::{
 };
 use prost::Message as _;
 
-use super::{Shared, StoredBatch, unreadable};
-use crate::refusal::Refusal;
+use super::Shared;
+use crate::{
+    book::{StoredBatch, unreadable},
+    refusal::Refusal,
+};
 
 impl Shared {
     /// Registers a source, or finds the registration that the same call made before.
@@ -45,7 +48,7 @@ impl Shared {
             Err(refusal) => return Err(refusal),
         };
         let index = Index(receipt.first_index);
-        let entry = self.reader.read_entries(index, 1, 1).map_err(unreadable)?.pop();
+        let entry = self.book.reader.read_entries(index, 1, 1).map_err(unreadable)?.pop();
         Ok(wire::EnrollResponse {
             index: index.0,
             event,
@@ -61,17 +64,17 @@ impl Shared {
         name: Name<'_>,
         request: &wire::EnrollRequest,
     ) -> Result<Option<wire::EnrollResponse>, Refusal> {
-        let index = match self.sources().get(name) {
+        let index = match self.book.sources().get(name) {
             Some(source) if source.public_key.as_bytes()[..] == request.public_key[..] => {
                 source.registered_at
             }
             _ => return Ok(None),
         };
-        let published = self.covers(index).await?;
-        let record = self.reader.read(index, 1, 1).map_err(unreadable)?.pop();
+        let published = self.book.covers(index).await?;
+        let record = self.book.reader.read(index, 1, 1).map_err(unreadable)?.pop();
         let (entry, event) = record.map(|record| (record.entry, record.event)).unzip();
-        let stored = StoredBatch::around(&self.reader, index)?;
-        if stored.source.as_str() != self.sources().ledger_source() {
+        let stored = StoredBatch::around(&self.book.reader, index)?;
+        if stored.source.as_str() != self.book.sources().ledger_source() {
             // Governance or a parent registered it, in a batch of their own.
             return Ok(None);
         }
@@ -84,7 +87,7 @@ impl Shared {
             index: index.0,
             event,
             entry: entry.unwrap_or_default(),
-            receipt: Some(stored.receipt(&self.tree, &published)?),
+            receipt: Some(stored.receipt(&self.book.tree, &published)?),
         }))
     }
 }

@@ -15,10 +15,8 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{
-    Shared, append::Admitted, authorize::Noteworthy, queue::Ticket, unreadable, writer::ToWrite,
-};
-use crate::{folder::own_event, refusal::Refusal};
+use super::{Shared, append::Admitted, authorize::Noteworthy, queue::Ticket, writer::ToWrite};
+use crate::{book::unreadable, folder::own_event, refusal::Refusal};
 
 /// The key that seals what the ledger itself records. The writer has the only one.
 pub(crate) struct OwnSource {
@@ -94,10 +92,10 @@ impl Shared {
     /// [`Refusal::Event`], [`Refusal::Source`] when no event of the ledger's own can be so;
     /// [`Refusal::QueueFull`], or what the queue was closed with.
     pub(crate) fn record_own(&self, body: wire::event::Body) -> Result<(Bytes, Ticket), Refusal> {
-        let now = self.clock.now_nanos();
+        let now = self.book.clock.now_nanos();
         let event: Bytes = own_event(now, body).map_err(unreadable)?.encode_to_vec().into();
-        let next = self.published().size.next_index();
-        let noteworthy = judge(&event, &self.sources(), next, now)?;
+        let next = self.book.published().size.next_index();
+        let noteworthy = judge(&event, &self.book.sources(), next, now)?;
         let own = OwnEvent { event: event.clone(), noteworthy, admitted_at: now };
         Ok((event, self.queue.push(ToWrite::Own(Box::new(own)))?))
     }

@@ -6,28 +6,22 @@
 //! the source sealed: they are refused and kept as evidence. This runs on its own thread, so that
 //! repeats, which read the disk, do not hold up the writer.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use access_ledger_proto::{
     entry::Entry,
     event::{self, Body},
     hash::sha256,
     position::{Index, count_of},
-    source::Name,
     wire,
 };
 use bytes::Bytes;
 use prost::Message as _;
 use tracing::warn;
 
-use super::{
-    Published, Shared,
-    append::Admitted,
-    queue::Waiting,
-    receipt::{StoredBatch, inclusion_path, unreadable},
-};
+use super::{Published, Shared, append::Admitted, queue::Waiting};
 use crate::{
-    index::IndexError,
+    book::{StoredBatch, inclusion_path, unreadable},
     os::{self, Disk},
     refusal::Refusal,
     storage::Record,
@@ -61,16 +55,16 @@ impl Repeats {
     fn find(&self, batch: &Admitted) -> Result<wire::AppendResponse, Refusal> {
         let sealed = batch.sealed();
         let shared = &*self.shared;
-        let recorded = shared.durable_last(sealed.source);
-        let index = shared.position(sealed.source, sealed.first_seq)?;
-        let stored = StoredBatch::around(&shared.reader, index)?;
+        let recorded = shared.book.durable_last(sealed.source);
+        let index = shared.book.position(sealed.source, sealed.first_seq)?;
+        let stored = StoredBatch::around(&shared.book.reader, index)?;
         // Compare with what is recorded, batch by batch, as far as the numbers were used.
         let mut seq = sealed.first_seq;
         let mut other = stored.clone();
         while seq <= sealed.last_seq().min(recorded) {
             if seq > other.last_seq() {
-                let index = shared.position(sealed.source, seq)?;
-                other = StoredBatch::around(&shared.reader, index)?;
+                let index = shared.book.position(sealed.source, seq)?;
+                other = StoredBatch::around(&shared.book.reader, index)?;
             }
             let used = |batch_first: u64, digests: &[_]| {
                 let offset = usize::try_from(seq - batch_first).unwrap_or(usize::MAX);
@@ -86,11 +80,11 @@ impl Repeats {
             let expected = recorded.saturating_add(1);
             return Err(Refusal::Recut { first_seq: sealed.first_seq, expected });
         }
-        let published = shared.published();
+        let published = shared.book.published();
         let intents = batch.noteworthy().iter().filter(|note| note.is_intent());
         let intents: Vec<_> = intents.map(|note| note.index(stored.first)).collect();
         Ok(wire::AppendResponse {
-            receipt: Some(stored.receipt(&shared.tree, &published)?),
+            receipt: Some(stored.receipt(&shared.book.tree, &published)?),
             verdicts: self.verdicts(stored.last(), &intents, &published)?,
         })
     }
@@ -104,12 +98,13 @@ impl Repeats {
         published: &Published,
     ) -> Result<Vec<wire::RecordedVerdict>, Refusal> {
         let shared = &*self.shared;
-        let own = shared.sources().ledger_source().to_owned();
+        let own = shared.book.sources().ledger_source().to_owned();
         let mut wanted = intents.iter().peekable();
         let mut found = Vec::with_capacity(intents.len());
         let mut next = last.plus(1);
         while let Some(intent) = wanted.peek() {
-            let records = shared.reader.read(next, READ_ENTRIES, READ_BYTES).map_err(unreadable)?;
+            let records =
+                shared.book.reader.read(next, READ_ENTRIES, READ_BYTES).map_err(unreadable)?;
             if records.is_empty() || next.0 - last.0 > GROUP_ENTRIES_MAX {
                 return Err(unreadable(format!("no verdict on the intent at index {intent}")));
             }
@@ -122,7 +117,7 @@ impl Repeats {
                     continue;
                 }
                 let index = parsed.index;
-                let inclusion_path = inclusion_path(&shared.tree, index, published.size)?;
+                let inclusion_path = inclusion_path(&shared.book.tree, index, published.size)?;
                 found.push(wire::RecordedVerdict { index: index.0, event, entry, inclusion_path });
             }
         }
@@ -154,22 +149,6 @@ fn is_verdict_on(event: &Bytes, intent: Index) -> bool {
     judged == Some(intent.0)
 }
 
-impl Shared {
-    /// Where the event of this number is. Waits until the index has seen all that is durable.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::NoEvent`]; [`Refusal::Indexing`] while the index is being built.
-    pub(crate) fn position(&self, source: Name<'_>, seq: u64) -> Result<Index, Refusal> {
-        let behind = |error: IndexError| Refusal::Indexing { problem: error.to_string() };
-        self.index.wait_for(self.published().size, INDEX_WAIT).map_err(behind)?;
-        self.index
-            .position(source, seq)
-            .map_err(behind)?
-            .ok_or_else(|| Refusal::NoEvent { name: source.to_owned(), seq })
-    }
-}
-
 /// Entries that a group may have behind a batch: each takes some 370 of its 8 MiB, and each may be
 /// an intent, whose verdict comes on top.
 const GROUP_ENTRIES_MAX: u64 = 1 << 16;
@@ -177,9 +156,6 @@ const GROUP_ENTRIES_MAX: u64 = 1 << 16;
 /// What is usually enough.
 const READ_ENTRIES: usize = 256;
 const READ_BYTES: usize = 256 << 10;
-
-/// The index is a moment behind the log; while it is built again, a caller had better come back.
-pub(crate) const INDEX_WAIT: Duration = Duration::from_secs(10);
 
 /// A source that keeps contradicting itself adds nothing new after so many.
 const EVIDENCE_FILES_MAX: usize = 256;

@@ -39,8 +39,8 @@ impl Recorder {
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
         let shared = self.shared.clone();
         let judge = move || {
-            let now = shared.clock.now_nanos();
-            let admitted = Admitted::judge(batch, &shared.sources(), now)?;
+            let now = shared.book.clock.now_nanos();
+            let admitted = Admitted::judge(batch, &shared.book.sources(), now)?;
             let admitted = match may_hold {
                 MayHold::Anything => admitted,
                 MayHold::Intents => admitted.expect_intents()?,
@@ -135,12 +135,12 @@ impl RecorderService for Recorder {
         let source = request.into_inner().source;
         let unknown = || Refusal::NoSource { name: source.clone() };
         let name = Name::parse(source.as_bytes()).map_err(|_| unknown())?;
-        let key_id = self.shared.sources().get(name).ok_or_else(unknown)?.key_id();
+        let key_id = self.shared.book.sources().get(name).ok_or_else(unknown)?.key_id();
         Ok(Response::new(wire::GetSourceStateResponse {
-            last_seq: self.shared.durable_last(name),
+            last_seq: self.shared.book.durable_last(name),
             key_id: key_id.0.to_vec().into(),
-            origin: self.shared.vkey.name().to_owned(),
-            ledger_vkey: self.shared.vkey.to_string(),
+            origin: self.shared.book.vkey.name().to_owned(),
+            ledger_vkey: self.shared.book.vkey.to_string(),
         }))
     }
 }

@@ -28,15 +28,15 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::{
-    Shared,
+    Published, Shared,
     append::{Admitted, log_bytes},
     authorize::{Intent, PlacedVerdict},
     own::{OwnEvent, OwnEvents, OwnSource},
-    publish::{Published, Publisher},
+    publish::Publisher,
     queue::{Answer, Waiting, Work},
-    receipt,
 };
 use crate::{
+    book::bytes_of,
     error::LedgerError,
     refusal::Refusal,
     storage::{Durable, GroupFrames, Log, TreeFiles},
@@ -158,13 +158,13 @@ impl Writer {
         }
         self.answer_intents(&mut group)?;
         // Nothing leaves that was decided by facts which could not be read.
-        self.shared.index.check_facts()?;
+        self.shared.book.index.check_facts()?;
         self.write(group)
     }
 
     /// Lets go of facts that the index has saved.
     fn settle_facts(&mut self) {
-        let saved = self.shared.index.saved_size();
+        let saved = self.shared.book.index.saved_size();
         if let Some(last) = saved.last_index().filter(|_| saved > self.settled) {
             self.authority.facts_mut().settle(last);
             self.settled = saved;
@@ -268,8 +268,9 @@ impl Writer {
         let size = Size(durable.get().end.0);
         let published = self.publisher.sign(size, paths.root())?;
         self.shared
+            .book
             .note_durable(placed.iter().map(|(placed, _)| (&placed.source, placed.last_seq)));
-        self.shared.publish(published.clone());
+        self.shared.book.publish(published.clone());
         metrics::counter!("access_ledger_appended_entries_total").increment(count_of(entries));
         metrics::histogram!("access_ledger_group_batches")
             .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
@@ -309,12 +310,12 @@ impl Placed {
         // Every batch of the group was appended to the frontier since it last forgot.
         let path = |index| -> Result<Vec<Bytes>, Refusal> {
             let path = paths.path(index).ok_or(Refusal::StorageFailed)?;
-            Ok(path.iter().map(receipt::bytes_of).collect())
+            Ok(path.iter().map(bytes_of).collect())
         };
         let receipt = wire::Receipt {
             first_index: self.first.0,
             recorded_at: self.recorded_at,
-            prev: receipt::bytes_of(&self.prev),
+            prev: bytes_of(&self.prev),
             inclusion_path: path(self.last)?,
             checkpoint: published.note.clone(),
         };

@@ -11,7 +11,7 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
-use super::publish::Published;
+use super::Published;
 use crate::{
     refusal::Refusal,
     storage::{LogReader, TreeFiles},
