@@ -12,6 +12,7 @@ pub mod model;
 pub mod node;
 pub mod offences;
 pub mod operator;
+pub mod pages;
 pub mod parties;
 pub mod process;
 pub mod source;
