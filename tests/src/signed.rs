@@ -5,7 +5,7 @@ use access_ledger_proto::{
     checkpoint::{Checkpoint, VerifiedCheckpoint},
     error::BuildError,
     hash::{Digest, sha256},
-    note::{KeyType, Signer, VerifierKey},
+    note::{KeyType, Signer, VerifierKey, sign_note},
     position::Size,
     proof::{NodeSource, consistency_path},
     tree::{Node, root_of},
@@ -27,8 +27,17 @@ impl SignedLog {
     ///
     /// For a name that no key can have.
     pub fn new(origin: &str, size: usize) -> anyhow::Result<Self> {
+        let leaves = (0..size).map(|leaf| sha256(format!("{origin} {leaf}").as_bytes()));
+        Self::over(origin, leaves.collect())
+    }
+
+    /// A log of this name with these leaf hashes.
+    ///
+    /// # Errors
+    ///
+    /// For a name that no key can have.
+    pub fn over(origin: &str, leaves: Vec<Digest>) -> anyhow::Result<Self> {
         let key = Signer::new(origin, KeyType::Ed25519, *sha256(origin.as_bytes()).as_bytes())?;
-        let leaves = (0..size).map(|leaf| sha256(format!("{origin} {leaf}").as_bytes())).collect();
         Ok(Self { key, leaves })
     }
 
@@ -46,6 +55,15 @@ impl SignedLog {
     #[must_use]
     pub const fn vkey(&self) -> &VerifierKey {
         self.key.verifier()
+    }
+
+    /// A note over any text, under the log's key.
+    ///
+    /// # Errors
+    ///
+    /// When no note can hold the text.
+    pub fn sign_text(&self, text: &str) -> anyhow::Result<String> {
+        Ok(sign_note(text, &self.key)?)
     }
 
     /// How many leaves there are.

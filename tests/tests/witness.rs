@@ -2,6 +2,7 @@
 //! of callers at once, and wherever its machine stops. What it must sign, it signs.
 
 use std::{
+    fmt,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -182,18 +183,13 @@ fn what_a_log_writes_behind_the_root_is_signed_too() -> Result<()> {
     let log = SignedLog::new("log.example", 10)?;
     let ground = Ground::new(1, &[&log]);
     let witness = ground.open()?;
-    let key = Signer::new("log.example", KeyType::Ed25519, *log_seed("log.example").as_bytes())?;
     let text = format!("{}extension\n", log.checkpoint(4)?.checkpoint().text());
-    for (old, note) in [(0, sign_note(&text, &key)?), (4, log.note(4)?)] {
+    for (old, note) in [(0, log.sign_text(&text)?), (4, log.note(4)?)] {
         let body = AddCheckpoint { old: Size(old), proof: Vec::new(), note: note.as_bytes() };
         let lines = witness.add_checkpoint(&body.to_bytes())?;
         signed_at(&note, &lines, log.vkey())?;
     }
     Ok(())
-}
-
-fn log_seed(origin: &str) -> Digest {
-    access_ledger_proto::hash::sha256(origin.as_bytes())
 }
 
 #[test]
@@ -318,6 +314,13 @@ struct Signed {
     time: u64,
 }
 
+impl fmt::Debug for Given {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes = self.signed.iter().map(|signed| (signed.size, signed.root));
+        out.debug_list().entries(sizes).finish()
+    }
+}
+
 impl Given {
     fn note(&mut self, signed: Signed) -> Result<()> {
         if let Some(last) = self.signed.last() {
@@ -430,13 +433,6 @@ fn no_crash_makes_a_witness_sign_two_histories() -> Result<()> {
         ensure!(goes_on.count() == 1, "seed {seed}: it does not go on");
     }
     Ok(())
-}
-
-impl std::fmt::Debug for Given {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sizes = self.signed.iter().map(|signed| (signed.size, signed.root));
-        out.debug_list().entries(sizes).finish()
-    }
 }
 
 #[test]
