@@ -16,6 +16,7 @@ pub mod operator;
 pub mod pages;
 pub mod parties;
 pub mod process;
+pub mod python;
 pub mod signed;
 pub mod source;
 pub mod stored;
