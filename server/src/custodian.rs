@@ -6,7 +6,13 @@
 //! ```
 
 pub mod alarms;
+pub mod clear;
 pub mod copy;
 pub mod error;
 pub mod halt;
 pub mod held;
+pub mod patrol;
+pub mod silence;
+pub mod timing;
+pub mod vigil;
+pub mod webhook;
