@@ -20,4 +20,5 @@ pub mod metrics;
 pub mod os;
 pub mod refusal;
 pub mod serve;
+pub mod settings;
 pub mod storage;
