@@ -3,7 +3,7 @@
 //! ```text
 //! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
 //!             \<-  check            \<-  audit  <-  serve
-//!             \<-  witness  <-  serve
+//!             \<-  witness  <-  http  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
@@ -16,6 +16,7 @@ pub mod custodian;
 pub mod demo;
 pub mod error;
 pub mod folder;
+mod http;
 pub mod index;
 pub mod ledger;
 pub mod metrics;

@@ -24,7 +24,6 @@ use access_ledger_proto::{
     source::SourceName,
 };
 use rayon::prelude::*;
-use tokio::sync::watch;
 use tracing::info;
 
 mod cut;
@@ -34,14 +33,12 @@ use self::{
     cut::Cutter,
     store::{Store, Verified},
 };
-use super::{
-    error::CopyError,
-    held::{Extent, Holdings},
-};
+use super::error::CopyError;
 use crate::{
     error::StorageError,
     os::Disk,
     storage::{self, LogReader, Opened, Options, TreeFiles},
+    witness::Holding,
 };
 
 /// A copy that grows. Dropping it stores what was verified.
@@ -53,7 +50,7 @@ pub struct Copy {
     /// Records broke a rule: the verifier is of no further use.
     is_spoiled: bool,
     store: Store,
-    holdings: Holdings,
+    holding: Arc<Holding>,
     reader: LogReader,
     tree: TreeFiles,
 }
@@ -95,27 +92,25 @@ impl Copy {
         if found != wanted {
             return Err(StorageError::Root { size, found, wanted }.into());
         }
-        let extent = Extent { size, unaccounted: verifier.unaccounted() };
-        let (extent, watched) = watch::channel(extent);
-        let origin = ledger.name().to_owned();
-        let holdings = Holdings::new(origin, reader.clone(), tree.clone(), watched);
+        let holding = Arc::new(Holding::new(reader.clone(), tree.clone()));
+        holding.grown(size, verifier.unaccounted());
         Ok(Self {
             ledger: ledger.clone(),
             cutter: Cutter::new(size.next_index()),
             verifier,
             news: News::default(),
             is_spoiled: false,
-            store: Store::start(log, tree.clone(), extent)?,
-            holdings,
+            store: Store::start(log, tree.clone(), Arc::clone(&holding))?,
+            holding,
             reader,
             tree,
         })
     }
 
-    /// What the copy holds, for as long as it is asked.
+    /// What the copy holds, verified and durable, for the one who signs for it.
     #[must_use]
-    pub const fn holdings(&self) -> &Holdings {
-        &self.holdings
+    pub const fn holding(&self) -> &Arc<Holding> {
+        &self.holding
     }
 
     /// Reads what is durable.
@@ -227,7 +222,7 @@ impl Copy {
     /// [`CopyError::Storage`], for good.
     pub fn sync(&self) -> Result<Size, CopyError> {
         self.store.sync()?;
-        Ok(self.holdings.size())
+        Ok(self.holding.size())
     }
 
     /// Goes back to what is stored, behind a violation. Blocks, and works on all cores.

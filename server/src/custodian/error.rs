@@ -3,11 +3,7 @@
 use std::io;
 
 use access_ledger_client::verify::{StateError, Violation};
-use access_ledger_proto::{
-    error::CheckpointError,
-    hash::Digest,
-    position::{Index, Size},
-};
+use access_ledger_proto::{error::CheckpointError, position::Index};
 use thiserror::Error;
 
 use crate::error::{LedgerError, ServeError, StorageError};
@@ -62,53 +58,6 @@ impl From<Violation> for CopyError {
     fn from(violation: Violation) -> Self {
         Self::Log(Box::new(violation))
     }
-}
-
-/// A checkpoint is not to be vouched for: the copy does not hold what it covers.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum NotHeld {
-    /// The checkpoint is of another ledger.
-    #[error("checkpoint of {found}, this is a copy of {wanted}")]
-    Foreign {
-        /// The checkpoint's origin.
-        found: String,
-        /// The copy's.
-        wanted: String,
-    },
-    /// The copy is not there yet. The caller tries later.
-    #[error("copy holds {held} entries, the checkpoint covers {wanted}")]
-    Behind {
-        /// Entries that are durable and verified.
-        held: Size,
-        /// The checkpoint's size.
-        wanted: Size,
-    },
-    /// The ledger signed another tree than the one of the entries that it served: a fork.
-    #[error("root of size {size} is {own} by the copy, signed is {signed}")]
-    OtherRoot {
-        /// The checkpoint's size.
-        size: Size,
-        /// Root of the entries held.
-        own: Digest,
-        /// The checkpoint's root.
-        signed: Digest,
-    },
-    /// The checkpoint ends inside a batch, which nobody has sealed up to there.
-    #[error("no seal covers the last entry of size {size}")]
-    Unsealed {
-        /// The checkpoint's size.
-        size: Size,
-    },
-    /// An event is gone, and its erasure is not on record so far.
-    #[error("event {index} is gone and no record accounts for it so far")]
-    Unaccounted {
-        /// The first such event.
-        index: Index,
-    },
-    /// The own copy cannot be read.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
 }
 
 /// The custodian cannot be started or kept running.

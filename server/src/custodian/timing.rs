@@ -10,9 +10,7 @@
 //!
 //! Both with an allowance for clocks that differ ([`TimeLimits::skew`]).
 //!
-//! **Stale** is a ledger of which nothing new was seen for too long; **behind** is a copy that does
-//! not hold for too long what it knows to be there. A custodian that has never caught up since it
-//! started is behind only if it does not get on.
+//! **Stale** is a ledger of which nothing new was seen for too long.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
@@ -32,8 +30,6 @@ pub struct TimeLimits {
     pub skew: Duration,
     /// Without a new checkpoint, until the ledger counts as stale.
     pub stale_after: Duration,
-    /// For which the copy may lack what is there.
-    pub behind_after: Duration,
 }
 
 impl Default for TimeLimits {
@@ -41,7 +37,6 @@ impl Default for TimeLimits {
         Self {
             skew: Duration::from_secs(30),
             stale_after: Duration::from_secs(300),
-            behind_after: Duration::from_secs(60),
         }
     }
 }
@@ -67,13 +62,10 @@ pub struct Timing {
     /// bounds what comes next.
     sightings: VecDeque<Sighting>,
     held: Size,
-    /// When the copy grew last.
-    grown_at: u64,
     /// When something new was seen last.
     news_at: u64,
     /// When the ledger was asked last and answered.
     answered_at: u64,
-    has_caught_up: bool,
 }
 
 /// An entry whose time cannot be right. Times in nanoseconds since the Unix epoch.
@@ -101,24 +93,13 @@ pub enum WrongTime {
     },
 }
 
-/// What is overdue. Times in nanoseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overdue {
-    /// Nothing new was seen since then.
-    pub stale_since: Option<u64>,
-    /// The copy lacks what was there then.
-    pub behind_since: Option<u64>,
-}
-
 impl Timing {
     /// Begins to watch at the time `now` with a copy of so many entries, and with what
     /// [`Timing::save`] gave before.
     #[must_use]
     pub fn new(limits: TimeLimits, saved: Vec<Sighting>, held: Size, now: u64) -> Self {
         let sightings = saved.into();
-        let (grown_at, news_at, answered_at, has_caught_up) = (now, now, now, false);
-        let mut timing =
-            Self { limits, sightings, held, grown_at, news_at, answered_at, has_caught_up };
+        let mut timing = Self { limits, sightings, held, news_at: now, answered_at: now };
         timing.pass(held);
         timing
     }
@@ -154,7 +135,6 @@ impl Timing {
                 at % 2 == 1 || at > SIGHTINGS_MAX
             });
         }
-        self.has_caught_up |= self.is_caught_up();
     }
 
     /// Judges the times of verified records that were new to the copy at the time `now`; of each
@@ -166,23 +146,15 @@ impl Timing {
         }
         let wrong = self.backdated(first, records).into_iter();
         let wrong = wrong.chain(self.future_dated(first, records, now)).collect();
-        self.grown_at = now;
         self.pass(end);
         wrong
     }
 
-    /// What is overdue at the time `now`.
+    /// Since when nothing new was seen, if that is too long ago at the time `now`.
     #[must_use]
-    pub fn overdue(&self, now: u64) -> Overdue {
-        let long = |since: u64, limit| now.saturating_sub(since) > nanos(limit);
-        let TimeLimits { stale_after, behind_after, .. } = self.limits;
-        let lacking = self.sightings.iter().find(|sighting| sighting.size > self.held.0);
-        let gets_on = !self.has_caught_up && !long(self.grown_at, behind_after);
-        let behind = lacking.filter(|lacking| long(lacking.first, behind_after) && !gets_on);
-        Overdue {
-            stale_since: Some(self.news_at).filter(|&since| long(since, stale_after)),
-            behind_since: behind.map(|sighting| sighting.first),
-        }
+    pub fn stale_since(&self, now: u64) -> Option<u64> {
+        let is_long = now.saturating_sub(self.news_at) > nanos(self.limits.stale_after);
+        is_long.then_some(self.news_at)
     }
 
     /// Whether the copy holds all that it knows to be there.
@@ -196,7 +168,7 @@ impl Timing {
     #[must_use]
     pub fn is_listening(&self, now: u64) -> bool {
         let silence = now.saturating_sub(self.answered_at);
-        self.is_caught_up() && silence <= nanos(self.limits.behind_after)
+        self.is_caught_up() && silence <= nanos(ANSWER_MAX)
     }
 
     /// How many entries the copy holds, and how many it knows of.
@@ -235,7 +207,6 @@ impl Timing {
         while self.sightings.get(1).is_some_and(|next| next.size <= self.held.0) {
             self.sightings.pop_front();
         }
-        self.has_caught_up |= self.is_caught_up();
     }
 }
 
@@ -282,6 +253,9 @@ fn time_of(record: &Record) -> Option<u64> {
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+/// Without an answer, until the ledger counts as not heard: several questions.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// Sightings that the copy has not passed: one for each doubling of a long catch-up is plenty.
 pub const SIGHTINGS_MAX: usize = 64;
@@ -369,7 +343,7 @@ mod tests {
         let mut timing = timing();
         timing.sight(Size(2), START * SECOND);
         take(&mut timing, 0, &[START, START], START);
-        let stale = |timing: &Timing, second| timing.overdue(second * SECOND).stale_since;
+        let stale = |timing: &Timing, second| timing.stale_since(second * SECOND);
         assert_eq!(stale(&timing, START + 300), None);
         // An old checkpoint is no news, however often it is served.
         timing.sight(Size(2), (START + 299) * SECOND);
@@ -379,22 +353,19 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_behind_when_it_lacks_for_too_long_what_is_there() {
+    fn who_records_can_be_heard_when_the_ledger_answers_and_the_copy_has_it_all() {
         let mut timing = timing();
-        let behind = |timing: &Timing, second| timing.overdue(second * SECOND).behind_since;
-        timing.sight(Size(1_000), START * SECOND);
-        // It never caught up, and gets on.
-        take(&mut timing, 0, &[START; 10], START + 50);
-        assert_eq!(behind(&timing, START + 110), None);
-        assert_eq!(behind(&timing, START + 111), Some(START * SECOND));
-        take(&mut timing, 10, &[START; 990], START + 112);
-        assert_eq!(behind(&timing, START + 500), None);
-        assert!(timing.is_caught_up());
-        timing.sight(Size(1_002), (START + 500) * SECOND);
-        take(&mut timing, 1_000, &[START + 500], START + 555);
-        assert_eq!(behind(&timing, START + 560), None);
-        assert_eq!(behind(&timing, START + 561), Some((START + 500) * SECOND));
-        assert_eq!(timing.sizes(), (Size(1_001), Size(1_002)));
+        let now = |second| (START + second) * SECOND;
+        timing.sight(Size(2), now(0));
+        assert!(!timing.is_listening(now(0)));
+        take(&mut timing, 0, &[START, START], START);
+        assert!(timing.is_listening(now(60)));
+        assert!(!timing.is_listening(now(61)));
+        timing.sight(Size(2), now(61));
+        assert!(timing.is_listening(now(61)));
+        timing.sight(Size(3), now(62));
+        assert!(!timing.is_listening(now(62)));
+        assert_eq!(timing.sizes(), (Size(2), Size(3)));
     }
 
     proptest! {

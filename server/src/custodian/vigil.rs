@@ -124,24 +124,13 @@ impl Vigil {
     pub fn tick(&mut self) {
         let now = self.now();
         self.save(now);
-        let overdue = self.timing.overdue(now);
-        let (held, known) = self.timing.sizes();
-        match overdue.stale_since {
+        match self.timing.stale_since(now) {
             Some(since) => {
-                let since = time(since);
+                let (since, known) = (time(since), self.timing.sizes().1);
                 let message = format!("nothing new from the ledger since {since}, at size {known}");
                 self.raise(self.alarm(AlarmKind::Stale, message));
             }
             None => self.end(AlarmKind::Stale, Place::Ledger, "the ledger has news"),
-        }
-        match overdue.behind_since {
-            Some(since) => {
-                let since = time(since);
-                let message =
-                    format!("copy holds {held} of {known} entries, is behind since {since}");
-                self.raise(self.alarm(AlarmKind::Behind, message));
-            }
-            None => self.end(AlarmKind::Behind, Place::Ledger, "the copy has caught up"),
         }
         if !self.timing.is_listening(now) {
             self.silence.pause();

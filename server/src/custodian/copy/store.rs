@@ -18,13 +18,13 @@ use access_ledger_proto::{
     segment::FRAME_HEADER_LEN,
     tree::Frontier,
 };
-use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::{
-    custodian::{error::CopyError, held::Extent},
+    custodian::error::CopyError,
     error::StorageError,
     storage::{GroupFrames, Log, TreeFiles},
+    witness::Holding,
 };
 
 /// Whole batches that were verified, seals included.
@@ -51,16 +51,16 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Starts it behind what `log` holds; `extent` says from then on how far it is.
+    /// Starts it behind what `log` holds; `holding` says from then on how far it is.
     pub(super) fn start(
         log: Log,
         tree: TreeFiles,
-        extent: watch::Sender<Extent>,
+        holding: Arc<Holding>,
     ) -> Result<Self, CopyError> {
         let (work, waiting) = mpsc::sync_channel(WINDOWS_AHEAD);
         let failure = Arc::new(Mutex::new(None));
         let failed = Arc::clone(&failure);
-        let storing = Storing { log, tree, extent };
+        let storing = Storing { log, tree, holding };
         let run = move || {
             if let Err(error) = storing.run(&waiting) {
                 error!(%error, "stopped storing");
@@ -116,7 +116,7 @@ impl Drop for Store {
 struct Storing {
     log: Log,
     tree: TreeFiles,
-    extent: watch::Sender<Extent>,
+    holding: Arc<Holding>,
 }
 
 impl Storing {
@@ -164,7 +164,7 @@ impl Storing {
             }
             rest = later;
             let unaccounted = now.last().and_then(|run| run.unaccounted);
-            self.extent.send_replace(Extent { size: Size(durable.end.0), unaccounted });
+            self.holding.grown(Size(durable.end.0), unaccounted);
         }
         Ok(())
     }
