@@ -214,7 +214,7 @@ impl Sources {
         body: Body<'_>,
         alone: bool,
     ) -> Result<SourceChange, SourceError> {
-        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE) {
+        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE | Body::REDACTION) {
             // An auditor has not validated it, and it must have one reading.
             event::validate_body(body).map_err(|_| SourceError::Undecodable)?;
         }
@@ -238,6 +238,14 @@ impl Sources {
                     (ControlKind::Genesis, _) => Err(SourceError::Genesis),
                     _ => sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing)),
                 }
+            }
+            // Whether it is lawful takes more than who sealed it: `redactions.rs`.
+            Body::REDACTION if !alone => Err(SourceError::Alone),
+            Body::REDACTION if sealer.name.as_str() == self.ledger_source() => {
+                Ok(SourceChange(Change::Nothing))
+            }
+            Body::REDACTION => {
+                sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing))
             }
             number if is_ledgers_own(number) != (sealer.name.as_str() == self.ledger_source()) => {
                 Err(SourceError::Body { name: sealer.name.clone(), number })
