@@ -185,6 +185,21 @@ impl Facts {
         self
     }
 
+    /// Takes rows that are not in memory from another archive from now on, which holds what the one
+    /// before did.
+    pub fn rest_on(&mut self, archive: &Arc<dyn Archive>) {
+        self.requests.rest_on(archive);
+        self.grants.rest_on(archive);
+        self.break_glass.rest_on(archive);
+        self.legal.rest_on(archive);
+        self.erasures.rest_on(archive);
+        self.erased.rest_on(archive);
+        self.holdings.rest_on(archive);
+        self.intents.rest_on(archive);
+        self.controls.rest_on(archive);
+        self.handling.rest_on(archive);
+    }
+
     /// The facts as they were saved: `archive` holds their changes, `sources` the registered
     /// sources ([`Sources::iter`]), both of the same place of the log.
     ///

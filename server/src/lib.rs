@@ -12,6 +12,7 @@ mod book;
 pub mod check;
 pub mod config;
 pub mod demo;
+mod erase;
 pub mod error;
 pub mod folder;
 pub mod index;

@@ -255,6 +255,16 @@ pub fn retention_after(
 }
 
 impl Retention {
+    /// What a change at `index` says that was found lawful before; `None` when it is about
+    /// something else.
+    #[must_use]
+    pub fn read(index: Index, change: &wire::ControlChange) -> Option<Self> {
+        match Content::parse(change.kind(), &change.target, &change.content) {
+            Some(Content::Retention(content)) => Some(Self::of(index, change.revision, content)),
+            _ => None,
+        }
+    }
+
     fn of(index: Index, revision: u64, content: wire::Retention) -> Self {
         let max_age_nanos = max_age_nanos(&content);
         Self { index, revision, max_age_nanos, legal_basis: content.legal_basis }

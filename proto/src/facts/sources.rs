@@ -133,6 +133,20 @@ impl Sources {
         self.by_name.extend(sources.into_iter().map(|source| (source.name.clone(), source)));
     }
 
+    /// The sources as they stood right before an entry: those that were registered by then, and
+    /// what took one out of service later did not yet.
+    #[must_use]
+    pub fn before(&self, index: Index) -> Self {
+        let stood = self.by_name.iter().filter(|(_, source)| {
+            source.registered_at < index || source.registered_at == Index::GENESIS
+        });
+        let by_name = stood.map(|(name, source)| {
+            let decommissioned_at = source.decommissioned_at.filter(|&since| since < index);
+            (name.clone(), Source { decommissioned_at, ..source.clone() })
+        });
+        Self { genesis: self.genesis.clone(), by_name: by_name.collect() }
+    }
+
     /// The content of entry 0.
     #[must_use]
     pub const fn genesis(&self) -> &wire::Genesis {
