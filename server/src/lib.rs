@@ -14,6 +14,7 @@ pub mod check;
 pub mod config;
 pub mod custodian;
 pub mod demo;
+mod erase;
 pub mod error;
 pub mod folder;
 mod http;
