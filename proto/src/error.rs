@@ -7,6 +7,7 @@ mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod quorum;
 mod segment;
 mod source;
 mod tree;
@@ -19,6 +20,7 @@ pub use self::{
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    quorum::{QuorumError, QuorumFault},
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
