@@ -11,6 +11,7 @@ mod quorum;
 mod segment;
 mod source;
 mod tree;
+mod witness;
 
 #[cfg(feature = "policy")]
 pub use self::policy::{ControlRefusal, PolicyError};
@@ -24,4 +25,5 @@ pub use self::{
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
+    witness::AddCheckpointError,
 };

@@ -3,6 +3,7 @@
 //! ```text
 //! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
 //!             \<-  check            \<-  audit  <-  serve
+//!             \<-  witness  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
@@ -21,3 +22,4 @@ pub mod os;
 pub mod refusal;
 pub mod serve;
 pub mod storage;
+pub mod witness;
