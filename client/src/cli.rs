@@ -26,6 +26,7 @@ mod authorize;
 mod caller;
 mod check_proof;
 mod control;
+mod cosigners;
 mod enroll;
 mod findings;
 mod grant;
