@@ -109,6 +109,8 @@ impl Serving {
                 RecorderServiceServer::new(recorder).max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(AuditServiceServer::new(auditor));
+        // Kept until the last receipt was given.
+        let _asking = self.ledger.ask_cosigners()?;
         set_health(&health, &SERVICES, true).await;
         tokio::spawn(report_failure(self.ledger.shared().book.failed(), health.clone()));
 
