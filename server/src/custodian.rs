@@ -10,7 +10,6 @@ pub mod clear;
 pub mod copy;
 pub mod error;
 pub mod halt;
-pub mod held;
 pub mod patrol;
 pub mod silence;
 pub mod timing;

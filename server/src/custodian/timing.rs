@@ -34,10 +34,7 @@ pub struct TimeLimits {
 
 impl Default for TimeLimits {
     fn default() -> Self {
-        Self {
-            skew: Duration::from_secs(30),
-            stale_after: Duration::from_secs(300),
-        }
+        Self { skew: Duration::from_secs(30), stale_after: Duration::from_secs(300) }
     }
 }
 
