@@ -339,8 +339,14 @@ impl Start<'_> {
         )?;
         let release = release.map(|release| spawn("release", move || release.run())).transpose()?;
         let heartbeat = cosigning.heartbeat;
-        let eraser = Some(eraser);
-        Ok(Ledger { shared, eraser, threads, release, heartbeat, _follower: follower })
+        Ok(Ledger {
+            shared,
+            eraser: Some(eraser),
+            threads,
+            release,
+            heartbeat,
+            _follower: follower,
+        })
     }
 }
 

@@ -224,8 +224,9 @@ impl Refusal {
             Self::Reused { seq, index, .. } => {
                 vec![("seq", seq.to_string()), ("index", index.to_string())]
             }
-            Self::Kept { index, .. } => vec![("index", index.to_string())],
-            Self::QuorumPending { index } => vec![("index", index.to_string())],
+            Self::Kept { index, .. } | Self::QuorumPending { index } => {
+                vec![("index", index.to_string())]
+            }
             Self::BeyondTree { size, .. } => vec![("size", size.to_string())],
             Self::Control(ControlRefusal::Policy(error)) => {
                 vec![("line", error.line.to_string()), ("column", error.column.to_string())]
