@@ -104,9 +104,9 @@ pub struct Enrolled {
 /// time.
 ///
 /// `heartbeat` is the silence that the source allows itself, longer is a finding; zero: it may be
-/// silent. `ledger` is the ledger's key, whose name is the origin. The answer is verified: the event says
-/// what was asked for, and its entry is in a tree that the ledger signed. That the ledger may
-/// register sources at all is for auditors to see.
+/// silent. `ledger` is the ledger's key, whose name is the origin. The answer is verified: the
+/// event says what was asked for, and its entry is in a tree that the ledger signed. That the
+/// ledger may register sources at all is for auditors to see.
 ///
 /// # Errors
 ///

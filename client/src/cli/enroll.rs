@@ -25,8 +25,7 @@ pub(super) struct Enroll {
     /// What the source may do; repeat for more. By itself a source may only enrol to record
     #[arg(long = "role", value_enum, default_value = "record")]
     roles: Vec<Role>,
-    /// Silence longer than so many seconds is a finding; recorders send heartbeats by themselves; 0:
-    /// none is
+    /// Silence longer than so many seconds is a finding, so recorders send heartbeats; 0: none is
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     heartbeat: u32,
 }

@@ -122,8 +122,8 @@ impl Builder {
         self
     }
 
-    /// Silence that the source allows itself: when nothing was recorded for half of it, the recorder
-    /// records a heartbeat. Default: what the source was registered with; zero: no heartbeats.
+    /// Silence that the source allows itself: when nothing was recorded for half of it, a heartbeat
+    /// is. Default: what the source was registered with; zero: no heartbeats.
     ///
     /// With heartbeats the recorder also records STARTED when it starts, and STOPPED when it is
     /// closed, so that only a source that ended without a word is found silent.
