@@ -10,6 +10,7 @@ mod policy;
 mod segment;
 mod source;
 mod tree;
+mod witness;
 
 #[cfg(feature = "policy")]
 pub use self::policy::{ControlRefusal, PolicyError};
@@ -22,4 +23,5 @@ pub use self::{
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
+    witness::AddCheckpointError,
 };

@@ -29,3 +29,4 @@ pub mod source;
 pub mod terms;
 pub mod tree;
 pub mod wire;
+pub mod witness;

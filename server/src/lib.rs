@@ -3,6 +3,7 @@
 //! ```text
 //! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
 //!             \<-  check            \<-  audit  <-  serve
+//!             \<-  witness  <-  http  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
@@ -11,9 +12,11 @@ mod audit;
 mod book;
 pub mod check;
 pub mod config;
+pub mod custodian;
 pub mod demo;
 pub mod error;
 pub mod folder;
+mod http;
 pub mod index;
 pub mod ledger;
 pub mod metrics;
@@ -21,3 +24,4 @@ pub mod os;
 pub mod refusal;
 pub mod serve;
 pub mod storage;
+pub mod witness;

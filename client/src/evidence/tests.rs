@@ -1,0 +1,1 @@
+//! Evidence of honest statements proves nothing, that of dishonest ones convicts who signed them.

@@ -1,0 +1,1 @@
+//! Alarms are raised once, survive restarts, and never fill the disk.
