@@ -23,13 +23,16 @@ use access_ledger_proto::{
     position::{Index, Size},
     wire::FindingRecord,
 };
-use access_ledger_server::demo::tamper::Seized;
+use access_ledger_server::{
+    custodian::alarms::{AlarmKind, Place},
+    demo::tamper::Seized,
+};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 
 use crate::{
     hostile::{Hostile, Server, options},
-    operator::{Crime, append},
+    operator::{Crime, SECOND, append_at, newest_time},
 };
 
 pub mod approval;
@@ -50,8 +53,12 @@ pub struct Attack {
     pub pinned: Says,
     /// The same, reading everything again.
     pub full: Says,
+    /// What the custodian raises, who has followed the honest log until then; in any order.
+    pub alarms: Vec<(AlarmKind, Place)>,
     /// What an honest operator would have served instead.
     pub twin: Seized,
+    /// Nanoseconds that have passed since the last honest entry.
+    pub later: u64,
 }
 
 /// A way to attack a ledger.
@@ -88,9 +95,11 @@ impl Attack {
         crime: &mut Crime,
         served: Hostile,
         [first, pinned]: [Says; 2],
+        alarm: impl Into<Option<(AlarmKind, Place)>>,
     ) -> anyhow::Result<Self> {
-        let twin = gone_on(crime)?;
-        Ok(Self { served, first, pinned, full: pinned, twin })
+        let (twin, later) = (gone_on(crime, SECOND)?, SECOND);
+        let alarms = alarm.into().into_iter().collect();
+        Ok(Self { served, first, pinned, full: pinned, alarms, twin, later })
     }
 
     /// An attack on what is behind the pin: its owner notices only when it reads everything again.
@@ -98,8 +107,13 @@ impl Attack {
     /// # Errors
     ///
     /// As [`Attack::new`].
-    pub fn behind_pin(crime: &mut Crime, served: Hostile, says: Says) -> anyhow::Result<Self> {
-        Ok(Self { full: says, ..Self::new(crime, served, [says, Says::InOrder])? })
+    pub fn behind_pin(
+        crime: &mut Crime,
+        served: Hostile,
+        says: Says,
+        alarm: (AlarmKind, Place),
+    ) -> anyhow::Result<Self> {
+        Ok(Self { full: says, ..Self::new(crime, served, [says, Says::InOrder], alarm)? })
     }
 }
 
@@ -122,16 +136,35 @@ pub fn unsigned(crime: &Crime, log: &Seized) -> anyhow::Result<Hostile> {
     Ok(signed(log)?.checkpoint(move |_, _| Ok::<Bytes, _>(honest.clone())))
 }
 
-/// The honest log, gone on by a batch.
+/// The custodian proves that the ledger forked.
+#[must_use]
+pub const fn forked(size: u64) -> (AlarmKind, Place) {
+    (AlarmKind::Fork, Place::Size(Size(size)))
+}
+
+/// The ledger went back to a size.
+#[must_use]
+pub const fn rolled_back(size: u64) -> (AlarmKind, Place) {
+    (AlarmKind::Rollback, Place::Size(Size(size)))
+}
+
+/// Something is wrong with the entry at an index.
+#[must_use]
+pub const fn at(kind: AlarmKind, index: u64) -> (AlarmKind, Place) {
+    (kind, Place::Index(Index(index)))
+}
+
+/// The honest log, gone on by a batch, so many nanoseconds later.
 ///
 /// # Errors
 ///
 /// None: a source seals whatever it records.
-pub fn gone_on(crime: &mut Crime) -> anyhow::Result<Seized> {
+pub fn gone_on(crime: &mut Crime, later: u64) -> anyhow::Result<Seized> {
     let mut log = crime.honest.clone();
+    let time = newest_time(&log)? + later;
     let [source, _] = &mut crime.sources;
     let events = source.events(3);
-    append(&mut log, source, events)?;
+    append_at(&mut log, source, time, events)?;
     Ok(log)
 }
 
@@ -148,7 +181,7 @@ pub async fn play(act: Act) -> anyhow::Result<()> {
 
 /// What auditors say.
 async fn audits(crime: &Crime, attack: Attack) -> anyhow::Result<()> {
-    let Attack { served, first, pinned, full, twin } = attack;
+    let Attack { served, first, pinned, full, twin, .. } = attack;
     let (server, twin) = (Server::start(served).await?, Server::start(signed(&twin)?).await?);
     let known = Size(crime.size());
 

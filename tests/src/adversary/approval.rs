@@ -11,10 +11,11 @@ use access_ledger_proto::{
     source::Name,
     wire::{self, ControlKind, SourceRole, event::Body},
 };
+use access_ledger_server::custodian::alarms::AlarmKind;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Attack, Says, signed};
+use super::{Attack, Says, at, signed};
 use crate::{
     node::ORIGIN,
     operator::{Crime, append, forged_registration, newest_time, own_key, sealed_records},
@@ -31,13 +32,13 @@ pub fn forge_an_approval(crime: &mut Crime) -> anyhow::Result<Attack> {
     let approver = approver(crime)?;
     ask(crime, "p-1")?;
     let mut copy = crime.honest.clone();
-    let (at, time) = (crime.size(), newest_time(&copy)?);
+    let (index, time) = (crime.size(), newest_time(&copy)?);
     let forged = crime.own()?.event(approve(REQUEST, 0));
     let key = own_key(approver.name())?;
     copy.records.extend(sealed_records(ORIGIN, &key, 1, time, vec![forged])?);
     copy.rechain()?;
-    let key = Says::Log(at, |fault| matches!(fault, Fault::Source(SourceError::Key { .. })));
-    Attack::new(crime, signed(&copy)?, [key, key])
+    let key = Says::Log(index, |fault| matches!(fault, Fault::Source(SourceError::Key { .. })));
+    Attack::new(crime, signed(&copy)?, [key, key], at(AlarmKind::LogInvalid, index))
 }
 
 /// The ledger registers an approver that the parties never heard of.
@@ -50,9 +51,9 @@ pub fn forge_an_approver(crime: &mut Crime) -> anyhow::Result<Attack> {
     let mut status = forged_registration("security/ghost", &own_key("security/ghost")?);
     status.roles = vec![SourceRole::Approve.into()];
     let event = own.event(Body::SourceStatus(status));
-    let at = append(&mut copy, &own, vec![event])?;
-    let role = Says::Log(at, |fault| matches!(fault, Fault::Source(SourceError::Role { .. })));
-    Attack::new(crime, signed(&copy)?, [role, role])
+    let index = append(&mut copy, &own, vec![event])?;
+    let role = Says::Log(index, |fault| matches!(fault, Fault::Source(SourceError::Role { .. })));
+    Attack::new(crime, signed(&copy)?, [role, role], at(AlarmKind::LogInvalid, index))
 }
 
 /// One party of the governance, hand in hand with the operator, registers an approver alone.
@@ -66,10 +67,10 @@ pub fn register_an_approver_alone(crime: &mut Crime) -> anyhow::Result<Attack> {
     status.roles = vec![SourceRole::Approve.into()];
     let company = &mut crime.governance.company;
     let event = company.event(Body::SourceStatus(status));
-    let at = append(&mut copy, company, vec![event])?;
+    let index = append(&mut copy, company, vec![event])?;
     let alone =
-        Says::Log(at, |fault| matches!(fault, Fault::Source(SourceError::Parties { found: 1 })));
-    Attack::new(crime, signed(&copy)?, [alone, alone])
+        Says::Log(index, |fault| matches!(fault, Fault::Source(SourceError::Parties { found: 1 })));
+    Attack::new(crime, signed(&copy)?, [alone, alone], at(AlarmKind::LogInvalid, index))
 }
 
 /// The ledger approves a request by its own source, which records no such thing.
@@ -82,9 +83,9 @@ pub fn approve_as_the_ledger(crime: &mut Crime) -> anyhow::Result<Attack> {
     ask(crime, "p-1")?;
     let (mut copy, mut own) = (crime.honest.clone(), crime.own()?);
     let decision = own.event(approve(REQUEST, 0));
-    let at = append(&mut copy, &own, vec![decision])?;
-    let body = Says::Log(at, |fault| matches!(fault, Fault::Source(SourceError::Body { .. })));
-    Attack::new(crime, signed(&copy)?, [body, body])
+    let index = append(&mut copy, &own, vec![decision])?;
+    let body = Says::Log(index, |fault| matches!(fault, Fault::Source(SourceError::Body { .. })));
+    Attack::new(crime, signed(&copy)?, [body, body], at(AlarmKind::LogInvalid, index))
 }
 
 /// A source that is no approver approves a request, hand in hand with the operator.
@@ -98,9 +99,9 @@ pub fn approve_without_the_role(crime: &mut Crime) -> anyhow::Result<Attack> {
     let mut copy = crime.honest.clone();
     let [source, _] = &mut crime.sources;
     let decision = source.event(approve(REQUEST, 0));
-    let at = append(&mut copy, source, vec![decision])?;
-    let says = Says::Finding("APPROVER_NOT_AUTHORIZED", at);
-    Attack::new(crime, signed(&copy)?, [says, Says::InOrder])
+    let index = append(&mut copy, source, vec![decision])?;
+    let says = Says::Finding("APPROVER_NOT_AUTHORIZED", index);
+    Attack::new(crime, signed(&copy)?, [says, Says::InOrder], None)
 }
 
 /// An approver approves what the same person asked for.
@@ -113,9 +114,9 @@ pub fn approve_ones_own_request(crime: &mut Crime) -> anyhow::Result<Attack> {
     ask(crime, PERSON)?;
     let mut copy = crime.honest.clone();
     let decision = approver.event(approve(REQUEST, 0));
-    let at = append(&mut copy, &approver, vec![decision])?;
-    let says = Says::Finding("SELF_APPROVED", at);
-    Attack::new(crime, signed(&copy)?, [says, Says::InOrder])
+    let index = append(&mut copy, &approver, vec![decision])?;
+    let says = Says::Finding("SELF_APPROVED", index);
+    Attack::new(crime, signed(&copy)?, [says, Says::InOrder], None)
 }
 
 /// One party changes the policy.
@@ -156,9 +157,9 @@ fn changed(
     let mut change = governance.change(ControlKind::Policy, "", 2, policy);
     tamper(&mut change, &governance.custodian);
     let event = governance.company.event(Body::ControlChange(change));
-    let at = append(&mut copy, &mut governance.company, vec![event])?;
-    let says = Says::Finding("CONTROL_CHANGED_ALONE", at);
-    Attack::new(crime, signed(&copy)?, [says, Says::InOrder])
+    let index = append(&mut copy, &mut governance.company, vec![event])?;
+    let says = Says::Finding("CONTROL_CHANGED_ALONE", index);
+    Attack::new(crime, signed(&copy)?, [says, Says::InOrder], None)
 }
 
 /// Both parties register an approver, whose key [`PERSON`] holds, in the honest log.

@@ -1,9 +1,12 @@
 //! Other histories than the one that somebody saw, signed with the ledger's real key.
 
-use access_ledger_server::demo::tamper::Seized;
+use access_ledger_server::{
+    custodian::alarms::{AlarmKind, Place},
+    demo::tamper::Seized,
+};
 
-use super::{Attack, Says, gone_on, signed};
-use crate::operator::{BATCHES, Crime, append, newest_time};
+use super::{Attack, Says, forked, gone_on, rolled_back, signed};
+use crate::operator::{BATCHES, Crime, SECOND, SIZE, append, newest_time};
 
 /// The ledger goes back to an old backup.
 ///
@@ -12,7 +15,7 @@ use crate::operator::{BATCHES, Crime, append, newest_time};
 /// None: the scene holds what is changed.
 pub fn restore_an_old_backup(crime: &mut Crime) -> anyhow::Result<Attack> {
     let backup = backup(crime)?;
-    Attack::new(crime, signed(&backup)?, [Says::InOrder, Says::Rollback])
+    Attack::new(crime, signed(&backup)?, [Says::InOrder, Says::Rollback], rolled_back(18))
 }
 
 /// The same, and it records on from there.
@@ -25,7 +28,7 @@ pub fn restore_an_old_backup_and_record_on(crime: &mut Crime) -> anyhow::Result<
     let [_, source] = &mut crime.sources;
     let events = source.events(20);
     append(&mut backup, source, events)?;
-    Attack::new(crime, signed(&backup)?, [Says::InOrder, Says::Inconsistent])
+    Attack::new(crime, signed(&backup)?, [Says::InOrder, Says::Inconsistent], forked(SIZE))
 }
 
 /// The log ends early, behind a seal.
@@ -43,7 +46,7 @@ fn backup(crime: &Crime) -> anyhow::Result<Seized> {
 /// None: the ledger's key signs anything.
 pub fn fork(crime: &mut Crime) -> anyhow::Result<Attack> {
     let other = other_history(crime)?;
-    Attack::new(crime, signed(&other)?, [Says::InOrder, Says::Fork])
+    Attack::new(crime, signed(&other)?, [Says::InOrder, Says::Fork], forked(SIZE))
 }
 
 /// Two logs, one of which went on.
@@ -56,7 +59,7 @@ pub fn fork_and_record_on(crime: &mut Crime) -> anyhow::Result<Attack> {
     let [source, _] = &mut crime.sources;
     let events = source.events(3);
     append(&mut other, source, events)?;
-    Attack::new(crime, signed(&other)?, [Says::InOrder, Says::Inconsistent])
+    Attack::new(crime, signed(&other)?, [Says::InOrder, Says::Inconsistent], forked(SIZE))
 }
 
 /// As long as the honest log, in order in itself, and another one: the last batch was recorded at
@@ -82,26 +85,30 @@ pub fn other_history(crime: &Crime) -> anyhow::Result<Seized> {
 ///
 /// None: a source seals whatever it records.
 pub fn serve_an_old_checkpoint_for_ever(crime: &mut Crime) -> anyhow::Result<Attack> {
-    let honest = signed(&crime.honest)?;
-    let twin = gone_on(crime)?;
-    let says = Says::InOrder;
-    Ok(Attack { served: honest, first: says, pinned: says, full: says, twin })
+    let (says, alarm) = (Says::InOrder, (AlarmKind::Stale, Place::Ledger));
+    let served = signed(&crime.honest)?;
+    Ok(Attack {
+        twin: gone_on(crime, HOUR)?,
+        later: HOUR,
+        ..Attack::new(crime, served, [says, says], alarm)?
+    })
 }
 
-/// The hashes of a tree file are other ones, and with them the proofs that are made of them.
+/// The hashes of a tree file are other ones, and with them the proofs that are made of them. The
+/// custodian has a tree of its own, and asks for none.
 ///
 /// # Errors
 ///
 /// None: a source seals whatever it records.
 pub fn prove_from_a_flipped_tree(crime: &mut Crime) -> anyhow::Result<Attack> {
-    let twin = gone_on(crime)?;
-    let served = signed(&twin)?.consistency(|path| {
+    let served = signed(&gone_on(crime, SECOND)?)?.consistency(|path| {
         let mut path = path?;
         if let Some(hash) = path.first_mut() {
             *hash = hash.iter().map(|byte| byte ^ 1).collect();
         }
         Ok(path)
     });
-    let (first, pinned) = (Says::InOrder, Says::Inconsistent);
-    Ok(Attack { served, first, pinned, full: pinned, twin })
+    Attack::new(crime, served, [Says::InOrder, Says::Inconsistent], None)
 }
+
+const HOUR: u64 = 3_600 * SECOND;

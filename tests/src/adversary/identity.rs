@@ -7,12 +7,15 @@ use access_ledger_proto::{
     event::{self, Body},
     wire,
 };
-use access_ledger_server::demo::tamper::Seized;
+use access_ledger_server::{
+    custodian::alarms::{AlarmKind, Place},
+    demo::tamper::Seized,
+};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Attack, Says, signed};
+use super::{Attack, Says, at, forked, signed};
 use crate::{
     node::ORIGIN,
     operator::{
@@ -31,7 +34,7 @@ pub fn replace_an_event_of_a_source(crime: &mut Crime) -> anyhow::Result<Attack>
     replace_event(&mut copy, 9, invented())?;
     copy.rechain()?;
     let seal = Says::Log(12, |fault| matches!(fault, Fault::Seal(SealError::Signature)));
-    Attack::new(crime, signed(&copy)?, [seal, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [seal, Says::Fork], forked(SIZE))
 }
 
 /// The same, under a seal of the operator's own making in the source's name.
@@ -46,7 +49,7 @@ pub fn replace_an_event_and_seal_again(crime: &mut Crime) -> anyhow::Result<Atta
     reseal(&mut copy, 24, &own_key(source.name())?)?;
     copy.rechain()?;
     let key = Says::Log(24, |fault| matches!(fault, Fault::Source(SourceError::Key { .. })));
-    Attack::new(crime, signed(&copy)?, [key, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [key, Says::Fork], forked(SIZE))
 }
 
 /// The ledger registers a source that nobody asked for.
@@ -77,7 +80,7 @@ fn registered(crime: &mut Crime, status: wire::SourceStatus, says: Says) -> anyh
     let (mut copy, mut own) = (crime.honest.clone(), crime.own()?);
     let event = own.event(wire::event::Body::SourceStatus(status));
     append(&mut copy, &own, vec![event])?;
-    Attack::new(crime, signed(&copy)?, [says, says])
+    Attack::new(crime, signed(&copy)?, [says, says], at(AlarmKind::LogInvalid, SIZE))
 }
 
 /// A batch of somebody who is not registered.
@@ -92,7 +95,7 @@ pub fn record_as_a_stranger(crime: &mut Crime) -> anyhow::Result<Attack> {
     copy.rechain()?;
     let unknown =
         Says::Log(SIZE, |fault| matches!(fault, Fault::Source(SourceError::Unknown { .. })));
-    Attack::new(crime, signed(&copy)?, [unknown, unknown])
+    Attack::new(crime, signed(&copy)?, [unknown, unknown], at(AlarmKind::LogInvalid, SIZE))
 }
 
 /// Another rule in the genesis, under the seal that is there.
@@ -103,7 +106,7 @@ pub fn record_as_a_stranger(crime: &mut Crime) -> anyhow::Result<Attack> {
 pub fn change_the_genesis(crime: &mut Crime) -> anyhow::Result<Attack> {
     let copy = with_genesis(crime, false, |genesis| genesis.self_enrolment = false)?;
     let seal = Says::Log(0, |fault| matches!(fault, Fault::Seal(SealError::Signature)));
-    Attack::new(crime, signed(&copy)?, [seal, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [seal, Says::Fork], forked(SIZE))
 }
 
 /// The same, sealed again: from the start nobody may enrol by itself, so the first registration is
@@ -115,7 +118,7 @@ pub fn change_the_genesis(crime: &mut Crime) -> anyhow::Result<Attack> {
 pub fn change_the_genesis_and_seal_again(crime: &mut Crime) -> anyhow::Result<Attack> {
     let copy = with_genesis(crime, true, |genesis| genesis.self_enrolment = false)?;
     let unlawful = Says::Log(1, |fault| matches!(fault, Fault::Source(SourceError::SelfEnrolment)));
-    Attack::new(crime, signed(&copy)?, [unlawful, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [unlawful, Says::Fork], forked(SIZE))
 }
 
 /// The genesis of another ledger.
@@ -130,7 +133,7 @@ pub fn serve_the_genesis_of_another_ledger(crime: &mut Crime) -> anyhow::Result<
         genesis.ledger_vkey = other.verifier().to_string();
     })?;
     let foreign = Says::Log(0, |fault| matches!(fault, Fault::ForeignGenesis { .. }));
-    Attack::new(crime, signed(&copy)?, [foreign, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [foreign, Says::Fork], forked(SIZE))
 }
 
 /// The honest log with another genesis, sealed by the ledger's own source again or not.
@@ -165,7 +168,8 @@ fn with_genesis(
 pub fn swap_the_ledger_key(crime: &mut Crime) -> anyhow::Result<Attack> {
     let mut copy = crime.honest.clone();
     copy.key = own_key(ORIGIN)?;
-    Attack::new(crime, signed(&copy)?, [Says::Checkpoint, Says::Checkpoint])
+    let alarm = (AlarmKind::CheckpointInvalid, Place::Ledger);
+    Attack::new(crime, signed(&copy)?, [Says::Checkpoint, Says::Checkpoint], alarm)
 }
 
 /// A source is registered with a key of the operator's.
@@ -188,5 +192,5 @@ pub fn swap_a_source_key(crime: &mut Crime) -> anyhow::Result<Attack> {
     reseal(&mut copy, 1, &own)?;
     copy.rechain()?;
     let enrolment = Says::Log(1, |fault| matches!(fault, Fault::Source(SourceError::Enrolment)));
-    Attack::new(crime, signed(&copy)?, [enrolment, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [enrolment, Says::Fork], forked(SIZE))
 }

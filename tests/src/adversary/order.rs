@@ -2,10 +2,10 @@
 
 use access_ledger_client::verify::Fault;
 use access_ledger_proto::{error::SealError, position::Size};
-use access_ledger_server::demo::tamper::Seized;
+use access_ledger_server::{custodian::alarms::AlarmKind, demo::tamper::Seized};
 use anyhow::Context as _;
 
-use super::{Attack, Says, signed};
+use super::{Attack, Says, at, forked, rolled_back, signed};
 use crate::operator::{BATCHES, Crime, SIZE, invented, newest_time, replace_event};
 
 /// The last entry, which carries a seal, is gone, and the rest is signed.
@@ -18,7 +18,7 @@ pub fn delete_the_last_entry_and_sign_again(crime: &mut Crime) -> anyhow::Result
     copy.records.pop();
     let unsealed =
         Says::Log(25, |fault| matches!(fault, Fault::Unsealed { size: Size(size) } if *size == 28));
-    Attack::new(crime, signed(&copy)?, [unsealed, Says::Rollback])
+    Attack::new(crime, signed(&copy)?, [unsealed, Says::Rollback], rolled_back(28))
 }
 
 /// An entry inside a batch is gone.
@@ -32,7 +32,7 @@ pub fn delete_one_in_the_middle_and_chain_and_sign_again(
     let gap =
         |fault: &Fault| matches!(fault, Fault::Sequence(gap) if gap.found == gap.expected + 1);
     let served = rechained(crime, |copy| drop(copy.records.remove(10)))?;
-    Attack::new(crime, signed(&served)?, [Says::Log(10, gap), Says::Rollback])
+    Attack::new(crime, signed(&served)?, [Says::Log(10, gap), Says::Rollback], rolled_back(28))
 }
 
 /// An entry with a seal is gone: the batch is still open when another source begins.
@@ -43,7 +43,7 @@ pub fn delete_one_in_the_middle_and_chain_and_sign_again(
 pub fn delete_a_seal_and_chain_and_sign_again(crime: &mut Crime) -> anyhow::Result<Attack> {
     let interrupted = Says::Log(12, |fault| matches!(fault, Fault::Interrupted { .. }));
     let served = rechained(crime, |copy| drop(copy.records.remove(12)))?;
-    Attack::new(crime, signed(&served)?, [interrupted, Says::Rollback])
+    Attack::new(crime, signed(&served)?, [interrupted, Says::Rollback], rolled_back(28))
 }
 
 /// A whole batch is gone: the source's next one, moved up, leaves numbers out.
@@ -57,7 +57,8 @@ pub fn delete_a_batch_and_chain_and_sign_again(crime: &mut Crime) -> anyhow::Res
         |fault: &Fault| matches!(fault, Fault::Sequence(gap) if gap.found == gap.expected + 5);
     let gone = usize::try_from(first)?..usize::try_from(first + count)?;
     let served = rechained(crime, |copy| drop(copy.records.drain(gone)))?;
-    Attack::new(crime, signed(&served)?, [Says::Log(next - count, gap), Says::Rollback])
+    let says = [Says::Log(next - count, gap), Says::Rollback];
+    Attack::new(crime, signed(&served)?, says, rolled_back(SIZE - count))
 }
 
 /// Two entries changed places.
@@ -69,7 +70,7 @@ pub fn swap_two(crime: &mut Crime) -> anyhow::Result<Attack> {
     let mut copy = crime.honest.clone();
     copy.records.swap(9, 10);
     let index = Says::Log(9, |fault| matches!(fault, Fault::Index { found } if found.0 == 10));
-    Attack::new(crime, signed(&copy)?, [index, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [index, Says::Fork], forked(SIZE))
 }
 
 /// The same, with indexes and links made good.
@@ -80,7 +81,7 @@ pub fn swap_two(crime: &mut Crime) -> anyhow::Result<Attack> {
 pub fn swap_two_and_chain_again(crime: &mut Crime) -> anyhow::Result<Attack> {
     let served = rechained(crime, |copy| copy.records.swap(9, 10))?;
     let gap = Says::Log(9, |fault| matches!(fault, Fault::Sequence(gap) if gap.found == 7));
-    Attack::new(crime, signed(&served)?, [gap, Says::Fork])
+    Attack::new(crime, signed(&served)?, [gap, Says::Fork], forked(SIZE))
 }
 
 /// An entry is there twice.
@@ -92,7 +93,7 @@ pub fn insert_one(crime: &mut Crime) -> anyhow::Result<Attack> {
     let again = Says::Log(10, |fault| matches!(fault, Fault::Sequence(gap) if gap.found == 6));
     let twice = crime.honest.record(9)?.clone();
     let served = rechained(crime, |copy| copy.records.insert(10, twice))?;
-    Attack::new(crime, signed(&served)?, [again, Says::Inconsistent])
+    Attack::new(crime, signed(&served)?, [again, Says::Inconsistent], forked(SIZE))
 }
 
 /// An entry with an event of the operator's own, and numbers made good up to the seal, which says
@@ -112,7 +113,8 @@ pub fn insert_one_and_number_again(crime: &mut Crime) -> anyhow::Result<Attack> 
         copy.alter(index, |entry| entry.source_seq = index - 3)?;
     }
     copy.rechain()?;
-    Attack::new(crime, signed(&copy)?, [Says::Log(13, covers), Says::Inconsistent])
+    let says = [Says::Log(13, covers), Says::Inconsistent];
+    Attack::new(crime, signed(&copy)?, says, forked(SIZE))
 }
 
 /// A batch is recorded a second time, under its own numbers.
@@ -123,7 +125,7 @@ pub fn insert_one_and_number_again(crime: &mut Crime) -> anyhow::Result<Attack> 
 pub fn replay_a_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
     let again = Says::Log(SIZE, |fault| matches!(fault, Fault::Sequence(gap) if gap.found == 5));
     let served = replayed(crime, None)?;
-    Attack::new(crime, signed(&served)?, [again, again])
+    Attack::new(crime, signed(&served)?, [again, again], at(AlarmKind::LogInvalid, SIZE))
 }
 
 /// A batch is recorded a second time, under the numbers that are next.
@@ -135,7 +137,7 @@ pub fn replay_a_batch_under_another_number(crime: &mut Crime) -> anyhow::Result<
     let seal = Says::Log(SIZE + 4, |fault| matches!(fault, Fault::Seal(SealError::Signature)));
     let [source, _] = &crime.sources;
     let served = replayed(crime, Some(source.next_seq))?;
-    Attack::new(crime, signed(&served)?, [seal, seal])
+    Attack::new(crime, signed(&served)?, [seal, seal], at(AlarmKind::LogInvalid, SIZE + 4))
 }
 
 fn replayed(crime: &Crime, first_seq: Option<u64>) -> anyhow::Result<Seized> {

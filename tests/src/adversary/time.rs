@@ -8,10 +8,13 @@ use access_ledger_proto::{
     source::Name,
     wire::{self, SourcePhase, event::Body},
 };
-use access_ledger_server::demo::tamper::Seized;
+use access_ledger_server::{
+    custodian::alarms::{AlarmKind, Place},
+    demo::tamper::Seized,
+};
 use bytes::Bytes;
 
-use super::{Attack, Says, signed};
+use super::{Attack, Says, at, forked, gone_on, signed};
 use crate::{
     node::ORIGIN,
     operator::{
@@ -31,7 +34,7 @@ pub fn change_recorded_at(crime: &mut Crime) -> anyhow::Result<Attack> {
     let later = newest_time(&copy)? + 1;
     copy.alter(SIZE - 1, |entry| entry.recorded_at = later)?;
     copy.rechain()?;
-    Attack::new(crime, signed(&copy)?, [Says::InOrder, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [Says::InOrder, Says::Fork], forked(SIZE))
 }
 
 /// An entry is recorded later, and what follows is not chained again.
@@ -43,7 +46,7 @@ pub fn change_recorded_at_alone(crime: &mut Crime) -> anyhow::Result<Attack> {
     let mut copy = crime.honest.clone();
     copy.alter(9, |entry| entry.recorded_at += 1)?;
     let link = Says::Log(10, |fault| matches!(fault, Fault::Link { .. }));
-    Attack::new(crime, signed(&copy)?, [link, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [link, Says::Fork], forked(SIZE))
 }
 
 /// A batch that was recorded is recorded earlier.
@@ -59,7 +62,7 @@ pub fn backdate_a_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
     }
     copy.rechain()?;
     let time = Says::Log(13, |fault| matches!(fault, Fault::Time { .. }));
-    Attack::new(crime, signed(&copy)?, [time, Says::Fork])
+    Attack::new(crime, signed(&copy)?, [time, Says::Fork], forked(SIZE))
 }
 
 /// A new batch is recorded as of the time of the last entry, which was an hour ago. Nothing in the
@@ -74,7 +77,12 @@ pub fn backdate_a_new_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
     let [source, _] = &mut crime.sources;
     let events = source.events(2);
     append_at(&mut copy, source, time, events)?;
-    Attack::new(crime, signed(&copy)?, [Says::InOrder, Says::InOrder])
+    let (says, alarm) = ([Says::InOrder, Says::InOrder], (AlarmKind::Backdated, Place::Ledger));
+    Ok(Attack {
+        twin: gone_on(crime, HOUR)?,
+        later: HOUR,
+        ..Attack::new(crime, signed(&copy)?, says, alarm)?
+    })
 }
 
 /// A source that promised a heartbeat a minute falls silent, and the operator serves its log as it
@@ -86,8 +94,12 @@ pub fn backdate_a_new_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
 pub fn keep_quiet_about_a_silent_source(crime: &mut Crime) -> anyhow::Result<Attack> {
     let silent = Silent::join(crime)?;
     let copy = silent.gone_on(crime, 10 * MINUTE)?;
-    let says = Says::Finding("SOURCE_SILENT", silent.last);
-    Attack::new(crime, signed(&copy)?, [says, Says::InOrder])
+    let says = [Says::Finding("SOURCE_SILENT", silent.last), Says::InOrder];
+    Ok(Attack {
+        twin: silent.stopped(crime)?,
+        later: 10 * MINUTE,
+        ..Attack::new(crime, signed(&copy)?, says, silent.alarm())?
+    })
 }
 
 /// Its last heartbeat is recorded again.
@@ -98,13 +110,13 @@ pub fn keep_quiet_about_a_silent_source(crime: &mut Crime) -> anyhow::Result<Att
 pub fn hide_a_silence_by_an_old_heartbeat(crime: &mut Crime) -> anyhow::Result<Attack> {
     let silent = Silent::join(crime)?;
     let mut copy = silent.gone_on(crime, MINUTE / 2)?;
-    let (at, time) = (end(&copy), newest_time(&copy)? + SECOND);
+    let (index, time) = (end(&copy), newest_time(&copy)? + SECOND);
     let again = copy.record(silent.last)?.clone();
     copy.records.push(again);
-    copy.alter(at, |entry| entry.recorded_at = time)?;
+    copy.alter(index, |entry| entry.recorded_at = time)?;
     copy.rechain()?;
-    let says = Says::Log(at, |fault| matches!(fault, Fault::Sequence(gap) if gap.found == 1));
-    Attack::new(crime, signed(&copy)?, [says, says])
+    let says = Says::Log(index, |fault| matches!(fault, Fault::Sequence(gap) if gap.found == 1));
+    Attack::new(crime, signed(&copy)?, [says, says], at(AlarmKind::LogInvalid, index))
 }
 
 /// The operator makes the heartbeat that is missing.
@@ -115,15 +127,15 @@ pub fn hide_a_silence_by_an_old_heartbeat(crime: &mut Crime) -> anyhow::Result<A
 pub fn hide_a_silence_by_a_forged_heartbeat(crime: &mut Crime) -> anyhow::Result<Attack> {
     let silent = Silent::join(crime)?;
     let mut copy = silent.gone_on(crime, MINUTE / 2)?;
-    let (at, time) = (end(&copy), newest_time(&copy)? + SECOND);
+    let (index, time) = (end(&copy), newest_time(&copy)? + SECOND);
     let beat = crime.own()?.event(heartbeat(silent.source.name()));
     let forged = own_key(silent.source.name())?;
     copy.records.extend(sealed_records(ORIGIN, &forged, 2, time, vec![beat])?);
     copy.rechain()?;
-    let says = Says::Log(at, |fault| {
+    let says = Says::Log(index, |fault| {
         matches!(fault, Fault::Source(SourceError::Key { .. }) | Fault::Seal(SealError::Signature))
     });
-    Attack::new(crime, signed(&copy)?, [says, says])
+    Attack::new(crime, signed(&copy)?, [says, says], at(AlarmKind::LogInvalid, index))
 }
 
 /// The operator lets the ledger's time stand still, so that no silence ever becomes too long. The
@@ -135,7 +147,13 @@ pub fn hide_a_silence_by_a_forged_heartbeat(crime: &mut Crime) -> anyhow::Result
 pub fn hide_a_silence_by_a_slow_clock(crime: &mut Crime) -> anyhow::Result<Attack> {
     let silent = Silent::join(crime)?;
     let copy = silent.gone_on(crime, 0)?;
-    Attack::new(crime, signed(&copy)?, [Says::InOrder, Says::InOrder])
+    let says = [Says::InOrder, Says::InOrder];
+    Ok(Attack {
+        twin: silent.stopped(crime)?,
+        later: 10 * MINUTE,
+        alarms: vec![silent.alarm(), (AlarmKind::Backdated, Place::Ledger)],
+        ..Attack::new(crime, signed(&copy)?, says, None)?
+    })
 }
 
 /// A source with a heartbeat interval.
@@ -170,6 +188,21 @@ impl Silent {
         Ok(Self { source, last })
     }
 
+    fn alarm(&self) -> (AlarmKind, Place) {
+        (AlarmKind::SourceSilent, Place::Party(self.source.name().to_owned()))
+    }
+
+    /// The honest twin: it says that it stops, and the log goes on for ten minutes.
+    fn stopped(&self, crime: &mut Crime) -> anyhow::Result<Seized> {
+        let honest = crime.honest.clone();
+        let time = newest_time(&honest)?;
+        let stop = crime.own()?.event(status(self.source.name(), SourcePhase::Stopped));
+        append_at(&mut crime.honest, &self.source, time + MINUTE / 2, vec![stop])?;
+        let twin = gone_on(crime, 10 * MINUTE - MINUTE / 2)?;
+        crime.honest = honest;
+        Ok(twin)
+    }
+
     /// The honest log, where another source is heard so much later.
     fn gone_on(&self, crime: &mut Crime, later: u64) -> anyhow::Result<Seized> {
         let mut copy = crime.honest.clone();
@@ -182,11 +215,17 @@ impl Silent {
 }
 
 fn heartbeat(source: &str) -> Body {
+    status(source, SourcePhase::Heartbeat)
+}
+
+fn status(source: &str, phase: SourcePhase) -> Body {
     Body::SourceStatus(wire::SourceStatus {
-        phase: SourcePhase::Heartbeat.into(),
+        phase: phase.into(),
         source: source.to_owned(),
         ..Default::default()
     })
 }
 
 const MINUTE: u64 = 60 * SECOND;
+
+const HOUR: u64 = 60 * MINUTE;

@@ -14,7 +14,7 @@ use access_ledger_server::demo::{liar::Liar, tamper::Seized};
 use access_ledger_tests::{
     adversary::gone_on,
     hostile::{Hostile, Server},
-    operator::{BATCHES, Crime, SIZE, append},
+    operator::{BATCHES, Crime, SECOND, SIZE, append},
 };
 use anyhow::{Context as _, ensure};
 
@@ -64,7 +64,7 @@ async fn give_a_receipt_and_then_not_include_it() -> anyhow::Result<()> {
     let caught = judge(&promised, &served, &liar)?;
     ensure!(matches!(caught, Err(Caught::Inconsistent { .. })), "{caught:?}");
     // The honest twin: the same file, a ledger that went on as it should.
-    let twin = gone_on(&mut crime)?.serve()?;
+    let twin = gone_on(&mut crime, SECOND)?.serve()?;
     let served = VerifiedCheckpoint::open(twin.checkpoint(), &crime.vkey, &[])?;
     ensure!(served.size() > Size(SIZE));
     judge(&promised, &served, &twin)?.context("the honest twin")
@@ -73,7 +73,7 @@ async fn give_a_receipt_and_then_not_include_it() -> anyhow::Result<()> {
 #[tokio::test]
 async fn serve_an_old_checkpoint_to_a_service_that_holds_a_receipt() -> anyhow::Result<()> {
     let mut crime = Crime::scene().await?;
-    let (old, new) = (crime.honest.serve()?, gone_on(&mut crime)?);
+    let (old, new) = (crime.honest.serve()?, gone_on(&mut crime, SECOND)?);
     let promised = TlogProof::parse(kept(&new)?.as_bytes())?.verify(&crime.vkey, &[])?;
     let served = VerifiedCheckpoint::open(old.checkpoint(), &crime.vkey, &[])?;
     let caught = judge(&promised, &served, &old)?;
