@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod os;
 pub mod refusal;
+pub mod restore;
 pub mod serve;
 pub mod storage;
 pub mod witness;
