@@ -3,6 +3,7 @@
 //! tool.
 
 pub mod adversary;
+pub mod clock;
 pub mod disk;
 pub mod gate;
 pub mod generate;
@@ -13,8 +14,11 @@ pub mod model;
 pub mod node;
 pub mod offences;
 pub mod operator;
+pub mod pages;
 pub mod parties;
 pub mod process;
+pub mod python;
+pub mod signed;
 pub mod source;
 pub mod stored;
 pub mod story;
