@@ -24,6 +24,7 @@ use access_ledger_proto::{
     source::Name,
     tree::{Node, root_of},
     wire::{self, event::Body as EventBody},
+    witness::AddCheckpoint,
 };
 use prost::Message as _;
 
@@ -48,6 +49,22 @@ fn entries_come_back_or_are_refused() {
         if link.check(&entry, leaf_hash(bytes)).is_ok() {
             assert_eq!((entry.index, entry.prev), (first.index, first.prev));
         }
+        true
+    });
+}
+
+#[test]
+fn calls_to_a_witness_come_back_or_are_refused() {
+    let note = format!("{ORIGIN}\n7\n\n").into_bytes();
+    let proof: Vec<_> = (0..5).map(|leaf| leaf_hash(&[leaf])).collect();
+    let samples = [(0, 0), (7, 5), (u64::MAX, 1)].map(|(old, hashes)| {
+        let proof = proof[..hashes].to_vec();
+        AddCheckpoint { old: Size(old), proof, note: &note }.to_bytes()
+    });
+    fuzz("add-checkpoint", &samples, |bytes| {
+        let Ok(add) = AddCheckpoint::parse(bytes) else { return false };
+        assert_eq!(add.to_bytes(), bytes);
+        assert!(add.proof.len() <= AddCheckpoint::PROOF_MAX);
         true
     });
 }
