@@ -7,6 +7,7 @@ mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod redaction;
 mod segment;
 mod source;
 mod tree;
@@ -20,6 +21,7 @@ pub use self::{
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    redaction::{Kept, RedactionError},
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},

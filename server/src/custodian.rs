@@ -13,6 +13,7 @@
 //! Its folder is described in [`crate::folder`].
 
 pub mod alarms;
+pub mod clear;
 pub mod copy;
 mod cosign;
 mod court;
@@ -22,7 +23,12 @@ mod follow;
 pub mod halt;
 mod lag;
 pub mod memory;
+pub mod patrol;
 pub mod serve;
+pub mod silence;
+pub mod timing;
+pub mod vigil;
+pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
