@@ -2,6 +2,7 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod adversary;
 pub mod clock;
 pub mod disk;
 pub mod gate;
