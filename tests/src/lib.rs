@@ -3,6 +3,7 @@
 //! tool.
 
 pub mod disk;
+pub mod fuzz;
 pub mod gate;
 pub mod generate;
 pub mod history;

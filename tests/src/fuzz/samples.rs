@@ -20,7 +20,10 @@ use access_ledger_proto::{
 };
 use prost::Message as _;
 
-use super::{NOW, ORIGIN};
+/// Nanoseconds since the Unix epoch.
+pub(super) const NOW: u64 = 1_790_000_000_000_000_000;
+
+pub(super) const ORIGIN: &str = "ledger.example/fuzz";
 
 pub(super) fn signer(name: &str, seed: u8) -> Signer {
     Signer::new(name, KeyType::Ed25519, [seed; 32]).unwrap()
