@@ -21,5 +21,6 @@ pub mod metrics;
 pub mod os;
 pub mod refusal;
 pub mod serve;
+pub mod settings;
 pub mod storage;
 pub mod witness;

@@ -33,7 +33,7 @@ use super::{
     authorize::{Intent, PlacedVerdict},
     own::{OwnEvent, OwnEvents, OwnSource},
     publish::Publisher,
-    queue::{Answer, Waiting, Work},
+    queue::{Answer, Lane, Waiting, Work},
 };
 use crate::{
     book::bytes_of,
@@ -58,6 +58,13 @@ impl Work for ToWrite {
         match self {
             Self::Batch(batch) => batch.bytes(),
             Self::Own(own) => log_bytes(own.len(), 1),
+        }
+    }
+
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Batch(batch) => batch.lane(),
+            Self::Own(_) => Lane::OWN,
         }
     }
 }
