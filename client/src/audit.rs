@@ -23,7 +23,7 @@ use crate::{
     evidence::Caught,
     folder::FolderError,
     pull::{PullError, Puller, RUNS_AHEAD, Records, Run, is_missing},
-    verify::{LogVerifier, Record, Scope, StateError, Violation},
+    verify::{Fault, LogVerifier, Record, Scope, StateError, Violation},
     view::{View, ViewError, check_consistency, compare},
 };
 
@@ -164,7 +164,7 @@ async fn pin<O>(
             view.pin(audited.checkpoint.clone(), audited.verifier.save())?;
             Ok((audited, observer))
         }
-        Err(AuditError::Caught(caught)) => Err(with_proofs(puller, *caught).await.into()),
+        Err(AuditError::Caught(caught)) => Err(prove(puller, *caught).await.into()),
         Err(error) => Err(error),
     }
 }
@@ -310,7 +310,8 @@ fn log_caught(violation: Violation, served: &VerifiedCheckpoint) -> Caught {
 
 /// What it means that a consistency proof cannot be had: the ledger signed both sizes, so it can
 /// neither have lost one nor answer with something else. Anything but that is the network's fault.
-fn unproven(
+#[must_use]
+pub fn unproven(
     error: PullError,
     pinned: &VerifiedCheckpoint,
     served: &VerifiedCheckpoint,
@@ -325,10 +326,19 @@ fn unproven(
 }
 
 /// Binds the entries of a violation to the checkpoint, where the ledger still gives proofs that
-/// hold.
-async fn with_proofs(puller: &Puller, mut caught: Caught) -> Caught {
+/// hold. Anything else that a ledger is caught at comes back as it is.
+pub async fn prove(puller: &Puller, mut caught: Caught) -> Caught {
     if let Caught::Log { violation, served, proofs } = &mut caught {
-        let run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();
+        let mut run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();
+        if let (Fault::Unsealed { .. }, Some(last)) = (&violation.what, served.size().last_index())
+        {
+            // That it carries no seal is the whole offence.
+            let mut records = puller.records(last, served.size(), Scope::EntriesOnly);
+            if let Some(Ok((first, records))) = records.next().await {
+                let entries = records.into_iter().map(|record| record.entry).collect();
+                run = wire::EntryRun { first_index: first.0, entries, events: Vec::new() };
+            }
+        }
         for (index, entry) in (run.first_index..).map(Index).zip(run.entries) {
             let Ok(path) = puller.inclusion_path(index, served.size()).await else {
                 break;

@@ -16,7 +16,7 @@
 
 pub mod audit;
 pub mod authorize;
-mod backoff;
+pub mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod connect;

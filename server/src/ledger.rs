@@ -43,6 +43,7 @@ use self::{
 pub use crate::book::Published;
 use crate::{
     book::{Book, Opening},
+    erase::Eraser,
     error::LedgerError,
     folder::{self, Folder, Genesis, Keys},
     index::{self, Follower},
@@ -77,6 +78,7 @@ impl LedgerOptions {
 /// An open ledger. Closing it (or dropping it) writes what waits and joins its threads.
 pub struct Ledger {
     shared: Arc<Shared>,
+    eraser: Option<Eraser>,
     threads: Vec<JoinHandle<()>>,
     /// Stops when dropped, after the threads were joined.
     _follower: Follower,
@@ -191,6 +193,8 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        // It may wait for a run of the retention that it records.
+        drop(self.eraser.take());
         self.stop_appending();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -248,6 +252,7 @@ impl Start<'_> {
             sequences,
             publisher,
             own,
+            generation: shared.book.index.generation(),
             authority,
             settled: Size::ZERO,
         };
@@ -255,7 +260,14 @@ impl Start<'_> {
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
         let threads =
             vec![spawn("writer", move || writer.run())?, spawn("repeat", move || repeats.run())?];
-        Ok(Ledger { shared, threads, _follower: follower })
+        let runs = shared.clone();
+        let eraser = Eraser::spawn(
+            shared.book.clone(),
+            disk.clone(),
+            self.folder.root().to_owned(),
+            Some(Box::new(move |redaction| runs.record_run(redaction))),
+        )?;
+        Ok(Ledger { shared, eraser: Some(eraser), threads, _follower: follower })
     }
 }
 

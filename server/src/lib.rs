@@ -3,7 +3,7 @@
 //! ```text
 //! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
 //!             \<-  check            \<-  audit  <-  serve
-//!             \<-  witness  <-  serve
+//!             \<-  witness  <-  http  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
@@ -12,14 +12,18 @@ mod audit;
 mod book;
 pub mod check;
 pub mod config;
+pub mod custodian;
 pub mod demo;
+mod erase;
 pub mod error;
 pub mod folder;
+mod http;
 pub mod index;
 pub mod ledger;
 pub mod metrics;
 pub mod os;
 pub mod refusal;
+pub mod restore;
 pub mod serve;
 pub mod settings;
 pub mod storage;

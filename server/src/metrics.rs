@@ -51,6 +51,7 @@ fn describe() {
     counter!("access_ledger_appended_entries_total", "entries that became durable");
     counter!("access_ledger_refused_total", "calls that were refused, by reason");
     counter!("access_ledger_cosigned_total", "checkpoints that the witness signed");
+    counter!("access_ledger_http_requests_total", "calls over plain HTTP, by status");
     histogram!("access_ledger_commit_seconds", "one write and data sync");
     histogram!("access_ledger_group_batches", "batches that shared one sync");
     gauge!("access_ledger_queue_bytes", "bytes that wait to be written");

@@ -2,6 +2,7 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod clock;
 pub mod disk;
 pub mod fuzz;
 pub mod gate;
@@ -13,8 +14,11 @@ pub mod model;
 pub mod node;
 pub mod offences;
 pub mod operator;
+pub mod pages;
 pub mod parties;
 pub mod process;
+pub mod python;
+pub mod signed;
 pub mod source;
 pub mod stored;
 pub mod story;

@@ -113,6 +113,15 @@ impl Ticket {
     pub(crate) async fn answer(self) -> Result<wire::AppendResponse, Refusal> {
         self.0.await.unwrap_or(Err(Refusal::StorageFailed))
     }
+
+    /// The same for a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::answer`].
+    pub(crate) fn wait(self) -> Result<wire::AppendResponse, Refusal> {
+        self.0.blocking_recv().unwrap_or(Err(Refusal::StorageFailed))
+    }
 }
 
 impl<W: Work> Queue<W> {

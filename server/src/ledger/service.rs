@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use access_ledger_proto::{
+    event::{self, Body},
     source::Name,
     wire::{self, recorder_service_server::RecorderService},
 };
+use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Shared, append::Admitted, queue::Ticket, writer::ToWrite};
-use crate::refusal::Refusal;
+use crate::{erase, refusal::Refusal};
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -37,6 +39,7 @@ impl Recorder {
         let missing = || Refusal::Request { field: "batch", problem: "missing".to_owned() };
         let batch = batch.ok_or_else(missing)?;
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
+        let is_redaction = batch.events.iter().any(|event| is_redaction(event));
         let shared = self.shared.clone();
         let judge = move || {
             let now = shared.book.clock.now_nanos();
@@ -45,9 +48,13 @@ impl Recorder {
                 MayHold::Anything => admitted,
                 MayHold::Intents => admitted.expect_intents()?,
             };
+            admitted
+                .redactions()
+                .try_for_each(|redaction| erase::check(&shared.book, redaction))?;
             shared.queue.push(ToWrite::Batch(admitted))
         };
-        if bytes <= INLINE_BYTES_MAX {
+        // What a redaction covers is read before it is taken.
+        if bytes <= INLINE_BYTES_MAX && !is_redaction {
             return judge();
         }
         tokio::task::spawn_blocking(judge).await.unwrap_or(Err(Refusal::Stopping))
@@ -143,6 +150,10 @@ impl RecorderService for Recorder {
             ledger_vkey: self.shared.book.vkey.to_string(),
         }))
     }
+}
+
+fn is_redaction(event: &Bytes) -> bool {
+    event::body(event).is_some_and(|body| body.number == Body::REDACTION)
 }
 
 /// What tonic answers with its own OUT_OF_RANGE: a message that no lawful batch needs.
