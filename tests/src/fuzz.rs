@@ -81,6 +81,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "trust_policy", run: policies::trust, samples: policies::trusts },
     Target { name: "witness_logs", run: policies::logs, samples: policies::log_lists },
     Target { name: "proposal", run: policies::proposal, samples: policies::proposals },
+    Target { name: "add_checkpoint", run: files::add_checkpoint, samples: files::additions },
     Target { name: "witness_body", run: files::witness_body, samples: files::witness_bodies },
     Target { name: "segment", run: files::segment, samples: files::segments },
     Target { name: "frame", run: files::frame, samples: files::frames },

@@ -19,7 +19,8 @@ use access_ledger_proto::{
     note::{KeyType, Signer},
     position::{Index, Size},
     segment::{FRAME_HEADER_LEN, Frame, Salt, SegmentHeader, State, Verify, encode_frame},
-    witness::origin_hex,
+    hash::leaf_hash,
+    witness::{AddCheckpoint, origin_hex},
 };
 use access_ledger_server::{
     check,
@@ -161,7 +162,7 @@ pub(super) fn frame(bytes: &[u8]) -> bool {
         assert_eq!(length, FRAME_HEADER_LEN + entry_len + event_len);
         assert_eq!((frame.entry, frame.event()), (entry, Some(event)));
         if let Ok(entry) = Entry::parse(entry) {
-            let leaf = access_ledger_proto::hash::leaf_hash(frame.entry);
+            let leaf = leaf_hash(frame.entry);
             let _continues = link.check(&entry, leaf);
         }
         rest = after;
@@ -253,5 +254,23 @@ pub(super) fn witness_body(bytes: &[u8]) -> bool {
     let signed = VerifiedCheckpoint::open(signed, SAMPLE.ledger.verifier(), &[]).unwrap();
     assert_eq!(opened.checkpoint(), signed.checkpoint());
     assert_eq!(opened.cosignatures().len(), 1);
+    true
+}
+
+pub(super) fn additions() -> Vec<Vec<u8>> {
+    let note = format!("{ORIGIN}\n7\n\n").into_bytes();
+    let proof: Vec<_> = (0..5).map(|leaf| leaf_hash(&[leaf])).collect();
+    let body = |old, hashes: usize| {
+        let proof = proof[..hashes].to_vec();
+        AddCheckpoint { old: Size(old), proof, note: &note }.to_bytes()
+    };
+    [(0, 0), (7, 5), (u64::MAX, 1)].map(|(old, hashes)| body(old, hashes)).into()
+}
+
+/// Calls to a witness come back or are refused.
+pub(super) fn add_checkpoint(bytes: &[u8]) -> bool {
+    let Ok(add) = AddCheckpoint::parse(bytes) else { return false };
+    assert_eq!(add.to_bytes(), bytes);
+    assert!(add.proof.len() <= AddCheckpoint::PROOF_MAX);
     true
 }

@@ -26,6 +26,7 @@ macro_rules! smoke {
 }
 
 smoke! {
+    add_checkpoint
     cedar_policy
     checkpoint
     consistency
