@@ -5,6 +5,7 @@
 pub mod adversary;
 pub mod clock;
 pub mod disk;
+pub mod fuzz;
 pub mod gate;
 pub mod generate;
 pub mod history;
