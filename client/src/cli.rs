@@ -15,6 +15,7 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, wire::GrantState};
 use clap::{Args, Parser, Subcommand};
 
+pub use self::json::parse_event;
 use crate::{
     audit::AuditError,
     error::{ConnectError, RecorderError},
@@ -27,6 +28,7 @@ mod caller;
 mod check_evidence;
 mod check_proof;
 mod control;
+mod cosigners;
 mod enroll;
 mod findings;
 mod grant;

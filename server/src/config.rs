@@ -1,15 +1,19 @@
 //! Flags and environment, checked before anything opens.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use access_ledger_proto::note::VerifierKey;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::{
     custodian::CustodianOptions,
     error::LedgerError,
     folder::Genesis,
-    ledger::LedgerOptions,
+    ledger::{Cosigning, LedgerOptions},
     os::{self, Disk},
     storage::Options,
     witness::parse_logs,
@@ -120,6 +124,30 @@ pub struct ServeArgs {
     /// MiB at which a segment file is full. Opening reads one segment.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
+
+    /// Trust policy (C2SP tlog-policy) whose witnesses, as far as it gives their addresses, are
+    /// asked to cosign every checkpoint, and at the start what they have seen of the ledger.
+    #[arg(long, value_name = "FILE")]
+    pub witnesses: Option<PathBuf>,
+
+    /// Trust policy whose witnesses are asked too, and whose quorum must have cosigned before a
+    /// receipt is given.
+    #[arg(long, value_name = "FILE")]
+    pub receipts_policy: Option<PathBuf>,
+
+    /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
+    /// again.
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub receipts_wait_ms: u32,
+
+    /// With witnesses: seconds without an entry after which the ledger records a heartbeat.
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = value_parser!(u32).range(1..))]
+    pub heartbeat_s: u32,
+
+    /// Start although a witness does not tell what it has seen, or has seen more than is here:
+    /// entries may have been lost, and the ledger would sign a second history.
+    #[arg(long)]
+    pub danger_skip_guard: bool,
 
     /// Threads for the network. By default half the processors: the writer and the disk need the
     /// rest.
@@ -306,15 +334,41 @@ impl ServeArgs {
     }
 
     /// How the ledger is opened.
-    #[must_use]
-    pub fn ledger(&self) -> LedgerOptions {
-        LedgerOptions {
-            folder: self.data.data.clone(),
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Io`], [`LedgerError::Quorum`] for the files of the policies.
+    pub fn ledger(&self, disk: &dyn Disk) -> Result<LedgerOptions, LedgerError> {
+        let policy = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| read_quorum(disk, path)).transpose()
+        };
+        Ok(LedgerOptions {
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
-        }
+            cosigning: Cosigning {
+                witnesses: policy(&self.witnesses)?,
+                receipts: policy(&self.receipts_policy)?,
+                receipts_wait: Duration::from_millis(self.receipts_wait_ms.into()),
+                heartbeat: Duration::from_secs(self.heartbeat_s.into()),
+            },
+            ..LedgerOptions::new(&self.data.data)
+        })
     }
 }
+
+/// Reads a trust policy.
+///
+/// # Errors
+///
+/// [`LedgerError::Io`]; [`LedgerError::Quorum`] with the line.
+pub fn read_quorum(disk: &dyn Disk, path: &Path) -> Result<Quorum, LedgerError> {
+    let file = os::read(disk, path, POLICY_BYTES_MAX);
+    let file = file.map_err(|source| LedgerError::io(path, source))?;
+    Quorum::parse(file).map_err(|error| LedgerError::Quorum { path: path.to_owned(), error })
+}
+
+/// Thousands of witnesses.
+const POLICY_BYTES_MAX: usize = 1 << 20;
 
 impl CustodianArgs {
     /// Checks what the flags say together: the ledger's address and how the custodian is opened.

@@ -20,6 +20,7 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     position::{count_of, memory_len},
+    quorum::Quorum,
     wire::{
         self,
         audit_service_server::{AuditService, AuditServiceServer},
@@ -120,7 +121,8 @@ impl Hostile {
         }
     }
 
-    /// Changes the answers of `GetCheckpoint`.
+    /// Changes the notes that `GetCheckpoint` answers and that `Watch` brings; for those of `Watch`
+    /// the number is `usize::MAX`.
     #[must_use]
     pub fn checkpoint(
         mut self,
@@ -263,8 +265,8 @@ impl Server {
 
 /// From the pin on, events and all.
 #[must_use]
-pub const fn options() -> AuditOptions {
-    AuditOptions { scope: Scope::Events, full: false, witnesses: Vec::new() }
+pub fn options() -> AuditOptions {
+    AuditOptions { scope: Scope::Events, full: false, quorum: Quorum::default() }
 }
 
 /// Copies both ways, and drops both sides after so many bytes from behind.
@@ -356,8 +358,15 @@ impl AuditService for Hostile {
         let wire::WatchRequest { first_index, with_events } = request;
         let read = wire::ReadEntriesRequest { first_index, end_index: 0, with_events };
         let runs = (self.on_watch)(call, &request, self.liar.runs(&read).collect());
-        let note = |run| wire::WatchResponse { run: Some(run), checkpoint: Bytes::new() };
-        Ok(Response::new(Box::pin(runs.map(move |run| run.map(note)))))
+        let (size, checkpoint) = (self.liar.size(), self.liar.checkpoint().clone());
+        let checkpoint = (self.on_checkpoint)(usize::MAX, checkpoint).unwrap_or_default();
+        // The last run of all comes with the note that covers them.
+        let note = move |run: wire::EntryRun| {
+            let end = run.first_index.saturating_add(count_of(run.entries.len()));
+            let checkpoint = if end == size { checkpoint.clone() } else { Bytes::new() };
+            wire::WatchResponse { run: Some(run), checkpoint }
+        };
+        Ok(Response::new(Box::pin(runs.map(move |run| run.map(&note)))))
     }
 
     async fn get_source(

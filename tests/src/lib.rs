@@ -2,8 +2,10 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod adversary;
 pub mod clock;
 pub mod disk;
+pub mod fuzz;
 pub mod gate;
 pub mod generate;
 pub mod history;
