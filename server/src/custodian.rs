@@ -38,7 +38,7 @@ use tracing::warn;
 pub use self::serve::Serving;
 use self::{
     alarms::Alarms, copy::Copy, court::Court, desk::Desk, error::CustodianError, halt::Halt,
-    memory::Memory,
+    memory::Memory, patrol::PatrolOptions, timing::TimeLimits,
 };
 use crate::{
     error::LedgerError,
@@ -63,6 +63,10 @@ pub struct CustodianOptions {
     pub segment_bytes: u64,
     /// How long the copy may be behind before that is an alarm.
     pub behind_after: Duration,
+    /// What the own clock is to notice.
+    pub times: TimeLimits,
+    /// How what the ledger serves is read again.
+    pub patrol: PatrolOptions,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -78,6 +82,8 @@ impl CustodianOptions {
             witness_logs: Vec::new(),
             segment_bytes: Options::SEGMENT_BYTES,
             behind_after: BEHIND_AFTER,
+            times: TimeLimits::default(),
+            patrol: PatrolOptions::default(),
             cosign_idle: COSIGN_IDLE,
         }
     }
@@ -90,6 +96,7 @@ pub struct Custodian {
     ledger: VerifierKey,
     copy: Copy,
     memory: Memory,
+    clock: Arc<dyn Clock>,
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
@@ -157,8 +164,8 @@ impl Custodian {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());
         }
-        let disk = disk.clone();
-        Ok(Self { options, disk, ledger, copy, memory, desk, witness, alarms, halt, lock })
+        let (disk, clock) = (disk.clone(), clock.clone());
+        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
     }
 
     /// The public halves of the keys: witness, mirror.
