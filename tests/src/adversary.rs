@@ -4,13 +4,13 @@
 //! An attack is a function: it is given a ledger that recorded honestly ([`Crime`]), does what it
 //! does to a copy, and tells what is served from then on and what each party must say to that.
 //! [`play`] lets them look: an auditor who comes for the first time, one who has a pin, one who has
-//! a pin and reads everything again. Then all of them look at the honest twin: the same ledger,
-//! gone on as it should.
+//! a pin and reads everything again; the custodian, who has followed the honest ledger until then.
+//! Then all of them look at the honest twin: the same ledger, gone on as it should.
 //!
 //! Some changes leave a log that is in order in itself. Then only memory convicts: a pin, a proof
 //! that somebody kept, or the custodian.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions, audit_observed},
@@ -21,6 +21,7 @@ use access_ledger_client::{
 use access_ledger_proto::{
     error::ProofError,
     position::{Index, Size},
+    quorum::Quorum,
     wire::FindingRecord,
 };
 use access_ledger_server::{
@@ -36,6 +37,7 @@ use crate::{
 };
 
 pub mod approval;
+pub mod custody;
 pub mod damage;
 pub mod erasure;
 pub mod history;
@@ -46,7 +48,7 @@ pub mod time;
 /// What came of an attack.
 pub struct Attack {
     /// What the operator serves.
-    pub served: Hostile,
+    pub served: Arc<Hostile>,
     /// What an auditor says who comes for the first time.
     pub first: Says,
     /// What one says who has seen the honest log.
@@ -99,6 +101,7 @@ impl Attack {
     ) -> anyhow::Result<Self> {
         let (twin, later) = (gone_on(crime, SECOND)?, SECOND);
         let alarms = alarm.into().into_iter().collect();
+        let served = Arc::new(served);
         Ok(Self { served, first, pinned, full: pinned, alarms, twin, later })
     }
 
@@ -176,13 +179,21 @@ pub fn gone_on(crime: &mut Crime, later: u64) -> anyhow::Result<Seized> {
 pub async fn play(act: Act) -> anyhow::Result<()> {
     let mut crime = Crime::scene().await?;
     let attack = act(&mut crime)?;
-    audits(&crime, attack).await
+    let server = Server::start(attack.served.clone()).await?;
+    let twin = Server::start(signed(&attack.twin)?).await?;
+    audits(&crime, &attack, &server, &twin).await?;
+    custody::custodian(&crime, &attack, &server).await.context("the custodian")?;
+    custody::twin(&crime, &attack, &twin).await.context("the custodian of the honest twin")
 }
 
 /// What auditors say.
-async fn audits(crime: &Crime, attack: Attack) -> anyhow::Result<()> {
-    let Attack { served, first, pinned, full, twin, .. } = attack;
-    let (server, twin) = (Server::start(served).await?, Server::start(signed(&twin)?).await?);
+async fn audits(
+    crime: &Crime,
+    attack: &Attack,
+    server: &Server,
+    twin: &Server,
+) -> anyhow::Result<()> {
+    let &Attack { first, pinned, full, .. } = attack;
     let known = Size(crime.size());
 
     let mut view = crime.fresh("first.json")?;
@@ -207,11 +218,11 @@ async fn audits(crime: &Crime, attack: Attack) -> anyhow::Result<()> {
         }
     }
     if let Says::Finding(rule, index) = first {
-        let found = findings(crime, &server, "found.json").await?;
+        let found = findings(crime, server, "found.json").await?;
         let found: Vec<_> = found.iter().filter(|found| found.rule == rule).collect();
         let places: Vec<_> = found.iter().map(|found| found.index).collect();
         ensure!(places == [index], "{rule} at {places:?}, wanted at {index}");
-        let innocent = findings(crime, &twin, "innocent.json").await?;
+        let innocent = findings(crime, twin, "innocent.json").await?;
         ensure!(!innocent.iter().any(|found| found.rule == rule), "{rule} in the honest twin");
     }
     Ok(())
@@ -223,10 +234,10 @@ async fn findings(
     server: &Server,
     view: &str,
 ) -> anyhow::Result<Vec<FindingRecord>> {
-    let (mut view, progress) = (crime.fresh(view)?, std::sync::Arc::new(|_, _| ()));
+    let (mut view, progress) = (crime.fresh(view)?, Arc::new(|_, _| ()));
     let list = FindingsList::default();
     let puller = server.puller()?;
-    let (_, list) = audit_observed(&puller, &mut view, Vec::new(), progress, list).await?;
+    let (_, list) = audit_observed(&puller, &mut view, Quorum::default(), progress, list).await?;
     Ok(list.conclude()?)
 }
 

@@ -87,11 +87,7 @@ pub fn other_history(crime: &Crime) -> anyhow::Result<Seized> {
 pub fn serve_an_old_checkpoint_for_ever(crime: &mut Crime) -> anyhow::Result<Attack> {
     let (says, alarm) = (Says::InOrder, (AlarmKind::Stale, Place::Ledger));
     let served = signed(&crime.honest)?;
-    Ok(Attack {
-        twin: gone_on(crime, HOUR)?,
-        later: HOUR,
-        ..Attack::new(crime, served, [says, says], alarm)?
-    })
+    Ok(Attack { later: HOUR, ..Attack::new(crime, served, [says, says], alarm)? })
 }
 
 /// The hashes of a tree file are other ones, and with them the proofs that are made of them. The

@@ -65,7 +65,7 @@ pub fn backdate_a_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
     Attack::new(crime, signed(&copy)?, [time, Says::Fork], forked(SIZE))
 }
 
-/// A new batch is recorded as of the time of the last entry, which was an hour ago. Nothing in the
+/// A new batch is recorded as of the time of the last entry, which was minutes ago. Nothing in the
 /// log says otherwise: only who looks at its own clock meanwhile knows.
 ///
 /// # Errors
@@ -79,8 +79,8 @@ pub fn backdate_a_new_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
     append_at(&mut copy, source, time, events)?;
     let (says, alarm) = ([Says::InOrder, Says::InOrder], (AlarmKind::Backdated, Place::Ledger));
     Ok(Attack {
-        twin: gone_on(crime, HOUR)?,
-        later: HOUR,
+        twin: gone_on(crime, 2 * MINUTE)?,
+        later: 2 * MINUTE,
         ..Attack::new(crime, signed(&copy)?, says, alarm)?
     })
 }
@@ -93,11 +93,11 @@ pub fn backdate_a_new_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
 /// None: a source seals whatever it records.
 pub fn keep_quiet_about_a_silent_source(crime: &mut Crime) -> anyhow::Result<Attack> {
     let silent = Silent::join(crime)?;
-    let copy = silent.gone_on(crime, 10 * MINUTE)?;
+    let copy = silent.gone_on(crime, 2 * MINUTE)?;
     let says = [Says::Finding("SOURCE_SILENT", silent.last), Says::InOrder];
     Ok(Attack {
         twin: silent.stopped(crime)?,
-        later: 10 * MINUTE,
+        later: 2 * MINUTE,
         ..Attack::new(crime, signed(&copy)?, says, silent.alarm())?
     })
 }
@@ -150,7 +150,7 @@ pub fn hide_a_silence_by_a_slow_clock(crime: &mut Crime) -> anyhow::Result<Attac
     let says = [Says::InOrder, Says::InOrder];
     Ok(Attack {
         twin: silent.stopped(crime)?,
-        later: 10 * MINUTE,
+        later: 2 * MINUTE,
         alarms: vec![silent.alarm(), (AlarmKind::Backdated, Place::Ledger)],
         ..Attack::new(crime, signed(&copy)?, says, None)?
     })
@@ -192,13 +192,13 @@ impl Silent {
         (AlarmKind::SourceSilent, Place::Party(self.source.name().to_owned()))
     }
 
-    /// The honest twin: it says that it stops, and the log goes on for ten minutes.
+    /// The honest twin: it says that it stops, and the log goes on.
     fn stopped(&self, crime: &mut Crime) -> anyhow::Result<Seized> {
         let honest = crime.honest.clone();
         let time = newest_time(&honest)?;
         let stop = crime.own()?.event(status(self.source.name(), SourcePhase::Stopped));
         append_at(&mut crime.honest, &self.source, time + MINUTE / 2, vec![stop])?;
-        let twin = gone_on(crime, 10 * MINUTE - MINUTE / 2)?;
+        let twin = gone_on(crime, 2 * MINUTE)?;
         crime.honest = honest;
         Ok(twin)
     }
@@ -227,5 +227,3 @@ fn status(source: &str, phase: SourcePhase) -> Body {
 }
 
 const MINUTE: u64 = 60 * SECOND;
-
-const HOUR: u64 = 60 * MINUTE;
