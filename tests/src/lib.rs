@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod double;
 pub mod gate;
 pub mod generate;
 pub mod history;
