@@ -15,6 +15,7 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, wire::GrantState};
 use clap::{Args, Parser, Subcommand};
 
+pub use self::json::parse_event;
 use crate::{
     audit::AuditError,
     error::{ConnectError, RecorderError},

@@ -8,6 +8,7 @@ mod note;
 #[cfg(feature = "policy")]
 mod policy;
 mod quorum;
+mod redaction;
 mod segment;
 mod source;
 mod tree;
@@ -22,6 +23,7 @@ pub use self::{
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
     quorum::{QuorumError, QuorumFault},
+    redaction::{Kept, RedactionError},
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},

@@ -35,6 +35,15 @@ pub struct Cli {
     /// How they are written.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+
+    /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
+    /// command line and the environment count before it.
+    #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Print the settings that the subcommand would run with, as such a file, and do nothing.
+    #[arg(long, global = true)]
+    pub print_config: bool,
 }
 
 /// The form of log lines.

@@ -13,6 +13,7 @@
 //! Its folder is described in [`crate::folder`].
 
 pub mod alarms;
+pub mod clear;
 pub mod copy;
 mod cosign;
 mod court;
@@ -22,7 +23,12 @@ mod follow;
 pub mod halt;
 mod lag;
 pub mod memory;
+pub mod patrol;
 pub mod serve;
+pub mod silence;
+pub mod timing;
+pub mod vigil;
+pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,7 +38,7 @@ use tracing::warn;
 pub use self::serve::Serving;
 use self::{
     alarms::Alarms, copy::Copy, court::Court, desk::Desk, error::CustodianError, halt::Halt,
-    memory::Memory,
+    memory::Memory, patrol::PatrolOptions, timing::TimeLimits,
 };
 use crate::{
     error::LedgerError,
@@ -57,6 +63,10 @@ pub struct CustodianOptions {
     pub segment_bytes: u64,
     /// How long the copy may be behind before that is an alarm.
     pub behind_after: Duration,
+    /// What the own clock is to notice.
+    pub times: TimeLimits,
+    /// How what the ledger serves is read again.
+    pub patrol: PatrolOptions,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -72,6 +82,8 @@ impl CustodianOptions {
             witness_logs: Vec::new(),
             segment_bytes: Options::SEGMENT_BYTES,
             behind_after: BEHIND_AFTER,
+            times: TimeLimits::default(),
+            patrol: PatrolOptions::default(),
             cosign_idle: COSIGN_IDLE,
         }
     }
@@ -84,6 +96,7 @@ pub struct Custodian {
     ledger: VerifierKey,
     copy: Copy,
     memory: Memory,
+    clock: Arc<dyn Clock>,
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
@@ -151,8 +164,8 @@ impl Custodian {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());
         }
-        let disk = disk.clone();
-        Ok(Self { options, disk, ledger, copy, memory, desk, witness, alarms, halt, lock })
+        let (disk, clock) = (disk.clone(), clock.clone());
+        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
     }
 
     /// The public halves of the keys: witness, mirror.

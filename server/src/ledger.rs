@@ -53,6 +53,7 @@ use self::{
 pub use crate::book::Published;
 use crate::{
     book::{Book, Opening},
+    erase::Eraser,
     error::{LedgerError, ServeError},
     folder::{self, Folder, Genesis, Keys},
     guard::{self, Seen},
@@ -94,6 +95,7 @@ impl LedgerOptions {
 /// An open ledger. Closing it (or dropping it) writes what waits and joins its threads.
 pub struct Ledger {
     shared: Arc<Shared>,
+    eraser: Option<Eraser>,
     /// The writer, and who answers repeats.
     threads: Vec<JoinHandle<()>>,
     /// Who gives receipts that wait; ends after the others.
@@ -234,6 +236,8 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        // It may wait for a run of the retention that it records.
+        drop(self.eraser.take());
         self.stop_appending();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -318,6 +322,7 @@ impl Start<'_> {
             sequences,
             publisher,
             own,
+            generation: shared.book.index.generation(),
             authority,
             settled: Size::ZERO,
         };
@@ -325,9 +330,23 @@ impl Start<'_> {
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
         let threads =
             vec![spawn("writer", move || writer.run())?, spawn("repeat", move || repeats.run())?];
+        let runs = shared.clone();
+        let eraser = Eraser::spawn(
+            shared.book.clone(),
+            disk.clone(),
+            self.folder.root().to_owned(),
+            Some(Box::new(move |redaction| runs.record_run(redaction))),
+        )?;
         let release = release.map(|release| spawn("release", move || release.run())).transpose()?;
         let heartbeat = cosigning.heartbeat;
-        Ok(Ledger { shared, threads, release, heartbeat, _follower: follower })
+        Ok(Ledger {
+            shared,
+            eraser: Some(eraser),
+            threads,
+            release,
+            heartbeat,
+            _follower: follower,
+        })
     }
 }
 

@@ -21,9 +21,10 @@ use access_ledger_server::{
     os::{Clock, Disk, Lock, SystemClock},
     restore,
     serve::{self, Serving, stop_signal},
+    settings::{self, SettingsError},
 };
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use tracing_subscriber::EnvFilter;
 
 /// Events are many small allocations that cross threads; mimalloc is faster at those than the
@@ -32,7 +33,17 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (command, disk) = (Cli::command(), real_disk());
+    let matches = match settings::parse(&command, std::env::args_os(), &*disk) {
+        Ok(matches) => matches,
+        Err(SettingsError::Usage(usage)) => usage.exit(),
+        Err(failure) => return refuse(&failure.into()),
+    };
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|usage| usage.exit());
+    if cli.print_config {
+        let _unread = write!(io::stdout(), "{}", settings::print(&command, &matches));
+        return ExitCode::SUCCESS;
+    }
     let done = start_log(&cli).and_then(|()| match cli.command {
         Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),
@@ -43,12 +54,13 @@ fn main() -> ExitCode {
     });
     match done {
         Ok(code) => code,
-        Err(failure) => {
-            let told = told(&failure);
-            let _unwritten = writeln!(io::stderr(), "access-ledger-server: {told}");
-            ExitCode::from(2)
-        }
+        Err(failure) => refuse(&failure),
     }
+}
+
+fn refuse(failure: &anyhow::Error) -> ExitCode {
+    let _unwritten = writeln!(io::stderr(), "access-ledger-server: {}", told(failure));
+    ExitCode::from(2)
 }
 
 /// A failure with its causes, each told once: some messages end with their cause already.

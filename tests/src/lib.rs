@@ -2,9 +2,11 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod adversary;
 pub mod clock;
 pub mod disk;
 pub mod double;
+pub mod fuzz;
 pub mod gate;
 pub mod generate;
 pub mod history;

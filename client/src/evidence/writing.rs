@@ -55,13 +55,12 @@ impl Caught {
         for witness in self.checkpoints().into_iter().flat_map(cosigners) {
             if !witnesses.contains(&witness) {
                 witnesses.push(witness);
-                text.push_str(&format!("witness: {witness}\n"));
+                // Writing to a `String` cannot fail.
+                let _infallible = writeln!(text, "witness: {witness}");
             }
         }
         self.write_exhibits(&mut text);
-        let digest = STANDARD.encode(sha256(text.as_bytes()));
-        text.push_str(&format!("\n--- {END} {digest} ---\n"));
-        text
+        finish(text)
     }
 
     fn write_exhibits(&self, text: &mut String) {
@@ -129,9 +128,17 @@ fn base64(text: &mut String, title: Title, bytes: &[u8]) {
     section(text, title, &(STANDARD.encode(bytes) + "\n"));
 }
 
+/// The whole file, of all but its last lines.
+pub(super) fn finish(mut text: String) -> String {
+    let digest = STANDARD.encode(sha256(text.as_bytes()));
+    // Writing to a `String` cannot fail.
+    let _infallible = write!(text, "\n--- {END} {digest} ---\n");
+    text
+}
+
 /// Every line of `content` ends with a line feed. The count of lines keeps what a server sent from
 /// beginning a section of its own.
-fn section(text: &mut String, title: Title, content: &str) {
+pub(super) fn section(text: &mut String, title: Title, content: &str) {
     let lines = content.matches('\n').count();
     // Writing to a `String` cannot fail.
     let _infallible = write!(text, "\n--- {} ({lines} lines) ---\n{content}", title.text());

@@ -166,6 +166,12 @@ impl DigestedRun {
         self.records.get(offset)?.event.as_ref()
     }
 
+    /// Offset and time of those entries of a stretch whose event was erased.
+    pub(super) fn erased_in(&self, stretch: &Stretch) -> &[(usize, u64)] {
+        let before = |end: usize| self.erased.partition_point(|&(offset, _)| offset < end);
+        self.erased.get(before(stretch.range.start)..before(stretch.range.end)).unwrap_or_default()
+    }
+
     /// A violation of the entry at `offset`, with what was served of it as evidence.
     pub(super) fn violation_at(&self, offset: usize, what: Fault) -> Violation {
         let from = offset.saturating_sub(1);
@@ -205,7 +211,7 @@ impl DigestedRun {
         stretch.seal = entry.seal;
         stretch.recorded_at = entry.recorded_at;
         match body {
-            Some(Body::SOURCE_STATUS | Body::CONTROL_CHANGE | REDACTION) => {
+            Some(Body::SOURCE_STATUS | Body::CONTROL_CHANGE | Body::REDACTION) => {
                 stretch.notable.push(offset);
             }
             Some(number) => stretch.ordinary = stretch.ordinary.or(Some(number)),
@@ -247,9 +253,6 @@ impl DigestedRun {
         self.stretches.last_mut().ok_or(Fault::Index { found: entry.index })
     }
 }
-
-/// Field number of `Event.redaction`.
-pub(super) const REDACTION: u32 = 29;
 
 pub(super) fn encode_evidence(first: Index, served: &[Record]) -> Vec<u8> {
     let entries = served.iter().map(|record| record.entry.clone()).collect();

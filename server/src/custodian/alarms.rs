@@ -9,7 +9,9 @@
 //!
 //! The same alarm (kind, ledger, place) is not raised again while it lasts, across restarts too.
 //! One cause cannot fill the disk: of one kind and ledger at most [`LASTING_MAX`] alarms last at a
-//! time, further ones are only counted; of those that ended the newest [`ENDED_MAX`] are kept.
+//! time. Of what happens once (backdating, a declared gap) the oldest makes room for the newest; of
+//! what is found again and again the rest is only counted, until something ends. Of those that
+//! ended the newest [`ENDED_MAX`] are kept.
 //!
 //! What the disk refuses is kept in memory and told all the same.
 
@@ -17,12 +19,13 @@ mod record;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use access_ledger_client::evidence::{Caught, printable};
-use access_ledger_proto::{hash::sha256, note::VerifierKey};
+use access_ledger_proto::{hash::sha256, note::VerifierKey, position::Index};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -125,8 +128,14 @@ impl Alarms {
         }
         let kind = alarm.kind;
         metrics::counter!("access_ledger_alarms_total", "kind" => kind.name()).increment(1);
-        let alike = |other: &&Key| other.kind == kind && other.origin == key.origin;
-        if state.lasting.keys().filter(alike).count() >= LASTING_MAX {
+        let alike = |(other, _): &(&Key, &String)| other.kind == kind && other.origin == key.origin;
+        let is_crowded = state.lasting.iter().filter(alike).count() >= LASTING_MAX;
+        if is_crowded && kind.is_event() {
+            let oldest = state.lasting.iter().filter(alike).min_by_key(|(_, id)| *id);
+            if let Some(oldest) = oldest.map(|(oldest, _)| oldest.clone()) {
+                self.close(&mut state, &oldest, "made room for a newer one");
+            }
+        } else if is_crowded {
             if state.crowded.insert((kind, key.origin)) {
                 error!(%kind, most = LASTING_MAX, "counted further alarms of this kind only");
             }
@@ -158,25 +167,35 @@ impl Alarms {
 
     /// Ends an alarm, if it lasts; whether it did. `by` says why: one sentence.
     pub fn end(&self, kind: AlarmKind, origin: &str, place: Place, by: &str) -> bool {
-        let mut state = self.lock();
         let key = Key { kind, origin: origin.to_owned(), place };
-        let Some(id) = state.lasting.remove(&key) else {
-            return false;
-        };
-        state.crowded.remove(&(kind, key.origin));
-        let Some(record) = state.kept.get_mut(&id) else {
-            return false;
-        };
-        record.ended_at = Some(time(self.clock.now_nanos()).to_string());
-        record.ended_by = Some(printable(by));
-        info!(%kind, origin, id, by, "ended alarm");
-        let record = record.clone();
-        self.replace(&id, RECORD_SUFFIX, &encode(&record));
-        state.unsent.insert(id);
-        self.prune(&mut state);
+        let mut state = self.lock();
+        let ended = self.close(&mut state, &key, by);
         drop(state);
-        self.untold.notify_one();
-        true
+        if ended {
+            self.untold.notify_one();
+        }
+        ended
+    }
+
+    /// Ends an alarm that is kept, as [`Alarms::end`].
+    pub fn end_record(&self, record: &AlarmRecord, by: &str) -> bool {
+        let Key { kind, origin, place } = record.key();
+        self.end(kind, &origin, place, by)
+    }
+
+    /// Forgets the evidence about entries whose events were erased lawfully: it may hold their
+    /// bytes. The alarms stay.
+    pub fn forget_evidence(&self, first: Index, last: Index) {
+        let mut state = self.lock();
+        let concerns = |record: &&mut AlarmRecord| {
+            let index = record.index.map(Index);
+            index.is_some_and(|index| (first..=last).contains(&index)) && record.evidence.is_some()
+        };
+        for record in state.kept.values_mut().filter(concerns) {
+            (record.evidence, record.evidence_sha256) = (None, None);
+            self.replace(&record.id, RECORD_SUFFIX, &encode(record));
+            self.remove(&record.id, EVIDENCE_SUFFIX);
+        }
     }
 
     /// The alarms that last, the oldest first.
@@ -275,6 +294,23 @@ impl Alarms {
         }
     }
 
+    fn close(&self, state: &mut State, key: &Key, by: &str) -> bool {
+        let Some(id) = state.lasting.remove(key) else {
+            return false;
+        };
+        state.crowded.remove(&(key.kind, key.origin.clone()));
+        let Some(record) = state.kept.get_mut(&id) else {
+            return false;
+        };
+        record.ended_at = Some(time(self.clock.now_nanos()).to_string());
+        record.ended_by = Some(printable(by));
+        info!(kind = %key.kind, origin = key.origin, id, by, "ended alarm");
+        self.replace(&id, RECORD_SUFFIX, &encode(record));
+        state.unsent.insert(id);
+        self.prune(state);
+        true
+    }
+
     /// Forgets the oldest of those that ended beyond [`ENDED_MAX`].
     fn prune(&self, state: &mut State) {
         let ended = |record: &&AlarmRecord| !record.is_lasting();
@@ -283,14 +319,21 @@ impl Alarms {
         for id in ids.collect::<Vec<_>>() {
             // The record last: what is left after a crash is found by it.
             for suffix in [SENT_SUFFIX, EVIDENCE_SUFFIX, RECORD_SUFFIX] {
-                match self.disk.remove(&self.path(&id, suffix)) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(problem) => warn!(id, %problem, "could not remove ended alarm"),
-                }
+                self.remove(&id, suffix);
             }
             state.kept.remove(&id);
             state.unsent.remove(&id);
+        }
+    }
+
+    fn remove(&self, id: &str, suffix: &str) {
+        let removed = self.disk.remove(&self.path(id, suffix));
+        let removed = removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+        if let Err(problem) = removed {
+            warn!(id, suffix, %problem, "could not remove file of an alarm");
         }
     }
 
@@ -363,7 +406,7 @@ pub(super) fn time(nanos: u64) -> Timestamp {
 pub const LASTING_MAX: usize = 100;
 
 /// Ended alarms that are kept: what there is to look at after a bad year.
-pub const ENDED_MAX: usize = 1_000;
+pub const ENDED_MAX: usize = 300;
 
 const VERSION: u32 = 1;
 
@@ -375,4 +418,4 @@ const EVIDENCE_SUFFIX: &str = ".txt";
 const SENT_SUFFIX: &str = ".sent";
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

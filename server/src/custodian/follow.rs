@@ -12,7 +12,11 @@
 //! Where that halts the custodian, following is over until a human has cleared it; else it goes on
 //! from what is stored, after a while.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use access_ledger_client::{
     audit::{AuditError, prove, unproven},
@@ -37,6 +41,7 @@ use super::{
     error::{CopyError, CustodianError},
     halt::Halt,
     memory::Memory,
+    vigil::Vigil,
 };
 use crate::{error::StorageError, os::Disk, witness::Witness};
 
@@ -54,6 +59,7 @@ pub(crate) struct Follow {
     pub(crate) desk: Arc<Desk>,
     pub(crate) witness: Arc<Witness>,
     pub(crate) alarms: Arc<Alarms>,
+    pub(crate) vigil: Arc<Mutex<Vigil>>,
     /// Turns true when the custodian is to stop.
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) state: State,
@@ -63,6 +69,8 @@ pub(crate) struct Follow {
 pub(crate) struct State {
     pub(crate) copy: Copy,
     pub(crate) memory: Memory,
+    /// Records that were verified and that the vigil has not looked at.
+    pub(crate) unwatched: Vec<Run>,
     /// When the memory was last written.
     pub(crate) saved_at: Instant,
     /// Alarms about what did not halt, to be ended when all goes well again.
@@ -147,6 +155,7 @@ impl Follow {
 
     /// The newest checkpoint: signed by the ledger, and consistent with all that was seen.
     fn checkpoint(&mut self) -> Result<VerifiedCheckpoint, Break> {
+        let asked_at = self.vigil().now();
         let note = self.ask(self.puller.checkpoint())?.map_err(Break::Pull)?;
         let served = self.open(&note)?;
         if let Some(held) = self.desk.newest()
@@ -166,7 +175,7 @@ impl Follow {
             })?;
             check_consistency(&seen, &served, path)?;
         }
-        self.see(&served);
+        self.see(&served, asked_at);
         Ok(served)
     }
 
@@ -221,12 +230,18 @@ impl Follow {
         let first = self.state.copy.next_index();
         let mut incoming = Incoming::start(&self.runtime, &self.puller, first);
         loop {
-            let (notes, end) = self.ask(incoming.receive())?;
+            // What comes was signed later than this.
+            let asked_at = self.vigil().now();
+            let received = tokio::time::timeout(POLL_INTERVAL, incoming.receive());
+            let Ok((notes, end)) = self.ask(async { received.await })? else {
+                self.poll(&mut incoming)?;
+                continue;
+            };
             let mut groups = Vec::with_capacity(notes.len());
             for (runs, note) in notes {
                 groups.push((runs, self.open(&note)?));
             }
-            self.take_groups(groups)?;
+            self.take_groups(groups, asked_at)?;
             match end {
                 Some(error) => return Err(Break::Pull(error)),
                 None if incoming.is_outrun() => return Err(Break::Again),
@@ -235,14 +250,22 @@ impl Follow {
         }
     }
 
+    /// Asks for the checkpoint when nothing comes: the ledger may be idle, or say one thing in the
+    /// stream and another when it is asked.
+    fn poll(&mut self, incoming: &mut Incoming) -> Result<(), Break> {
+        let served = self.checkpoint()?;
+        let is_silent = served.size().next_index() > self.state.copy.next_index();
+        if incoming.counts_silence(is_silent) { Err(Break::Again) } else { Ok(()) }
+    }
+
     /// Takes groups, each up to its checkpoint, and lays out the last one.
-    fn take_groups(&mut self, groups: Vec<Group>) -> Result<(), Break> {
+    fn take_groups(&mut self, groups: Vec<Group>, asked_at: u64) -> Result<(), Break> {
         let mut newest = None;
         for (runs, checkpoint) in groups {
             if let Some(seen) = &self.state.memory.seen {
                 compare(seen, &checkpoint)?;
             }
-            self.see(&checkpoint);
+            self.see(&checkpoint, asked_at);
             self.take(runs, &checkpoint)?;
             if self.state.copy.next_index() != checkpoint.size().next_index() {
                 let (found, next) = (checkpoint.size(), self.state.copy.next_index());
@@ -259,8 +282,21 @@ impl Follow {
         newest.map_or(Ok(()), |newest| self.lay_out(newest))
     }
 
+    /// Verifies runs and has them stored, while the vigil looks at those before. No runs: it has
+    /// seen all.
     fn take(&mut self, runs: Vec<Run>, served: &VerifiedCheckpoint) -> Result<(), Break> {
-        self.state.copy.take(runs).map_err(|error| Break::copy(error, served))
+        // Records share their bytes.
+        let before = std::mem::replace(&mut self.state.unwatched, runs.clone());
+        let (copy, vigil) = (&mut self.state.copy, &self.vigil);
+        let watch = || {
+            let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
+            before.iter().for_each(|(first, records)| vigil.took(*first, records));
+        };
+        let (taken, ()) = rayon::join(|| copy.take(runs), watch);
+        taken.map_err(|error| {
+            self.state.unwatched.clear();
+            Break::copy(error, served)
+        })
     }
 
     fn conclude(&mut self, served: &VerifiedCheckpoint) -> Result<(), Break> {
@@ -269,20 +305,28 @@ impl Follow {
 
     /// Lays out the checkpoint at which the copy has concluded last, once all of it is durable.
     fn lay_out(&mut self, newest: VerifiedCheckpoint) -> Result<(), Break> {
+        self.take(Vec::new(), &newest)?;
         let State { copy, memory, saved_at, .. } = &mut self.state;
         copy.sync()?;
         let is_due = memory.pinned.is_none() || saved_at.elapsed() >= SAVE_INTERVAL;
         if is_due {
             memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
         }
-        self.desk.lay_out(newest, copy)?;
+        if let Some(sources) = self.desk.lay_out(newest, copy)? {
+            self.vigil().expect(&sources);
+        }
         if is_due { Ok(self.save()?) } else { Ok(()) }
     }
 
-    /// Remembers that the ledger signed this.
-    fn see(&mut self, checkpoint: &VerifiedCheckpoint) {
+    /// Remembers that the ledger signed this, and that it was the newest at a time of the own clock.
+    fn see(&mut self, checkpoint: &VerifiedCheckpoint, asked_at: u64) {
         self.state.memory.see(checkpoint);
         self.desk.lag.sees(checkpoint.size());
+        self.vigil().sighted(checkpoint.size(), asked_at);
+    }
+
+    fn vigil(&self) -> MutexGuard<'_, Vigil> {
+        self.vigil.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn save(&mut self) -> Result<(), CustodianError> {
@@ -387,6 +431,14 @@ impl Follow {
     }
 }
 
+impl State {
+    /// At the start.
+    pub(crate) fn new(copy: Copy, memory: Memory) -> Self {
+        let (unwatched, troubles) = (Vec::new(), Vec::new());
+        Self { copy, memory, unwatched, saved_at: Instant::now(), troubles }
+    }
+}
+
 impl Break {
     /// What it means that the copy does not take what was served under a checkpoint.
     fn copy(error: CopyError, served: &VerifiedCheckpoint) -> Self {
@@ -426,6 +478,9 @@ impl From<CopyError> for Break {
 
 /// How often the memory is written: what is newer is verified again at the next start.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Without news from the stream, until the ledger is asked.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Between attempts to reach the ledger.
 const DELAY_MIN: Duration = Duration::from_millis(100);

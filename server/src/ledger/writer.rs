@@ -10,7 +10,7 @@
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.
 
-use std::{ops::Range, sync::Arc, thread};
+use std::{ops::Range, sync::Arc, thread, time::Duration};
 
 use access_ledger_proto::{
     authority::Authority,
@@ -33,7 +33,7 @@ use super::{
     authorize::{Intent, PlacedVerdict},
     own::{OwnEvent, OwnEvents, OwnSource},
     publish::Publisher,
-    queue::{Answer, Waiting, Work},
+    queue::{Answer, Lane, Waiting, Work},
 };
 use crate::{
     book::bytes_of,
@@ -44,6 +44,10 @@ use crate::{
 
 /// Most bytes of one group: what one sync writes, and what waiting costs the first of the group.
 pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// How long the writer waits for the index, which is rarely a second behind, to take the facts from
+/// it; else it tries again with the next group.
+const REFRESH_WAIT: Duration = Duration::from_secs(1);
 
 /// What the writer is given to write.
 pub(crate) enum ToWrite {
@@ -58,6 +62,13 @@ impl Work for ToWrite {
         match self {
             Self::Batch(batch) => batch.bytes(),
             Self::Own(own) => log_bytes(own.len(), 1),
+        }
+    }
+
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Batch(batch) => batch.lane(),
+            Self::Own(_) => Lane::OWN,
         }
     }
 }
@@ -75,6 +86,8 @@ pub(crate) struct Writer {
     /// Facts and policy behind the last entry that was placed. Rows that are not in memory lie in
     /// the index's state, which is behind.
     pub(crate) authority: Authority,
+    /// How often the index had forgotten events when the facts were taken from it.
+    pub(crate) generation: u64,
     /// As far as the state went when rows were last given up to it.
     pub(crate) settled: Size,
 }
@@ -137,6 +150,7 @@ impl Writer {
     }
 
     fn commit(&mut self, waiting: Vec<Waiting<ToWrite>>) -> Result<(), LedgerError> {
+        self.refresh_facts();
         self.settle_facts();
         let mut group = self.group();
         for Waiting { work, answer } in waiting {
@@ -160,6 +174,20 @@ impl Writer {
         // Nothing leaves that was decided by facts which could not be read.
         self.shared.book.index.check_facts()?;
         self.write(group)
+    }
+
+    /// Takes the facts from the index again after events were erased: verdicts must follow from
+    /// what the log still says, as auditors will read it.
+    fn refresh_facts(&mut self) {
+        let (index, size) = (&self.shared.book.index, self.link.size);
+        let generation = index.generation();
+        if generation == self.generation || index.wait_for(size, REFRESH_WAIT).is_err() {
+            return;
+        }
+        if let Some(authority) = index.authority_at(size) {
+            (self.authority, self.generation) = (authority, generation);
+            self.settled = Size::ZERO;
+        }
     }
 
     /// Lets go of facts that the index has saved.

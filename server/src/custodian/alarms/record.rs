@@ -173,15 +173,17 @@ impl AlarmKind {
         matches!(self, Self::Fork | Self::Rollback | Self::LogInvalid)
     }
 
+    /// Whether each is about something that happened once: it is not found again, so that the
+    /// oldest may make room for the newest.
+    pub(super) const fn is_event(self) -> bool {
+        matches!(self, Self::Backdated | Self::FutureDated | Self::SourceGap)
+    }
+
     /// Where alarms of this kind are told apart: a state of the whole ledger is one alarm however
     /// far the ledger has grown meanwhile.
     fn place(self, index: Option<Index>, size: Size, party: Option<&str>) -> Place {
         match self {
-            Self::Stale
-            | Self::Behind
-            | Self::Backdated
-            | Self::FutureDated
-            | Self::CheckpointInvalid => Place::Ledger,
+            Self::Stale | Self::Behind | Self::CheckpointInvalid => Place::Ledger,
             Self::Fork | Self::Rollback => Place::Size(size),
             Self::SourceSilent | Self::ForkedWitness => {
                 Place::Party(party.unwrap_or_default().to_owned())
@@ -189,6 +191,8 @@ impl AlarmKind {
             Self::LogInvalid
             | Self::Withheld
             | Self::Damaged
+            | Self::Backdated
+            | Self::FutureDated
             | Self::SourceGap
             | Self::NotErased => index.map_or(Place::Ledger, Place::Index),
         }
