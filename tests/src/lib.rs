@@ -6,6 +6,7 @@ pub mod adversary;
 pub mod clock;
 pub mod custodian;
 pub mod disk;
+pub mod double;
 pub mod fuzz;
 pub mod gate;
 pub mod generate;
