@@ -282,7 +282,14 @@ impl Records {
     }
 
     /// The next run and those that wait behind it, `most` at most; empty after the last. An error
-    /// comes behind the runs before it. Blocks, so it is not for a task of the runtime.
+    /// comes behind the runs before it.
+    pub async fn next_some(&mut self, most: usize) -> Vec<Result<Run, PullError>> {
+        let mut runs = Vec::new();
+        self.runs.recv_many(&mut runs, most).await;
+        runs
+    }
+
+    /// As [`Records::next_some`]. Blocks, so it is not for a task of the runtime.
     pub fn next_blocking(&mut self, most: usize) -> Vec<Result<Run, PullError>> {
         let mut runs: Vec<_> = self.runs.blocking_recv().into_iter().collect();
         while !runs.is_empty() && runs.len() < most {

@@ -156,6 +156,11 @@ impl Book {
         self.sources.write().unwrap_or_else(PoisonError::into_inner).apply(change);
     }
 
+    /// Takes over the sources as they follow from a log that was verified. For whoever grows it.
+    pub(crate) fn renew(&self, sources: Sources) {
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
+    }
+
     /// Notes where sources stand after a group became durable. For whoever grows the log.
     pub(crate) fn note_durable<'a>(&self, sources: impl Iterator<Item = (&'a SourceName, u64)>) {
         let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);

@@ -14,7 +14,7 @@ use access_ledger_proto::{
 };
 use thiserror::Error;
 
-use crate::{index::IndexError, outbound::OutboundError};
+use crate::{folder::Role, index::IndexError, outbound::OutboundError};
 
 /// The storage cannot do what it was asked to.
 #[derive(Debug, Error)]
@@ -183,6 +183,26 @@ pub enum LedgerError {
         name: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// The folder is not what the command is for.
+    #[error("{} is the folder of a {found}, wanted is that of a {wanted}", .folder.display())]
+    Role {
+        /// The data folder.
+        folder: PathBuf,
+        /// Whose it is.
+        found: Role,
+        /// Whose it should be.
+        wanted: Role,
+    },
+    /// The custodian in the folder follows another ledger.
+    #[error("{} is the folder of a custodian of {found}, asked for is {wanted}", .folder.display())]
+    Follows {
+        /// The data folder.
+        folder: PathBuf,
+        /// Verifier key of the ledger that it follows.
+        found: String,
+        /// Verifier key asked for.
+        wanted: String,
     },
     /// A single governance party, which could change no rule, for that takes two.
     #[error(

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod os;
 pub mod outbound;
 pub mod refusal;
+pub mod restore;
 pub mod serve;
 pub mod settings;
 pub mod storage;

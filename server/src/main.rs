@@ -10,7 +10,11 @@ use std::{
 
 use access_ledger_server::{
     check,
-    config::{CheckArgs, Cli, Command, InitArgs, LogFormat, ServeArgs},
+    config::{
+        CheckArgs, ClearArgs, Cli, Command, CustodianArgs, CustodianCommand, InitArgs, LogFormat,
+        RestoreArgs, ServeArgs,
+    },
+    custodian::{self, Custodian},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
@@ -18,6 +22,7 @@ use access_ledger_server::{
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
+    restore,
     serve::{self, Serving, stop_signal},
     settings::{self, SettingsError},
 };
@@ -46,6 +51,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),
         Command::Check(args) => check(&args),
+        Command::Custodian(args) => run_custodian(&args),
+        Command::Restore(args) => restore(&args),
         Command::Demo(args) => demo::run(&args),
     });
     match done {
@@ -130,6 +137,63 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         serving.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
+    if let Some(CustodianCommand::Clear(args)) = &args.command {
+        return clear(args);
+    }
+    let (disk, clock) = (real_disk(), system_clock());
+    let (ledger, options) = args.check(&*disk)?;
+    let lock = lock(&*disk, &options.folder)?;
+    serve::runtime(args.threads)?.block_on(async {
+        let metrics_address = metrics::expose(args.metrics_listen).await?;
+        let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
+        let stop = stop_signal()?;
+        let serving = custodian::Serving::bind(custodian, args.listen).await?;
+        greet_custodian(args, &serving, &metrics_address.to_string())?;
+        serving.run(&ledger, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Tells on standard output where the custodian is and what to do with its keys.
+fn greet_custodian(
+    args: &CustodianArgs,
+    serving: &custodian::Serving,
+    metrics_address: &str,
+) -> anyhow::Result<()> {
+    let here = format!("http://{}", serving.address());
+    let url = args.url.as_ref().unwrap_or(&here);
+    let [witness, mirror] = serving.custodian().vkeys();
+    let policy = serving.custodian().write_quorum_policy(url)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "serving     {here}")?;
+    writeln!(out, "witness key {witness}")?;
+    writeln!(out, "mirror key  {mirror}")?;
+    writeln!(out, "metrics     http://{metrics_address}/metrics")?;
+    writeln!(out, "policy      {}\n", policy.display())?;
+    writeln!(out, "{}", serving.custodian().quorum_policy(url))?;
+    if let Some(halt) = serving.custodian().halt() {
+        writeln!(out, "HALTED      {}", halt.message)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn clear(args: &ClearArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    let halt = custodian::clear::clear(&disk, &system_clock(), folder, &args.evidence)?;
+    writeln!(io::stdout(), "cleared     {}: {}", halt.alarm, halt.message)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    restore::run(&disk, folder, &args.from, &args.custodian)
 }
 
 /// Tells on standard output where the ledger is and what to type next.

@@ -2,6 +2,7 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod clock;
 pub mod disk;
 pub mod gate;
 pub mod generate;
@@ -12,8 +13,11 @@ pub mod model;
 pub mod node;
 pub mod offences;
 pub mod operator;
+pub mod pages;
 pub mod parties;
 pub mod process;
+pub mod python;
+pub mod signed;
 pub mod source;
 pub mod stored;
 pub mod story;

@@ -1,12 +1,18 @@
 //! What can go wrong at a custodian.
 
-use std::io;
+use std::{io, path::PathBuf};
 
-use access_ledger_client::verify::{StateError, Violation};
-use access_ledger_proto::{error::CheckpointError, position::Index};
+use access_ledger_client::{
+    error::ConnectError,
+    verify::{StateError, Violation},
+};
+use access_ledger_proto::position::Index;
 use thiserror::Error;
 
-use crate::error::{LedgerError, ServeError, StorageError};
+use crate::{
+    error::{LedgerError, ServeError, StorageError},
+    witness::WitnessError,
+};
 
 /// The copy cannot take what it is given, or cannot keep it.
 #[derive(Debug, Error)]
@@ -74,14 +80,20 @@ pub enum CustodianError {
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The file that keeps what was seen is not one that this custodian wrote.
-    #[error("{path}: {problem}")]
+    #[error("{}: {problem}", .path.display())]
     Memory {
         /// The file.
-        path: String,
+        path: PathBuf,
         /// What is wrong with it.
         problem: String,
     },
-    /// A checkpoint that was kept does not hold.
-    #[error("checkpoint that was kept: {0}")]
-    Checkpoint(#[from] CheckpointError),
+    /// The witness cannot be opened.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// The ledger's address is none.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A task ended before its time: the process is ending, or it panicked.
+    #[error("{0} was cut off")]
+    CutOff(&'static str),
 }

@@ -18,8 +18,8 @@ use super::answer::{TEXT, refuse, response};
 use crate::witness::{AddRefusal, Witness};
 
 /// Reads a body of bounded length in bounded time; the response is the refusal.
-pub(super) async fn read_body(body: Body) -> Result<Bytes, Response<Body>> {
-    tokio::time::timeout(BODY_TIME, gather(body))
+pub(super) async fn read_body(body: Body, time: Duration) -> Result<Bytes, Response<Body>> {
+    tokio::time::timeout(time, gather(body))
         .await
         .unwrap_or_else(|_| Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body takes too long")))
 }
@@ -76,4 +76,4 @@ const fn status(refusal: &AddRefusal) -> StatusCode {
 }
 
 /// How long a body of [`AddCheckpoint::LEN_MAX`] may take.
-const BODY_TIME: Duration = Duration::from_secs(10);
+pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
