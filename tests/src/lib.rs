@@ -15,5 +15,6 @@ pub mod operator;
 pub mod parties;
 pub mod process;
 pub mod source;
+pub mod stopping;
 pub mod stored;
 pub mod story;
