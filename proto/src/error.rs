@@ -7,10 +7,12 @@ mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod quorum;
 mod redaction;
 mod segment;
 mod source;
 mod tree;
+mod witness;
 
 #[cfg(feature = "policy")]
 pub use self::policy::{ControlRefusal, PolicyError};
@@ -20,8 +22,10 @@ pub use self::{
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    quorum::{QuorumError, QuorumFault},
     redaction::{Kept, RedactionError},
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},
+    witness::AddCheckpointError,
 };

@@ -3,6 +3,7 @@
 //! ```text
 //! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
 //!             \<-  check            \<-  audit  <-  serve
+//!             \<-  witness  <-  http  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
@@ -11,14 +12,21 @@ mod audit;
 mod book;
 pub mod check;
 pub mod config;
+pub mod custodian;
 pub mod demo;
 mod erase;
 pub mod error;
 pub mod folder;
+pub mod guard;
+mod http;
 pub mod index;
 pub mod ledger;
 pub mod metrics;
 pub mod os;
+pub mod outbound;
 pub mod refusal;
+pub mod restore;
 pub mod serve;
+pub mod settings;
 pub mod storage;
+pub mod witness;

@@ -1,6 +1,6 @@
 //! The running server: listeners, services, health, and an orderly stop.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
@@ -15,22 +15,20 @@ use tonic::{
     Code, Status,
     body::Body,
     codegen::http,
-    transport::{
-        Server,
-        server::{Router, TcpIncoming},
-    },
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::server::HealthReporter;
-use tower::{
-    layer::util::{Identity, Stack},
-    util::MapResponseLayer,
-};
+use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
     audit::Auditor,
+    book::Book,
     error::ServeError,
-    ledger::{Ledger, Recorder, message_too_large},
+    http::{Split, pages},
+    ledger::{Ledger, Recorder, Shared, message_too_large},
+    witness::Witness,
 };
 
 /// The runtime that serves: `threads` threads for the network, by default half the processors, for
@@ -90,30 +88,12 @@ impl Serving {
     /// [`ServeError::Reflection`] and [`ServeError::Transport`] when the services cannot be
     /// started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        let (stopping, is_stopping) = watch::channel(false);
-        let recorder =
-            Recorder { shared: self.ledger.shared().clone(), stopping: is_stopping.clone() };
-        let auditor = Auditor { book: self.ledger.shared().book.clone(), stopping: is_stopping };
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let router = transport()
-            .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .add_service(
-                RecorderServiceServer::new(recorder).max_decoding_message_size(MESSAGE_BYTES_MAX),
-            )
-            .add_service(AuditServiceServer::new(auditor));
-        set_health(&health, &SERVICES, true).await;
-        tokio::spawn(report_failure(self.ledger.shared().book.failed(), health.clone()));
-
-        info!(address = %self.address, origin = self.ledger.vkey().name(), "serving");
-        serve_until(router, self.listener, stop, stopping, &health).await?;
+        let shared = self.ledger.shared();
+        let offer =
+            Offer { book: shared.book.clone(), recorder: Some(shared.clone()), witness: None };
+        // Kept until the last receipt was given.
+        let _asking = self.ledger.ask_cosigners()?;
+        serve(self.listener, offer, stop).await?;
         let ledger = self.ledger;
         // Joining threads blocks; the runtime's other tasks are over.
         if tokio::task::spawn_blocking(move || ledger.close()).await.is_err() {
@@ -124,10 +104,60 @@ impl Serving {
     }
 }
 
-/// The transport of all services of a ledger: HTTP/2 with these limits and timeouts.
+/// What is served on one port.
+pub(crate) struct Offer {
+    /// For auditors, over gRPC and HTTP.
+    pub(crate) book: Arc<Book>,
+    /// What takes appends; a custodian takes none.
+    pub(crate) recorder: Option<Arc<Shared>>,
+    /// What cosigns; a ledger does not.
+    pub(crate) witness: Option<Arc<Witness>>,
+}
+
+/// Serves until `stop` resolves, then lets the calls that are under way end.
+///
+/// # Errors
+///
+/// As [`Serving::run`].
+pub(crate) async fn serve(
+    listener: TcpListener,
+    offer: Offer,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let (stopping, is_stopping) = watch::channel(false);
+    let Offer { book, recorder, witness } = offer;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let auditor = Auditor { book: book.clone(), stopping: is_stopping.clone() };
+    let mut services = Routes::new(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(AuditServiceServer::new(auditor));
+    let mut told = vec![OVERALL, AUDITOR];
+    if let Some(shared) = recorder {
+        let recorder = Recorder { shared, stopping: is_stopping };
+        let recorder = RecorderServiceServer::new(recorder);
+        services = services.add_service(recorder.max_decoding_message_size(MESSAGE_BYTES_MAX));
+        told.push(RECORDER);
+    }
+    set_health(&health, &told, true).await;
+    tokio::spawn(report_failure(book.failed(), health.clone()));
+
+    let address = listener.local_addr().ok();
+    info!(?address, origin = book.vkey.name(), "serving");
+    let split = Split::new(services, pages(book, witness));
+    serve_until(split, listener, stop, (stopping, &health, &told)).await
+}
+
+/// The transport of all that is served: HTTP/2 with these limits and timeouts, and HTTP/1.1.
 #[must_use]
 pub fn transport() -> Server {
     Server::builder()
+        .accept_http1(true)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
@@ -143,24 +173,25 @@ pub fn incoming(listener: TcpListener) -> TcpIncoming {
 }
 
 async fn serve_until(
-    router: Router<Stack<MapResponseLayer<ExplainResponse>, Identity>>,
+    split: Split,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send,
-    stopping: watch::Sender<bool>,
-    health: &HealthReporter,
+    (stopping, health, services): (watch::Sender<bool>, &HealthReporter, &[&str]),
 ) -> Result<(), ServeError> {
     let (drained, is_drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async {
         stop.await;
         info!("stopping");
-        set_health(health, &SERVICES, false).await;
+        set_health(health, services, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
         // Whoever watches the health has heard it; its stream would keep the server otherwise.
-        forget_health(health).await;
+        forget_health(health, services).await;
         drop(drained);
     };
-    let served = router.serve_with_incoming_shutdown(incoming(listener), shutdown);
+    let served = transport()
+        .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
+        .serve_with_incoming_shutdown(split, incoming(listener), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
@@ -177,8 +208,7 @@ async fn serve_until(
 /// A ledger that takes no more appends still serves its auditors.
 async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporter) {
     if failed.wait_for(|&failed| failed).await.is_ok() {
-        let [overall, recorder, _] = SERVICES;
-        set_health(&health, &[overall, recorder], false).await;
+        set_health(&health, &[OVERALL, RECORDER], false).await;
     }
 }
 
@@ -200,13 +230,9 @@ async fn set_health(health: &HealthReporter, services: &[&str], is_serving: bool
     }
 }
 
-/// What gRPC health tells of: the server as a whole, and its services.
-const SERVICES: [&str; 3] =
-    ["", "access_ledger.v1.RecorderService", "access_ledger.v1.AuditService"];
-
-async fn forget_health(health: &HealthReporter) {
+async fn forget_health(health: &HealthReporter, services: &[&str]) {
     let mut health = health.clone();
-    for service in SERVICES {
+    for service in services {
         health.clear_service_status(service).await;
     }
 }
@@ -228,6 +254,13 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
         }
     })
 }
+
+/// What gRPC health calls the server as a whole.
+const OVERALL: &str = "";
+
+const RECORDER: &str = "access_ledger.v1.RecorderService";
+
+const AUDITOR: &str = "access_ledger.v1.AuditService";
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
 pub const MESSAGE_BYTES_MAX: usize = 6 << 20;

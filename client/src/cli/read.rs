@@ -68,7 +68,7 @@ impl Read {
         let mut watch = puller.watch(Index(self.from));
         let (mut last, mut redactions) = (None, Redactions::default());
         loop {
-            let run = watch.next().await?;
+            let run = watch.next().await?.run;
             redactions.look(puller, &run.1).await?;
             last = self.print(run, last, &redactions)?;
         }

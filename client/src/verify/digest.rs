@@ -135,6 +135,21 @@ impl DigestedRun {
         self.records.is_empty()
     }
 
+    /// Whether an event in it may change the rules: who may record what, and what may be erased.
+    #[must_use]
+    pub fn changes_rules(&self) -> bool {
+        self.stretches.iter().any(|stretch| !stretch.notable.is_empty())
+    }
+
+    /// The sources of the entries that were found in order, with the last number that each gave;
+    /// a source may come more than once, in the order of the log.
+    pub fn last_numbers(&self) -> impl Iterator<Item = (&SourceName, u64)> {
+        self.stretches.iter().map(|stretch| {
+            let count = count_of(stretch.range.len());
+            (&stretch.source, stretch.first_seq.saturating_add(count).saturating_sub(1))
+        })
+    }
+
     /// The first violation inside the run, as far as the run alone tells.
     #[must_use]
     pub fn into_violation(self) -> Option<Violation> {

@@ -19,7 +19,10 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
-use super::{authorize::Noteworthy, queue::Work};
+use super::{
+    authorize::Noteworthy,
+    queue::{Lane, Work},
+};
 use crate::refusal::Refusal;
 
 /// Most bytes that the events of one batch have together.
@@ -209,6 +212,10 @@ impl Admitted {
 impl Work for Admitted {
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::of(self.sealed().source)
     }
 }
 
