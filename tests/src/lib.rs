@@ -23,5 +23,6 @@ pub mod process;
 pub mod python;
 pub mod signed;
 pub mod source;
+pub mod stopping;
 pub mod stored;
 pub mod story;
