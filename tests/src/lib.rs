@@ -4,6 +4,7 @@
 
 pub mod adversary;
 pub mod clock;
+pub mod custodian;
 pub mod disk;
 pub mod gate;
 pub mod generate;

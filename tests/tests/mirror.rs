@@ -64,7 +64,7 @@ impl Custodian {
         }
         self.opened.tree.append(&self.opened.frontier)?;
         self.opened.frontier.forget();
-        self.holding.notify();
+        self.holding.grown(to, None);
         Ok(usize::try_from(to.0)?)
     }
 
