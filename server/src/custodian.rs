@@ -67,6 +67,8 @@ pub struct CustodianOptions {
     pub times: TimeLimits,
     /// How what the ledger serves is read again.
     pub patrol: PatrolOptions,
+    /// Where alarms are sent; `None`: nowhere.
+    pub webhook: Option<String>,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -84,6 +86,7 @@ impl CustodianOptions {
             behind_after: BEHIND_AFTER,
             times: TimeLimits::default(),
             patrol: PatrolOptions::default(),
+            webhook: None,
             cosign_idle: COSIGN_IDLE,
         }
     }
@@ -203,7 +206,7 @@ impl Custodian {
              # For `serve --witnesses` and `--receipts-policy`, and for `--quorum` of clients.\n\
              log {ledger}\n\
              witness custodian {witness} {url}\n\
-             witness custodian-mirror {mirror}\n\
+             witness custodian-mirror {mirror} {url}\n\
              group custodian-both all custodian custodian-mirror\n\
              quorum custodian-both\n",
             origin = self.ledger.name(),
