@@ -246,8 +246,6 @@ impl Follow {
                 self.poll(&mut incoming)?;
                 polled_at = Instant::now();
             }
-            // What comes was signed later than this.
-            let asked_at = self.vigil().now();
             let received = async { timeout(POLL_INTERVAL, incoming.receive()).await };
             let Ok((notes, end)) = self.ask(received)? else {
                 continue;
