@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{copy::Copy, error::CustodianError, lag::Lag};
 use crate::{
     book::{Book, Opening, Published},
+    erase::Eraser,
     error::LedgerError,
     folder::Folder,
     index::{self, Follower},
@@ -37,6 +38,8 @@ pub(crate) struct Desk {
 
 #[derive(Default)]
 struct Layout {
+    /// Carries out the redactions that were recorded.
+    eraser: Option<Eraser>,
     /// Keeps the index behind the log.
     follower: Option<Follower>,
 }
@@ -107,8 +110,11 @@ impl Desk {
             }
             None => {
                 let (book, follower) = self.open_book(copy, published)?;
+                let (book, disk) = (Arc::new(book), self.disk.clone());
                 layout.follower = Some(follower);
-                self.book.send_replace(Some(Arc::new(book)));
+                let folder = self.folder.root().to_owned();
+                layout.eraser = Some(Eraser::spawn(book.clone(), disk, folder, None)?);
+                self.book.send_replace(Some(book));
             }
         }
         self.newest.send_replace(Some(Arc::new(checkpoint)));
@@ -161,9 +167,11 @@ impl Desk {
         }
     }
 
-    /// Lays out nothing more, and lets go of the book. Joins the index's thread; blocks.
+    /// Lays out nothing more, and lets go of the book. Joins its threads; blocks.
     pub(crate) fn close(&self) {
-        drop(self.lock().follower.take());
+        let Layout { eraser, follower } = std::mem::take(&mut *self.lock());
+        drop(eraser);
+        drop(follower);
         self.book.send_replace(None);
     }
 
