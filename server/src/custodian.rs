@@ -197,7 +197,7 @@ impl Custodian {
              # For `serve --witnesses` and `--receipts-policy`, and for `--quorum` of clients.\n\
              log {ledger}\n\
              witness custodian {witness} {url}\n\
-             witness custodian-mirror {mirror}\n\
+             witness custodian-mirror {mirror} {url}\n\
              group custodian-both all custodian custodian-mirror\n\
              quorum custodian-both\n",
             origin = self.ledger.name(),
