@@ -4,6 +4,7 @@
 
 pub mod adversary;
 pub mod clock;
+pub mod custodian;
 pub mod disk;
 pub mod double;
 pub mod fuzz;
@@ -22,5 +23,6 @@ pub mod process;
 pub mod python;
 pub mod signed;
 pub mod source;
+pub mod stopping;
 pub mod stored;
 pub mod story;

@@ -11,6 +11,7 @@ use access_ledger_server::{
         Custodian, CustodianOptions, Serving,
         alarms::{AlarmKind, AlarmRecord, Alarms, Place},
         halt::Halt,
+        patrol::PatrolOptions,
     },
     os::{Disk, RealDisk},
 };
@@ -59,6 +60,7 @@ impl Watching {
         let cable = Cable::to(server).await?;
         let options = CustodianOptions {
             cosign_idle: Duration::from_millis(10),
+            patrol: PatrolOptions { record_grace: Duration::ZERO, ..PatrolOptions::default() },
             ..CustodianOptions::new(folder.path(), crime.vkey.clone())
         };
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -227,4 +229,4 @@ async fn wait(holds: impl Fn() -> bool) -> anyhow::Result<()> {
 }
 
 /// Far longer than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(8);
