@@ -3,6 +3,7 @@
 //! tool.
 
 pub mod clock;
+pub mod custodian;
 pub mod disk;
 pub mod gate;
 pub mod generate;
