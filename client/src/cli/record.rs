@@ -103,8 +103,8 @@ impl Record {
             .start()
             .await
             .map_err(|error| Failure::of_recorder(error, &ledger))?;
-        if recorder.unsent() > 0 {
-            let (left, spool) = (recorder.unsent(), spool.display());
+        if recorder.left() > 0 {
+            let (left, spool) = (recorder.left(), spool.display());
             complain(format_args!("recording {left} events too that wait in the spool {spool}"));
         }
         let receipts = self.receipts.as_deref();

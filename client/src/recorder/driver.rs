@@ -201,6 +201,7 @@ impl Driver {
         let unanswered = std::mem::take(&mut self.in_flight);
         self.shared.uncut(unanswered.into_iter().flat_map(|batch| batch.events).collect());
         let state = self.ledger.source_state(&self.notary).await?;
+        self.shared.rhythm.learn(&state);
         let (given, settled) = self.shared.numbers();
         if state.last_seq < settled {
             let (found, wanted) = (state.last_seq, settled);

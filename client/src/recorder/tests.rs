@@ -16,9 +16,14 @@ use crate::{
 };
 
 mod authorize;
+#[cfg(feature = "audit")]
+mod heartbeat;
 mod ledger;
 
 const SOURCE: &str = "payments";
+
+/// Longer than any test takes, unless it moves the clock.
+const BEAT: Duration = Duration::from_secs(3_600);
 
 fn key() -> Signer {
     Signer::new(SOURCE, KeyType::Ed25519, [5; 32]).unwrap()
@@ -444,7 +449,7 @@ async fn an_enrolment_is_verified() {
     let enrol = || {
         let channel = ledger.serve();
         let vkey = ledger.key();
-        async move { connect::enroll(channel, &vkey, &key(), Roles::RECORDER, None).await }
+        async move { connect::enroll(channel, &vkey, &key(), Roles::RECORDER, None, BEAT).await }
     };
     let enrolled = enrol().await.unwrap();
     enrolled.proof.verify(&ledger.key(), &[]).unwrap();

@@ -15,6 +15,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -30,7 +31,11 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint, error::BuildError, note::VerifierKey, position::Index,
 };
 use bytes::Bytes;
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 use self::incoming::Incoming;
@@ -105,6 +110,7 @@ impl Follow {
     ///
     /// When the custodian itself cannot go on: its disk, mostly. What is held is served on.
     pub(crate) fn run(self, is_halted: bool) -> Result<(), CustodianError> {
+        let _watch = PanicWatch(self.desk.clone());
         let (runtime, mut stopping) = (self.runtime.clone(), self.stopping.clone());
         if !is_halted {
             self.follow_until_halted()?;
@@ -134,7 +140,7 @@ impl Follow {
                 backoff.reset();
             }
             let delay = backoff.next(None);
-            if matches!(self.ask(tokio::time::sleep(delay)), Err(Break::Stopping)) {
+            if matches!(self.ask(async { sleep(delay).await }), Err(Break::Stopping)) {
                 return self.close();
             }
         }
@@ -240,8 +246,8 @@ impl Follow {
                 self.poll(&mut incoming)?;
                 polled_at = Instant::now();
             }
-            let received = tokio::time::timeout(POLL_INTERVAL, incoming.receive());
-            let Ok((notes, end)) = self.ask(async { received.await })? else {
+            let received = async { timeout(POLL_INTERVAL, incoming.receive()).await };
+            let Ok((notes, end)) = self.ask(received)? else {
                 continue;
             };
             let mut groups = Vec::with_capacity(notes.len());
@@ -446,6 +452,17 @@ impl Follow {
         error!(%error, "cannot follow any more");
         self.desk.fail();
         error
+    }
+}
+
+/// Says that nothing more is followed when that panics: what is served would grow old unnoticed.
+struct PanicWatch(Arc<Desk>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
     }
 }
 

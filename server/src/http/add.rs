@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::answer::{TEXT, refuse, response};
 use crate::witness::{AddRefusal, Witness};
@@ -52,7 +52,7 @@ pub(super) fn add_checkpoint(witness: &Witness, body: &[u8]) -> Response<Body> {
         Err(refusal) => {
             match &refusal {
                 AddRefusal::Contradicts(contradiction) => {
-                    error!(size = contradiction.size.0, "a log contradicted itself");
+                    warn!(size = contradiction.size.0, "refused what contradicts");
                 }
                 AddRefusal::Unavailable { problem } => warn!(problem, "could not cosign"),
                 _ => {}
@@ -68,9 +68,10 @@ const fn status(refusal: &AddRefusal) -> StatusCode {
         AddRefusal::Untrusted { .. } | AddRefusal::Halted => StatusCode::FORBIDDEN,
         AddRefusal::UnknownOrigin { .. } => StatusCode::NOT_FOUND,
         AddRefusal::Conflict { .. } => StatusCode::CONFLICT,
-        AddRefusal::Proof(_) | AddRefusal::ProofFromNothing { .. } | AddRefusal::Contradicts(_) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        AddRefusal::Proof(_)
+        | AddRefusal::ProofFromNothing { .. }
+        | AddRefusal::Unsealed { .. }
+        | AddRefusal::Contradicts(_) => StatusCode::UNPROCESSABLE_ENTITY,
         AddRefusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

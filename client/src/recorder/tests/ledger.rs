@@ -27,7 +27,7 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use futures_util::stream;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     transport::{Channel, Server, server::TcpIncoming},
@@ -37,6 +37,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::connect;
 
 mod audit;
+mod beating;
 mod verdicts;
 
 pub(super) use self::verdicts::VerdictLie;
@@ -58,6 +59,8 @@ pub(super) struct Log {
     sources: BTreeMap<String, Source>,
     /// Whether the next receipt bears the cosignature of [`witness`].
     is_cosigned: bool,
+    /// Where the log's time begins; without it, every batch takes a nanosecond.
+    began: Option<Instant>,
     /// Indexes of verdicts, by those of the intents.
     verdicts: BTreeMap<u64, u64>,
     pub(super) faults: Faults,
@@ -68,6 +71,7 @@ struct Source {
     key: VerifierKey,
     events: Vec<Bytes>,
     batches: Vec<Appended>,
+    heartbeat: Option<prost_types::Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +140,7 @@ impl FakeLedger {
             entries: Vec::new(),
             leaves: Vec::new(),
             sources: BTreeMap::new(),
+            began: None,
             verdicts: BTreeMap::new(),
             faults: Faults::default(),
             is_cosigned: true,
@@ -176,7 +181,8 @@ impl FakeLedger {
 
 impl Log {
     pub(super) fn register(&mut self, key: VerifierKey) {
-        let source = Source { key: key.clone(), events: Vec::new(), batches: Vec::new() };
+        let source =
+            Source { key: key.clone(), events: Vec::new(), batches: Vec::new(), heartbeat: None };
         self.sources.insert(key.name().to_owned(), source);
     }
 
@@ -278,7 +284,8 @@ impl Log {
             let place = source.batches.iter().find(same).copied();
             return place.ok_or_else(|| sequence("BATCH_RECUT"));
         }
-        let recorded_at = self.link.recorded_at + 1;
+        let elapsed = self.began.map_or(0, |began| began.elapsed().as_nanos());
+        let recorded_at = u64::try_from(elapsed).unwrap().max(self.link.recorded_at + 1);
         let place = Appended {
             first_seq: batch.first_seq,
             count: digests.len(),
@@ -458,6 +465,7 @@ impl RecorderService for FakeLedger {
             public_key: asked.public_key,
             roles: asked.roles,
             enrolment: asked.enrolment,
+            heartbeat_interval: asked.heartbeat_interval,
             ..wire::SourceStatus::default()
         };
         if log.faults.lie == Some(Lie::Index) {
@@ -486,6 +494,7 @@ impl RecorderService for FakeLedger {
             key_id: source.key.id().0.to_vec().into(),
             origin: log.key.name().to_owned(),
             ledger_vkey: log.key.verifier().to_string(),
+            heartbeat_interval: source.heartbeat,
         }))
     }
 }
