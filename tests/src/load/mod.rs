@@ -9,6 +9,7 @@
 //! authorize  intents, answered with verdicts      :  appends of one event
 //! check      check, and an audit over the network :  openssl dgst -sha256
 //! open       opening and memory at two sizes      :  each other; bytes on disk an event
+//! custodian  a custodian that begins with nothing :  check of the same log
 //! ```
 //!
 //! The servers are processes of their own: this binary again, with a hidden subcommand, which runs
@@ -17,6 +18,7 @@
 mod args;
 mod authorize;
 mod child;
+mod custodian;
 mod disk;
 mod echo;
 mod fill;
@@ -50,6 +52,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 authorize::measure,
                 offline::measure,
                 open::measure,
+                custodian::measure,
             ];
             measure(&plan, &measured)
         }
@@ -58,6 +61,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Authorize => measure(&plan, &[authorize::measure]),
         Command::Check => measure(&plan, &[offline::measure]),
         Command::Open => measure(&plan, &[open::measure]),
+        Command::Custodian => measure(&plan, &[custodian::measure]),
         Command::ServeLedger(data) => {
             return child::serve_ledger(data, cli.server_threads).map(|()| ExitCode::SUCCESS);
         }
