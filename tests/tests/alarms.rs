@@ -133,8 +133,7 @@ async fn ended(alarms: &Alarms) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_lie_about_what_was_served_before_is_one_alarm_that_ends_with_it() -> anyhow::Result<()>
-{
+async fn each_lie_about_what_was_served_is_one_alarm_that_ends_with_it() -> anyhow::Result<()> {
     let crime = Crime::scene().await?;
     for (lie, kind) in [
         (Lie::OtherEvent, AlarmKind::Damaged),
