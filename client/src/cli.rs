@@ -27,6 +27,7 @@ mod caller;
 mod check_evidence;
 mod check_proof;
 mod control;
+mod cosigners;
 mod enroll;
 mod findings;
 mod grant;

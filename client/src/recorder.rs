@@ -22,6 +22,7 @@ use access_ledger_proto::{
     hash::{Digest, sha256},
     note::{Signer, VerifierKey},
     position::Index,
+    quorum::Quorum,
     receipt::TlogProof,
     source::SourceName,
     wire,
@@ -31,7 +32,7 @@ use prost::Message as _;
 use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tonic::transport::Channel;
 
@@ -72,6 +73,7 @@ pub struct Recorder {
     backoff: Backoff,
     ledger: Ledger,
     vkey: VerifierKey,
+    quorum: Quorum,
 }
 
 /// Takes in events on behalf of a recorder.
@@ -103,7 +105,7 @@ pub struct Closed {
 impl Recorder {
     /// A recorder for the source that `key` is named like, at the ledger with the key `ledger`,
     /// whose name is the origin.
-    pub const fn builder(channel: Channel, key: Signer, ledger: VerifierKey) -> Builder {
+    pub fn builder(channel: Channel, key: Signer, ledger: VerifierKey) -> Builder {
         Builder::new(channel, key, ledger)
     }
 
@@ -218,8 +220,15 @@ impl Recorder {
     /// Makes sure that the driver knows whose verdicts count.
     pub(crate) async fn learn_own_source(&self) -> Result<(), RecorderError> {
         let learn = || async {
-            let (proof, event) = self.ledger.genesis(self.backoff).await?;
-            authorize::own_source(&self.vkey, &proof, &event)
+            let mut backoff = self.backoff;
+            loop {
+                let (proof, event) = self.ledger.genesis(self.backoff).await?;
+                let own = authorize::own_source(&self.vkey, &self.quorum, &proof, &event)?;
+                match own {
+                    Some(own) => return Ok(own),
+                    None => sleep(backoff.next(None)).await,
+                }
+            }
         };
         self.shared.own_source.get_or_try_init(learn).await.map(drop)
     }

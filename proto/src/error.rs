@@ -7,6 +7,7 @@ mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod quorum;
 mod redaction;
 mod segment;
 mod source;
@@ -21,6 +22,7 @@ pub use self::{
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    quorum::{QuorumError, QuorumFault},
     redaction::{Kept, RedactionError},
     segment::SegmentError,
     source::{SequenceGap, SourceError},

@@ -67,6 +67,8 @@ pub struct CustodianOptions {
     pub times: TimeLimits,
     /// How what the ledger serves is read again.
     pub patrol: PatrolOptions,
+    /// Where alarms are sent; `None`: nowhere.
+    pub webhook: Option<String>,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -84,6 +86,7 @@ impl CustodianOptions {
             behind_after: BEHIND_AFTER,
             times: TimeLimits::default(),
             patrol: PatrolOptions::default(),
+            webhook: None,
             cosign_idle: COSIGN_IDLE,
         }
     }

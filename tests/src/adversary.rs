@@ -21,6 +21,7 @@ use access_ledger_client::{
 use access_ledger_proto::{
     error::ProofError,
     position::{Index, Size},
+    quorum::Quorum,
     wire::FindingRecord,
 };
 use access_ledger_server::{
@@ -236,7 +237,7 @@ async fn findings(
     let (mut view, progress) = (crime.fresh(view)?, Arc::new(|_, _| ()));
     let list = FindingsList::default();
     let puller = server.puller()?;
-    let (_, list) = audit_observed(&puller, &mut view, Vec::new(), progress, list).await?;
+    let (_, list) = audit_observed(&puller, &mut view, Quorum::default(), progress, list).await?;
     Ok(list.conclude()?)
 }
 

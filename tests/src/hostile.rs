@@ -20,6 +20,7 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     position::{count_of, memory_len},
+    quorum::Quorum,
     wire::{
         self,
         audit_service_server::{AuditService, AuditServiceServer},
@@ -323,8 +324,8 @@ impl Cable {
 
 /// From the pin on, events and all.
 #[must_use]
-pub const fn options() -> AuditOptions {
-    AuditOptions { scope: Scope::Events, full: false, witnesses: Vec::new() }
+pub fn options() -> AuditOptions {
+    AuditOptions { scope: Scope::Events, full: false, quorum: Quorum::default() }
 }
 
 /// Copies both ways, and drops both sides after so many bytes from behind.

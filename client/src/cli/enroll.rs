@@ -9,6 +9,7 @@ use super::{
     Failure,
     caller::{Called, Caller},
     keys::read_key,
+    prove::pull_proof,
     say,
     source::Role,
 };
@@ -33,12 +34,17 @@ pub(super) struct Enroll {
 impl Enroll {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let parent = self.parent.as_deref().map(read_key).transpose()?;
-        let Called { channel, key, ledger } = self.caller.call().await?;
+        let called = self.caller.call().await?;
+        let puller = called.puller();
+        let Called { channel, key, ledger, quorum } = called;
         let roles = Roles::from_iter(self.roles.into_iter().map(Role::wire));
         let heartbeat = Duration::from_secs(self.heartbeat.into());
         let enrolled = connect::enroll(channel, &ledger, &key, roles, parent.as_ref(), heartbeat)
             .await
             .map_err(|error| Failure::of_connect(error, &ledger))?;
+        if quorum.wants_any() {
+            let _proven = pull_proof(&puller, enrolled.index, &ledger, &quorum).await?;
+        }
         say(format_args!("{} is registered at index {}", key.name(), enrolled.index))?;
         Ok(())
     }

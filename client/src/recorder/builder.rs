@@ -12,6 +12,7 @@ use access_ledger_proto::{
     error::SealError,
     hash::Digest,
     note::{KeyType, Signer, VerifierKey},
+    quorum::Quorum,
     receipt::ReceiptVerifier,
     source::SourceName,
     wire,
@@ -49,10 +50,11 @@ pub struct Builder {
     spool: Option<(PathBuf, u64)>,
     heartbeat: Option<Duration>,
     build: Option<Digest>,
+    quorum: Quorum,
 }
 
 impl Builder {
-    pub(super) const fn new(channel: Channel, key: Signer, ledger: VerifierKey) -> Self {
+    pub(super) fn new(channel: Channel, key: Signer, ledger: VerifierKey) -> Self {
         let limits = BatchLimits { events_max: 256, bytes_max: 1 << 20 };
         let pace = Pace {
             batch_delay: Duration::from_millis(5),
@@ -62,8 +64,19 @@ impl Builder {
             deadline: Duration::from_secs(30),
         };
         let (memory_bytes_max, spool) = (32 << 20, None);
-        let (heartbeat, build) = (None, None);
-        Self { channel, key, ledger, limits, pace, memory_bytes_max, spool, heartbeat, build }
+        let (heartbeat, build, quorum) = (None, None, Quorum::default());
+        Self {
+            channel,
+            key,
+            ledger,
+            limits,
+            pace,
+            memory_bytes_max,
+            spool,
+            heartbeat,
+            build,
+            quorum,
+        }
     }
 
     /// Most events of a batch: 1 to 4,096, default 256.
@@ -139,6 +152,15 @@ impl Builder {
         self
     }
 
+    /// Takes no receipt for a proof unless its checkpoint is cosigned as this policy wants; what is
+    /// below is asked for again. The ledger should let its receipts wait for the same witnesses
+    /// (`--receipts-policy`): one that does not gives the wanted receipts when it is quiet.
+    /// Default: none.
+    pub fn quorum(mut self, quorum: Quorum) -> Self {
+        self.quorum = quorum;
+        self
+    }
+
     /// Starts the recorder, inside a tokio runtime with time enabled.
     ///
     /// Asks the ledger where the source stands: numbers go on from there. With a spool that has
@@ -153,11 +175,15 @@ impl Builder {
     /// [`RecorderError::Spool`]; [`RecorderError::Deadline`] without an answer in time;
     /// [`RecorderError::Refused`] for an unknown source; [`RecorderError::Origin`],
     /// [`RecorderError::Key`] for another ledger or key; [`RecorderError::Lost`] when the ledger
-    /// lost what the spool knows to be recorded.
+    /// lost what the spool knows to be recorded; [`RecorderError::OtherLog`] for a quorum that is
+    /// for other ledgers.
     pub async fn start(self) -> Result<Recorder, RecorderError> {
         let source = SourceName::parse(self.key.name())?;
         if self.key.verifier().key_type() != KeyType::Ed25519 {
             return Err(SealError::Key.into());
+        }
+        if !self.quorum.accepts_log(&self.ledger) {
+            return Err(RecorderError::OtherLog { origin: self.ledger.name().to_owned() });
         }
         let ledger = Ledger {
             recorder: connect::recorder_client(self.channel.clone()),
@@ -169,7 +195,8 @@ impl Builder {
         let notary = Notary {
             source: source.clone(),
             key: self.key,
-            receipts: ReceiptVerifier::new(self.ledger, Vec::new()),
+            receipts: ReceiptVerifier::new(self.ledger, self.quorum.keys()),
+            quorum: self.quorum.clone(),
             newest: None,
         };
         let mut spool = match self.spool {
@@ -206,6 +233,7 @@ impl Builder {
             backoff: self.pace.backoff(),
             ledger,
             vkey,
+            quorum: self.quorum,
         };
         recorder.introduce(known, last, tells).await?;
         Ok(recorder)

@@ -141,6 +141,7 @@ impl Desk {
             reader,
             tree,
             index,
+            receipts_wait: false,
         };
         let book = Book::open(opening, self.disk.clone(), self.clock.clone())?;
         Ok((book, follower))

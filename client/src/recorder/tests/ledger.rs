@@ -9,7 +9,7 @@ use std::{
 
 use access_ledger_proto::{
     chain::Link,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, VerifiedCheckpoint},
     entry::Entry,
     hash::{Digest, sha256},
     note::{KeyId, KeyType, Signer, VerifierKey, parse_public_key},
@@ -59,6 +59,8 @@ pub(super) struct Log {
     sources: BTreeMap<String, Source>,
     /// Where the log's time begins; without it, every batch takes a nanosecond.
     began: Option<Instant>,
+    /// Whether the next receipt bears the cosignature of [`witness`].
+    is_cosigned: bool,
     /// Indexes of verdicts, by those of the intents.
     verdicts: BTreeMap<u64, u64>,
     pub(super) faults: Faults,
@@ -89,6 +91,10 @@ pub(super) struct Faults {
     pub(super) lost: u8,
     pub(super) unanswered: u8,
     pub(super) busy: u8,
+    /// As before, that a batch is recorded and its receipt waits, that a receipt bears no
+    /// cosignature.
+    pub(super) pending: u8,
+    pub(super) uncosigned: u8,
     /// Every call is refused.
     pub(super) down: bool,
     /// Batches are neither recorded nor answered.
@@ -115,6 +121,11 @@ pub(super) enum Lie {
     Beyond,
 }
 
+/// Cosigns every checkpoint of the ledger.
+pub(super) fn witness() -> Signer {
+    Signer::new("witness.example", KeyType::CosignatureV1, [6; 32]).unwrap()
+}
+
 impl FakeLedger {
     pub(super) fn new() -> Self {
         let key = Signer::new("ledger.example/test", KeyType::Ed25519, [1; 32]).unwrap();
@@ -132,6 +143,7 @@ impl FakeLedger {
             began: None,
             verdicts: BTreeMap::new(),
             faults: Faults::default(),
+            is_cosigned: true,
         };
         log.register(own.verifier().clone());
         let own = log.own.clone();
@@ -214,6 +226,9 @@ impl Log {
         if let Some(code) = self.faults.refuse {
             return Some(Err(Status::new(code, "refused")));
         }
+        let is_pending = self.chance() < self.faults.pending;
+        let uncosigned = self.faults.uncosigned;
+        self.is_cosigned = self.chance() >= uncosigned && uncosigned < u8::MAX;
         let answer = self.append(batch).map(|place| {
             self.judge(place.first_index, &batch.events);
             wire::AppendResponse {
@@ -221,6 +236,10 @@ impl Log {
                 verdicts: self.verdicts_on(place.first_index, place.count),
             }
         });
+        if is_pending && answer.is_ok() {
+            let status = Status::unavailable("the receipt waits for cosignatures");
+            return Some(Err(status));
+        }
         if self.chance() < self.faults.unanswered { None } else { Some(answer) }
     }
 
@@ -334,7 +353,12 @@ impl Log {
     }
 
     fn checkpoint(&self, size: Size, key: &Signer) -> Bytes {
-        signed(size, root_at(&Leaves(&self.leaves), size).unwrap(), key)
+        let note = signed(size, root_at(&Leaves(&self.leaves), size).unwrap(), key);
+        if !self.is_cosigned {
+            return note;
+        }
+        let opened = VerifiedCheckpoint::open(&note, key.verifier(), &[]).unwrap();
+        [note, opened.cosign(&witness(), 1_790_000_000).unwrap().into()].concat().into()
     }
 
     fn found(&self, index: u64) -> Result<wire::GetReceiptResponse, Status> {
