@@ -35,3 +35,7 @@ pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;
+
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use spool::fuzz as spool_fuzz;

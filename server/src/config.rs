@@ -401,6 +401,7 @@ impl ServeArgs {
                 receipts: policy(&self.receipts_policy)?,
                 receipts_wait: Duration::from_millis(self.receipts_wait_ms.into()),
                 heartbeat: Duration::from_secs(self.heartbeat_s.into()),
+                ..Cosigning::default()
             },
             ..LedgerOptions::new(&self.data.data)
         })

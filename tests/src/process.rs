@@ -26,13 +26,15 @@ pub struct Process {
 
 impl Process {
     /// Starts `serve` on a folder, with further flags, and waits until it says that it is ready.
+    /// It listens on a free port, unless a flag says where.
     ///
     /// # Errors
     ///
     /// When it ends before, with what it printed last.
     pub fn serve(data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(server_binary()?)
-            .args(["--log", "error", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--log", "error", "serve"])
+            .args(listen(flags))
             .args(["--metrics-listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(flags)
@@ -124,6 +126,11 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The flags for a free port, unless there are others.
+fn listen(flags: &[&str]) -> &'static [&'static str] {
+    if flags.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] }
 }
 
 /// What the process prints behind a label, in the next line.

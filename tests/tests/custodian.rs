@@ -13,6 +13,7 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     entry::Entry,
     position::{Size, memory_len},
+    quorum::Quorum,
     witness::origin_hex,
 };
 use access_ledger_server::{
@@ -49,7 +50,7 @@ fn check_folder(folder: &Path) -> anyhow::Result<Size> {
 
 /// An audit of a server against a view, which moves with it.
 async fn audits(puller: &Puller, view: &mut View, full: bool) -> anyhow::Result<Size> {
-    let options = AuditOptions { scope: Scope::Events, full, witnesses: Vec::new() };
+    let options = AuditOptions { scope: Scope::Events, full, quorum: Quorum::default() };
     Ok(audit(puller, view, &options, Arc::new(|_, _| ())).await?.checkpoint.size())
 }
 

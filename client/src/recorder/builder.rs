@@ -48,9 +48,9 @@ pub struct Builder {
     pace: Pace,
     memory_bytes_max: usize,
     spool: Option<(PathBuf, u64)>,
+    quorum: Quorum,
     heartbeat: Option<Duration>,
     build: Option<Digest>,
-    quorum: Quorum,
 }
 
 impl Builder {
@@ -64,7 +64,7 @@ impl Builder {
             deadline: Duration::from_secs(30),
         };
         let (memory_bytes_max, spool) = (32 << 20, None);
-        let (heartbeat, build, quorum) = (None, None, Quorum::default());
+        let (quorum, heartbeat, build) = (Quorum::default(), None, None);
         Self {
             channel,
             key,
@@ -73,9 +73,9 @@ impl Builder {
             pace,
             memory_bytes_max,
             spool,
+            quorum,
             heartbeat,
             build,
-            quorum,
         }
     }
 
@@ -135,6 +135,15 @@ impl Builder {
         self
     }
 
+    /// Takes no receipt for a proof unless its checkpoint is cosigned as this policy wants; what is
+    /// below is asked for again. The ledger should let its receipts wait for the same witnesses
+    /// (`--receipts-policy`): one that does not gives the wanted receipts when it is quiet.
+    /// Default: none.
+    pub fn quorum(mut self, quorum: Quorum) -> Self {
+        self.quorum = quorum;
+        self
+    }
+
     /// Silence that the source allows itself: when nothing was recorded for half of it, a heartbeat
     /// is. Default: what the source was registered with; zero: no heartbeats.
     ///
@@ -149,15 +158,6 @@ impl Builder {
     /// heartbeats, as is STOPPED.
     pub const fn build_digest(mut self, build: Digest) -> Self {
         self.build = Some(build);
-        self
-    }
-
-    /// Takes no receipt for a proof unless its checkpoint is cosigned as this policy wants; what is
-    /// below is asked for again. The ledger should let its receipts wait for the same witnesses
-    /// (`--receipts-policy`): one that does not gives the wanted receipts when it is quiet.
-    /// Default: none.
-    pub fn quorum(mut self, quorum: Quorum) -> Self {
-        self.quorum = quorum;
         self
     }
 

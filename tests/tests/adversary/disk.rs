@@ -8,7 +8,10 @@ use access_ledger_client::{
     folder::{Folder, FolderError},
     verify::Fault,
 };
-use access_ledger_proto::position::{Index, Size};
+use access_ledger_proto::{
+    position::{Index, Size},
+    quorum::Quorum,
+};
 use access_ledger_server::{
     check::check,
     error::{LedgerError, StorageError},
@@ -128,7 +131,7 @@ async fn truncate_an_export() -> anyhow::Result<()> {
     let export = |name: &str| Folder::new(crime.data().join(name), &crime.vkey);
     let audit = |view: &str| -> anyhow::Result<Result<Size, AuditError>> {
         let (mut view, progress) = (crime.fresh(view)?, std::sync::Arc::new(|_, _| ()) as _);
-        let audited = audit_copy(&export(""), &mut view, &[], &progress, ());
+        let audited = audit_copy(&export(""), &mut view, &Quorum::default(), &progress, ());
         Ok(audited.map(|(audited, ())| audited.checkpoint.size()))
     };
     ensure!(audit("twin.json")?? == Size(SIZE), "the honest twin");

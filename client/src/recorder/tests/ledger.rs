@@ -57,10 +57,10 @@ pub(super) struct Log {
     entries: Vec<Vec<u8>>,
     leaves: Vec<Digest>,
     sources: BTreeMap<String, Source>,
-    /// Where the log's time begins; without it, every batch takes a nanosecond.
-    began: Option<Instant>,
     /// Whether the next receipt bears the cosignature of [`witness`].
     is_cosigned: bool,
+    /// Where the log's time begins; without it, every batch takes a nanosecond.
+    began: Option<Instant>,
     /// Indexes of verdicts, by those of the intents.
     verdicts: BTreeMap<u64, u64>,
     pub(super) faults: Faults,
