@@ -38,7 +38,7 @@ pub(crate) struct Desk {
 
 #[derive(Default)]
 struct Layout {
-    /// Carries out the redactions that were recorded.
+    /// Erases what redactions in the log ask for.
     eraser: Option<Eraser>,
     /// Keeps the index behind the log.
     follower: Option<Follower>,
@@ -110,10 +110,10 @@ impl Desk {
             }
             None => {
                 let (book, follower) = self.open_book(copy, published)?;
-                let (book, disk) = (Arc::new(book), self.disk.clone());
-                layout.follower = Some(follower);
-                let folder = self.folder.root().to_owned();
-                layout.eraser = Some(Eraser::spawn(book.clone(), disk, folder, None)?);
+                let book = Arc::new(book);
+                let root = self.folder.root().to_owned();
+                let eraser = Eraser::spawn(book.clone(), self.disk.clone(), root, None)?;
+                (layout.eraser, layout.follower) = (Some(eraser), Some(follower));
                 self.book.send_replace(Some(book));
             }
         }
@@ -167,7 +167,7 @@ impl Desk {
         }
     }
 
-    /// Lays out nothing more, and lets go of the book. Joins its threads; blocks.
+    /// Lays out nothing more, and lets go of the book. Joins the threads over it; blocks.
     pub(crate) fn close(&self) {
         let Layout { eraser, follower } = std::mem::take(&mut *self.lock());
         drop(eraser);
