@@ -37,7 +37,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
     callers: Vec<usize>,
 
-    /// Entries of the ledger that `check` verifies.
+    /// Entries of the ledger that `check` verifies, and that `custodian` catches up with.
     #[arg(long, global = true, value_name = "N", default_value_t = 1_000_000)]
     check_entries: u64,
 
@@ -63,6 +63,8 @@ pub(super) enum Command {
     Check,
     /// Opening, memory, bytes on disk.
     Open,
+    /// A custodian that catches up with a ledger.
+    Custodian,
     /// A ledger, until standard input ends.
     #[command(hide = true)]
     ServeLedger(LedgerArgs),

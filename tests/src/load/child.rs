@@ -177,7 +177,8 @@ pub(super) fn serve_echo(threads: Option<usize>) -> anyhow::Result<()> {
     })
 }
 
-fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
+/// Seconds of processor time that a process has taken.
+pub(super) fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name of the program stands in parentheses and may hold anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
@@ -207,6 +208,7 @@ async fn stdin_end() {
     let _dropped = has_ended.await;
 }
 
-fn any_port() -> SocketAddr {
+/// A free port of loopback.
+pub(super) fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }

@@ -10,6 +10,7 @@
 //! cosign     appends with a custodian that cosigns :  without
 //! check      check, and an audit over the network :  openssl dgst -sha256
 //! open       opening and memory at two sizes      :  each other; bytes on disk an event
+//! custodian  a custodian that begins with nothing :  check of the same log
 //! ```
 //!
 //! The servers are processes of their own: this binary again, with a hidden subcommand, which runs
@@ -19,6 +20,7 @@ mod args;
 mod authorize;
 mod child;
 mod cosign;
+mod custodian;
 mod disk;
 mod echo;
 mod fill;
@@ -53,6 +55,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 cosign::measure,
                 offline::measure,
                 open::measure,
+                custodian::measure,
             ];
             measure(&plan, &measured)
         }
@@ -62,6 +65,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Cosign => measure(&plan, &[cosign::measure]),
         Command::Check => measure(&plan, &[offline::measure]),
         Command::Open => measure(&plan, &[open::measure]),
+        Command::Custodian => measure(&plan, &[custodian::measure]),
         Command::ServeLedger(data) => {
             return child::serve_ledger(data, cli.server_threads).map(|()| ExitCode::SUCCESS);
         }
