@@ -68,7 +68,7 @@ pub enum Command {
     /// hold.
     Check(CheckArgs),
     /// Follow a ledger: hold a verified copy, cosign what is held, raise alarms, serve auditors.
-    Custodian(CustodianArgs),
+    Custodian(Box<CustodianArgs>),
     /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
     Restore(RestoreArgs),
     /// Show the whole thing in under a minute: record a half-year, verify it, tell what it shows,
