@@ -1,5 +1,7 @@
 //! Flags and environment, checked before anything opens.
 
+mod custodian;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,14 +11,13 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+pub use self::custodian::{ClearArgs, CustodianArgs, CustodianCommand};
 use crate::{
-    custodian::CustodianOptions,
     error::LedgerError,
     folder::Genesis,
     ledger::{Cosigning, LedgerOptions},
     os::{self, Disk},
     storage::Options,
-    witness::parse_logs,
 };
 
 /// The access ledger: an append-only, hash-chained, signed log of accesses to protected data.
@@ -191,69 +192,6 @@ pub struct CheckArgs {
     pub data: DataArgs,
 }
 
-/// Flags of `custodian`.
-#[derive(Clone, Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct CustodianArgs {
-    /// Address of the ledger, as in `http://127.0.0.1:7070`.
-    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_SERVER", required = true)]
-    pub ledger: Option<String>,
-
-    /// Verifier key of the ledger, from a source that is not the ledger.
-    #[arg(long, value_name = "VKEY", env = "LEDGER", required = true)]
-    pub ledger_key: Option<VerifierKey>,
-
-    /// The custodian's data folder.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "access-ledger-custodian",
-        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
-    )]
-    pub data: PathBuf,
-
-    /// Address for gRPC and HTTP. Port 0: any free one.
-    #[arg(long, default_value = "127.0.0.1:7170", env = "ACCESS_LEDGER_CUSTODIAN_LISTEN")]
-    pub listen: SocketAddr,
-
-    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
-    #[arg(long, default_value = "127.0.0.1:7171", env = "ACCESS_LEDGER_CUSTODIAN_METRICS_LISTEN")]
-    pub metrics_listen: SocketAddr,
-
-    /// Serve on an address other than loopback although nothing is encrypted and nobody
-    /// authenticated: whoever can reach the port can read all that the ledger recorded.
-    #[arg(long)]
-    pub danger_plaintext: bool,
-
-    /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
-    /// By default `http://` and the address of --listen.
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-
-    /// The custodian's name, as in `custodian.example/us-user-data`: that of its witness key; the
-    /// mirror key has the same with `/mirror`. By default one that is nobody else's; for good.
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// File with further logs to witness, a line `log <vkey>` each: their checkpoints are cosigned
-    /// as consistent, without a copy.
-    #[arg(long, value_name = "FILE")]
-    pub witness_logs: Option<PathBuf>,
-
-    /// Seconds that the copy may be behind the ledger before that is an alarm. Not counted before
-    /// it caught up for the first time.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub behind_after: u32,
-
-    /// MiB at which a segment file is full. Opening reads one segment.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
-    pub segment_mib: u16,
-
-    /// Threads for the network. By default half the processors: verifying needs the rest.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-}
-
 /// Flags of `restore`.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
@@ -320,9 +258,6 @@ fn check_plaintext(addresses: [SocketAddr; 2], danger_plaintext: bool) -> Result
     }
 }
 
-/// Of a file that a flag names.
-const FILE_BYTES_MAX: usize = 1 << 20;
-
 impl ServeArgs {
     /// Checks what the flags say together.
     ///
@@ -350,6 +285,7 @@ impl ServeArgs {
                 receipts: policy(&self.receipts_policy)?,
                 receipts_wait: Duration::from_millis(self.receipts_wait_ms.into()),
                 heartbeat: Duration::from_secs(self.heartbeat_s.into()),
+                ..Cosigning::default()
             },
             ..LedgerOptions::new(&self.data.data)
         })
@@ -369,38 +305,6 @@ pub fn read_quorum(disk: &dyn Disk, path: &Path) -> Result<Quorum, LedgerError> 
 
 /// Thousands of witnesses.
 const POLICY_BYTES_MAX: usize = 1 << 20;
-
-impl CustodianArgs {
-    /// Checks what the flags say together: the ledger's address and how the custodian is opened.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Plaintext`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
-    pub fn check(&self, disk: &dyn Disk) -> Result<(String, CustodianOptions), ConfigError> {
-        check_plaintext([self.listen, self.metrics_listen], self.danger_plaintext)?;
-        // clap wants both, unless a subcommand is named.
-        let (url, key) =
-            self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;
-        let witness_logs = match &self.witness_logs {
-            None => Vec::new(),
-            Some(path) => {
-                let file = |problem| ConfigError::File { path: path.clone(), problem };
-                let bytes = os::read(disk, path, FILE_BYTES_MAX)
-                    .map_err(|error| file(error.to_string()))?;
-                let text = String::from_utf8(bytes).map_err(|error| file(error.to_string()))?;
-                parse_logs(&text).map_err(|error| file(error.to_string()))?
-            }
-        };
-        let options = CustodianOptions {
-            name: self.name.clone(),
-            witness_logs,
-            segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
-            behind_after: Duration::from_secs(self.behind_after.into()),
-            ..CustodianOptions::new(&self.data, key)
-        };
-        Ok((url, options))
-    }
-}
 
 impl InitArgs {
     /// What the new ledger is to be.

@@ -185,7 +185,16 @@ fn signer(name: &str, seed: u8) -> Result<Signer> {
 ///
 /// None: the name can be a key's.
 pub fn ledger_key() -> Result<VerifierKey> {
-    Ok(signer(ORIGIN, 4)?.verifier().clone())
+    Ok(ledger_signer()?.verifier().clone())
+}
+
+/// The same with its secret half.
+///
+/// # Errors
+///
+/// None: the name can be a key's.
+pub fn ledger_signer() -> Result<Signer> {
+    signer(ORIGIN, 4)
 }
 
 /// What the ledger signs at this size of its history.

@@ -4,7 +4,9 @@
 
 pub mod adversary;
 pub mod clock;
+pub mod custodian;
 pub mod disk;
+pub mod double;
 pub mod fuzz;
 pub mod gate;
 pub mod generate;

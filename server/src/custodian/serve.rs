@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! follow (thread) -> desk -> book -> AuditService, HTTP (serve.rs of the crate)
-//!                        \-> cosign, lag, vigil, patrol (tasks)
+//!                        \-> cosign, lag, vigil, patrol, webhook (tasks)
 //! ```
 //!
 //! Until the first checkpoint is held there is nothing to read. Until then callers are told so, and
@@ -38,11 +38,13 @@ use super::{
     lag::watch_lag,
     patrol::{Beat, patrol},
     vigil::Vigil,
+    webhook,
 };
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
     os::Lock,
+    outbound::Outbound,
     serve::{Offer, serve},
     witness::Witness,
 };
@@ -144,6 +146,11 @@ impl Custodian {
             vigil.expect(sources);
         }
         let vigil = Arc::new(Mutex::new(vigil));
+        // A halt is an alarm that somebody must hear of, too.
+        if let Some(url) = options.webhook {
+            let outbound = Outbound::new().map_err(ServeError::from)?;
+            spawn(stopping, webhook::run(alarms.clone(), outbound, url));
+        }
         if self.halt.is_none() {
             let (witness, holding) = (self.witness.clone(), copy.holding().clone());
             let idle = options.cosign_idle;

@@ -41,6 +41,7 @@ use crate::{
     book::{Book, Published},
     error::LedgerError,
     outbound::{Outbound, OutboundError},
+    storage::TreeFiles,
 };
 
 /// Whom a ledger asks to cosign, and what its receipts wait for.
@@ -52,6 +53,8 @@ pub struct Cosigning {
     pub receipts: Option<Quorum>,
     /// How long a receipt waits.
     pub receipts_wait: Duration,
+    /// The longest pause before a witness that failed is asked again.
+    pub backoff_max: Duration,
     /// After so long without an entry, the ledger records a heartbeat of its own, if there are
     /// witnesses.
     pub heartbeat: Duration,
@@ -60,8 +63,13 @@ pub struct Cosigning {
 impl Default for Cosigning {
     /// Nobody is asked, nothing waits.
     fn default() -> Self {
-        let (receipts_wait, heartbeat) = (Duration::from_secs(5), Duration::from_secs(60));
-        Self { witnesses: None, receipts: None, receipts_wait, heartbeat }
+        Self {
+            witnesses: None,
+            receipts: None,
+            receipts_wait: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(60),
+        }
     }
 }
 
@@ -123,7 +131,13 @@ impl Cosigning {
         let Some(receipts) = &self.receipts else {
             return Ok(());
         };
-        let asked = self.places().into_iter().flat_map(|place| place.keys);
+        let asked: Vec<_> = self.places().into_iter().flat_map(|place| place.keys).collect();
+        // A custodian answers with its mirror key too, whether or not the file says where that is.
+        let is_asked = |key: &VerifierKey| {
+            let custodian = key.name().strip_suffix(MIRROR_SUFFIX);
+            asked.iter().any(|asked| asked == key || Some(asked.name()) == custodian)
+        };
+        let asked = receipts.keys().into_iter().filter(is_asked);
         let asked: Vec<_> = asked.map(|key| Cosignature { key, timestamp_s: 0 }).collect();
         let names: Vec<_> = receipts.lacking(&asked).into_iter().map(str::to_owned).collect();
         if names.is_empty() { Ok(()) } else { Err(LedgerError::Unasked { names }) }
@@ -174,6 +188,7 @@ pub(crate) struct Cosigners {
     keys: Vec<VerifierKey>,
     quorum: Quorum,
     release: Option<Arc<Release>>,
+    backoff_max: Duration,
     /// Checkpoints on which cosignatures have arrived, the newest few.
     gathered: Mutex<BTreeMap<Size, Gathered>>,
 }
@@ -196,8 +211,8 @@ impl Cosigners {
         release: Option<Arc<Release>>,
     ) -> Self {
         let (places, keys) = (cosigning.places(), cosigning.keys());
-        let quorum = cosigning.quorum();
-        Self { book, places, keys, quorum, release, gathered: Mutex::default() }
+        let (quorum, backoff_max) = (cosigning.quorum(), cosigning.backoff_max);
+        Self { book, places, keys, quorum, release, backoff_max, gathered: Mutex::default() }
     }
 
     /// Asks for as long as the returned tasks are kept.
@@ -226,21 +241,32 @@ impl Cosigners {
     ///
     /// [`NoteRefused`]; nothing is taken then.
     pub(crate) fn take_note(&self, note: &[u8]) -> Result<Size, NoteRefused> {
+        let checkpoint = self.open(note)?;
+        let root = local_root(&self.book.tree, checkpoint.size())?;
+        self.take_checkpoint(&checkpoint, root)
+    }
+
+    /// Opens a note of this ledger that covers no more than there is here.
+    fn open(&self, note: &[u8]) -> Result<VerifiedCheckpoint, NoteRefused> {
         let checkpoint = VerifiedCheckpoint::open(note, &self.book.vkey, &[])?;
+        let (found, local) = (checkpoint.size(), self.book.published().size);
+        if found > local { Err(NoteRefused::Ahead { found, local }) } else { Ok(checkpoint) }
+    }
+
+    /// Takes up the cosignatures on a checkpoint, if the local tree has this root at its size.
+    fn take_checkpoint(
+        &self,
+        checkpoint: &VerifiedCheckpoint,
+        wanted: Digest,
+    ) -> Result<Size, NoteRefused> {
         let (size, found) = (checkpoint.size(), checkpoint.root());
-        let local = self.book.published().size;
-        if size > local {
-            return Err(NoteRefused::Ahead { found: size, local });
-        }
-        let wanted = root_at(&self.book.tree, size)
-            .map_err(|error| NoteRefused::Tree { problem: error.to_string() })?;
         if found != wanted {
             return Err(NoteRefused::OtherRoot { size, found, wanted });
         }
-        let text = checkpoint.checkpoint().text();
         // Behind the text and the empty line.
-        let lines = note.get(text.len() + 1..).unwrap_or_default();
-        self.take_lines(&checkpoint, lines)?;
+        let behind = checkpoint.checkpoint().text().len() + 1;
+        let lines = checkpoint.note().as_bytes().get(behind..).unwrap_or_default();
+        self.take_lines(checkpoint, lines)?;
         Ok(size)
     }
 
@@ -316,6 +342,11 @@ impl Gathered {
     }
 }
 
+/// The root of the local tree at this size.
+fn local_root(tree: &TreeFiles, size: Size) -> Result<Digest, NoteRefused> {
+    root_at(tree, size).map_err(|error| NoteRefused::Tree { problem: error.to_string() })
+}
+
 /// The note of a checkpoint with the ledger's signature alone.
 fn by_ledger(checkpoint: &VerifiedCheckpoint) -> String {
     let signed = Note::parse(checkpoint.note().as_bytes());
@@ -324,6 +355,10 @@ fn by_ledger(checkpoint: &VerifiedCheckpoint) -> String {
     let lines: String = lines.take(1).map(|line| line.line()).collect();
     format!("{}\n{lines}", checkpoint.checkpoint().text())
 }
+
+/// What a custodian's mirror key is called behind the name of its witness key (formats.md,
+/// section 8).
+const MIRROR_SUFFIX: &str = "/mirror";
 
 /// Rounds that are under way, and a few that late witnesses still answer.
 const GATHERED_MAX: usize = 16;
