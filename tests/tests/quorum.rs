@@ -222,6 +222,7 @@ async fn a_recorder_and_a_gateway_wait_for_the_quorum() -> anyhow::Result<()> {
 }
 
 /// The command line takes a proof file for what its quorum makes of it.
+#[expect(clippy::disallowed_methods, reason = "the files are this test's own")]
 fn proof_files(ground: &Ground, proof: &str) -> anyhow::Result<()> {
     let folder = ground.folder.path();
     let (at, quorum) = (folder.join("x.tlog-proof"), folder.join("quorum"));

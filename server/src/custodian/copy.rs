@@ -161,6 +161,10 @@ impl Copy {
     /// [`CopyError::Log`] for the first violation, [`CopyError::BatchTooLarge`],
     /// [`CopyError::EventTooLarge`]: nothing of this call is stored then, and nothing more is taken
     /// before [`Copy::rewind`]. [`CopyError::Storage`] for good.
+    ///
+    /// # Panics
+    ///
+    /// Behind a violation, before [`Copy::rewind`].
     pub fn take(&mut self, runs: Vec<Run>) -> Result<(), CopyError> {
         assert!(!self.is_spoiled, "takes nothing behind a violation");
         self.is_spoiled = true;
@@ -198,6 +202,10 @@ impl Copy {
     ///
     /// [`CopyError::Log`] as of [`LogVerifier::finish`]; nothing more is taken before
     /// [`Copy::rewind`].
+    ///
+    /// # Panics
+    ///
+    /// Behind a violation, before [`Copy::rewind`].
     pub fn conclude(&mut self, checkpoint: &VerifiedCheckpoint) -> Result<(), CopyError> {
         assert!(!self.is_spoiled, "takes nothing behind a violation");
         self.is_spoiled = true;

@@ -39,7 +39,7 @@ impl Recorder {
         let missing = || Refusal::Request { field: "batch", problem: "missing".to_owned() };
         let batch = batch.ok_or_else(missing)?;
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
-        let is_redaction = batch.events.iter().any(|event| is_redaction(event));
+        let is_redaction = batch.events.iter().any(is_redaction);
         let shared = self.shared.clone();
         let judge = move || {
             let now = shared.book.clock.now_nanos();

@@ -157,7 +157,7 @@ fn changed(
     let mut change = governance.change(ControlKind::Policy, "", 2, policy);
     tamper(&mut change, &governance.custodian);
     let event = governance.company.event(Body::ControlChange(change));
-    let index = append(&mut copy, &mut governance.company, vec![event])?;
+    let index = append(&mut copy, &governance.company, vec![event])?;
     let says = Says::Finding("CONTROL_CHANGED_ALONE", index);
     Attack::new(crime, signed(&copy)?, [says, Says::InOrder], None)
 }

@@ -18,7 +18,7 @@ use access_ledger_proto::{
     hash::leaf_hash,
     hash::sha256,
     note::{KeyType, Signer},
-    position::{Index, Size},
+    position::{Index, Size, count_of},
     segment::{FRAME_HEADER_LEN, Frame, Salt, SegmentHeader, State, Verify, encode_frame},
     witness::{AddCheckpoint, origin_hex},
 };
@@ -134,8 +134,9 @@ pub(super) fn copy(bytes: &[u8]) -> bool {
 
 pub(super) fn frames() -> Vec<Vec<u8>> {
     let framed = |(entry, event): &(Vec<u8>, Vec<u8>)| {
-        let lengths = [entry.len().to_le_bytes(), event.len().to_le_bytes()];
-        let [entry_len, event_len] = lengths.map(|[low, high, ..]| [low, high]);
+        let length = |bytes: &[u8]| count_of(bytes.len()).to_le_bytes();
+        let [entry_len, event_len] =
+            [length(entry), length(event)].map(|[low, high, ..]| [low, high]);
         [&entry_len[..], &event_len, entry, event].concat()
     };
     vec![HISTORY.records.iter().flat_map(framed).collect()]
