@@ -69,8 +69,8 @@ async fn two_parties_have_events_erased_over_one_file() -> anyhow::Result<()> {
         (first, first + 99, "beyond the log"),
         (last, first, "is empty"),
     ] {
-        let told = desk.complains(&format!("{PROPOSE} --from {from} --to {to} --out no.toml"));
-        let told = told.await?;
+        let command = format!("{PROPOSE} --from {from} --to {to} --out no.toml");
+        let told = desk.complains(&command).await?;
         ensure!(told.contains(why), "{told}");
         ensure!(!desk.folder.path().join("no.toml").exists());
     }

@@ -21,8 +21,9 @@ use anyhow::{Context as _, ensure};
 /// The `.tlog-proof` file that a service keeps of the last entry of a log.
 fn kept(log: &Seized) -> anyhow::Result<String> {
     let (liar, last) = (log.serve()?, log.records.len() - 1);
+    let record = log.records.last().context("an empty log")?;
     let proof = TlogProof {
-        entry: log.records[last].entry.to_vec(),
+        entry: record.entry.to_vec(),
         index: Index(last as u64),
         path: digests(&liar.inclusion_path(last as u64, liar.size())?)?,
         checkpoint: String::from_utf8(liar.checkpoint().to_vec())?,

@@ -76,7 +76,7 @@ fn every_target_is_run_here_and_by_the_fuzzer() {
 fn the_samples_make_a_corpus() {
     let temporary = tempfile::tempdir().unwrap();
     let corpus = std::env::var_os("FUZZ_CORPUS");
-    let corpus = corpus.as_deref().map_or(temporary.path(), Path::new);
+    let corpus = corpus.as_deref().map_or_else(|| temporary.path(), Path::new);
     for target in TARGETS {
         let folder = corpus.join(target.name);
         target.seed(&folder).unwrap();
