@@ -66,8 +66,8 @@ pub enum AuditError {
         /// The first such event.
         index: Index,
     },
-    /// The ledger shows no checkpoint that its witnesses have cosigned as the policy wants: they may
-    /// be down, or refuse. Nothing is proven, and nothing is believed.
+    /// The ledger shows no checkpoint that its witnesses have cosigned as the policy wants: they
+    /// may be down, or refuse. Nothing is proven, and nothing is believed.
     #[error(
         "no checkpoint of size {wanted} or more has its quorum: newest is size {found}{}",
         lacking_told(.lacking)

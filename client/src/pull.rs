@@ -15,16 +15,18 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 use crate::{
-    backoff::{Backoff, asked_delay, is_transient},
     connect::{ANSWER_TIMEOUT, AUDIT_MESSAGE_BYTES_MAX, audit_client},
     verify::{Record, Scope},
 };
 
+mod attempts;
 mod told;
+
+use self::attempts::Attempts;
 
 /// Something could not be pulled.
 #[derive(Debug, Error)]
@@ -450,44 +452,6 @@ impl From<PullError> for Broken {
     }
 }
 
-/// Attempts since there was progress.
-#[derive(Debug)]
-struct Attempts {
-    patience: Patience,
-    backoff: Backoff,
-    /// When the first of them failed.
-    failing_since: Option<Instant>,
-}
-
-impl Attempts {
-    const fn new(patience: Patience) -> Self {
-        let backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
-        Self { patience, backoff, failing_since: None }
-    }
-
-    const fn progressed(&mut self) {
-        *self = Self::new(self.patience);
-    }
-
-    /// Waits before the next attempt; gives up where waiting does not help, or has not helped.
-    async fn wait(&mut self, status: Status) -> Result<(), PullError> {
-        let is_first = self.failing_since.is_none();
-        let failing_for = self.failing_since.get_or_insert_with(Instant::now).elapsed();
-        let left = self.patience.repeat.saturating_sub(failing_for);
-        let is_over = !is_first && left.is_zero();
-        if is_over && status.code() == Code::DeadlineExceeded {
-            return Err(PullError::Deadline { waited: self.patience.answer });
-        }
-        if is_over || !is_transient(status.code()) {
-            return Err(PullError::Refused(Box::new(status)));
-        }
-        let delay = self.backoff.next(asked_delay(&status)).min(left);
-        tracing::debug!(code = ?status.code(), ?delay, "stream or call broke, will repeat");
-        tokio::time::sleep(delay).await;
-        Ok(())
-    }
-}
-
 /// Runs that wait in memory: enough that pulling and verifying overlap. Each is one message, of
 /// which [`audit_client`] bounds the bytes.
 pub const RUNS_AHEAD: usize = 16;
@@ -498,6 +462,3 @@ const RUN_ENTRIES_MAX: usize = AUDIT_MESSAGE_BYTES_MAX / Entry::LEN_MIN;
 
 /// Where the search for an entry that is not served begins: more than one response holds.
 const NARROW_SPAN: u64 = 1 << 13;
-
-const DELAY_MIN: Duration = Duration::from_millis(100);
-const DELAY_MAX: Duration = Duration::from_secs(3);

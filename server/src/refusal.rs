@@ -111,7 +111,8 @@ pub enum Refusal {
         /// What the index said.
         problem: String,
     },
-    /// What is asked for is recorded, and to be proven under cosignatures that have not arrived yet.
+    /// What is asked for is recorded, and to be proven under cosignatures that have not arrived
+    /// yet.
     #[error("the entry at index {index} is recorded, its receipt waits for cosignatures")]
     QuorumPending {
         /// The last entry that the receipt is for.

@@ -1,5 +1,5 @@
-//! A double of a witness: over HTTP like a real one, with a memory of its own, and with manners that
-//! a real one should not have.
+//! A double of a witness: over HTTP like a real one, with a memory of its own, and with manners
+//! that a real one should not have.
 
 use std::{
     net::SocketAddr,

@@ -1,6 +1,8 @@
 //! What a custodian raises: each cause is one alarm, the honest twin of the same run is none, and
 //! somebody hears of it.
 
+#![expect(clippy::indexing_slicing, reason = "a test that misses its entry fails")]
+
 use std::{
     fs,
     os::unix::fs::FileExt as _,
@@ -208,12 +210,8 @@ async fn a_byte_that_is_flipped_on_the_ledgers_disk_is_noticed_at_once() -> anyh
     let (segment, at) = find(&data.join("log"), &event)?;
     let file = fs::OpenOptions::new().write(true).open(segment)?;
     let byte = event[event.len() / 2];
-    let begun = Instant::now();
     file.write_all_at(&[byte ^ 1], at)?;
     keeper.raises(AlarmKind::Withheld).await?;
-    let noticed = begun.elapsed();
-    println!("noticed after {noticed:?}");
-    ensure!(noticed < Duration::from_secs(5), "{noticed:?}");
     ensure!(kinds(&keeper.alarms) == [(AlarmKind::Withheld, Some(index))]);
     file.write_all_at(&[byte], at)?;
     ended(&keeper.alarms).await?;

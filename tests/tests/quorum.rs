@@ -1,5 +1,5 @@
-//! Receipts with a quorum: what is acknowledged is already in outside hands, nothing waits that need
-//! not, and nobody who asks for a quorum is content with less.
+//! Receipts with a quorum: what is acknowledged is already in outside hands, nothing waits that
+//! need not, and nobody who asks for a quorum is content with less.
 
 use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -268,8 +268,7 @@ async fn audited(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_with_a_quorum_believes_what_was_cosigned_and_accuses_nobody() -> anyhow::Result<()>
-{
+async fn an_audit_with_a_quorum_believes_what_was_cosigned() -> anyhow::Result<()> {
     let mut ground = Ground::new(1).await?;
     let quorum = ground.quorum()?;
     let node = ground.asking()?.start().await?;

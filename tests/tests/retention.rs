@@ -125,6 +125,7 @@ fn gone(lines: &[Line]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "the life of one ledger, told in order")]
 async fn what_has_become_old_is_erased_by_runs_that_the_ledger_records() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let clock = Arc::new(OwnClock(AtomicU64::new(BEGIN)));

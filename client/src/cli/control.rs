@@ -128,13 +128,13 @@ pub(super) struct Custodian {
     #[arg(value_name = "CUSTODIAN")]
     name: String,
     /// Verifier key that it cosigns with as a witness
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long = "witness-key", value_name = "VKEY")]
     witness: VerifierKey,
     /// Verifier key that it cosigns with as a mirror, if it is one
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long = "mirror-key", value_name = "VKEY")]
     mirror: Option<VerifierKey>,
     /// Where it serves auditors
-    #[arg(long, value_name = "URL", default_value = "")]
+    #[arg(id = "custodian-url", long = "url", value_name = "URL", default_value = "")]
     url: String,
     /// It cosigns no longer
     #[arg(long)]

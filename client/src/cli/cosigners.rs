@@ -20,13 +20,21 @@ pub(super) struct Cosigners {
 impl Cosigners {
     /// The policy for checkpoints of this ledger.
     pub(super) fn quorum(&self, ledger: &VerifierKey) -> anyhow::Result<Quorum> {
-        let known = || Quorum::of_known(self.witnesses.clone());
-        let quorum = self.quorum.clone().unwrap_or_else(known);
-        if !quorum.accepts_log(ledger) {
-            bail!("--quorum: the policy accepts other logs than {}", ledger.name());
-        }
-        Ok(quorum)
+        wanted(self.quorum.as_ref(), &self.witnesses, ledger)
     }
+}
+
+/// The policy that was named, or the one that knows these witnesses and wants none of them.
+pub(super) fn wanted(
+    quorum: Option<&Quorum>,
+    witnesses: &[VerifierKey],
+    ledger: &VerifierKey,
+) -> anyhow::Result<Quorum> {
+    let quorum = quorum.cloned().unwrap_or_else(|| Quorum::of_known(witnesses.to_vec()));
+    if !quorum.accepts_log(ledger) {
+        bail!("--quorum: the policy accepts other logs than {}", ledger.name());
+    }
+    Ok(quorum)
 }
 
 /// Reads a trust policy, for a flag.

@@ -17,7 +17,7 @@ use prost::Message as _;
 
 use super::{
     Failure, Server,
-    cosigners::Cosigners,
+    cosigners::{read_quorum, wanted},
     prove::pull_proof,
     verify::{default_view, progress},
 };
@@ -32,6 +32,8 @@ use crate::{
 };
 
 /// The ledger to read, and the key that it must have.
+// With the flags of `Cosigners` once more: clap does not see whether an optional group is there by
+// the flags of a group within it.
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgs {
     /// Address of the ledger or custodian, as in http://127.0.0.1:7070
@@ -52,14 +54,18 @@ pub(super) struct LedgerArgs {
     /// current directory
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
-    #[command(flatten)]
-    cosigners: Cosigners,
+    /// Verifier key of a cosigner whose signature is told; repeat for more
+    #[arg(long = "witness", value_name = "VKEY", conflicts_with = "quorum")]
+    witnesses: Vec<VerifierKey>,
+    /// Trust policy (C2SP tlog-policy): nothing is believed that its witnesses have not cosigned
+    #[arg(long, value_name = "FILE", value_parser = read_quorum)]
+    quorum: Option<Quorum>,
 }
 
 impl LedgerArgs {
     pub(super) fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
-        let cosigners = Cosigners::default();
-        Self { url: Some(server.url), data: None, ledger, view, cosigners }
+        let (witnesses, quorum) = (Vec::new(), None);
+        Self { url: Some(server.url), data: None, ledger, view, witnesses, quorum }
     }
 
     /// The server, whose word is believed.
@@ -74,7 +80,7 @@ impl LedgerArgs {
         let path = self.view.clone().unwrap_or_else(|| default_view(&self.ledger));
         let mut view = View::open(&path, &self.ledger)?;
         let (bar, progress) = progress()?;
-        let quorum = self.cosigners.quorum(&self.ledger)?;
+        let quorum = wanted(self.quorum.as_ref(), &self.witnesses, &self.ledger)?;
         let audited = match &self.data {
             Some(data) => {
                 let folder = Folder::new(data, &self.ledger);

@@ -31,7 +31,7 @@ fn documented_lines_parse() {
         "access-ledger control site s --country US --in-custody --server http://h:1 --ledger VKEY --out s.toml",
         "access-ledger control apply s.toml --server http://h:1 --key b.key",
         "access-ledger control retention --max-age 365d --legal-basis x --server http://h:1 --ledger VKEY --out r.toml",
-        "access-ledger control custodian c --witness VKEY --url http://c:1 --server http://h:1 --ledger VKEY --out c.toml",
+        "access-ledger control custodian c --witness-key VKEY --url http://c:1 --server http://h:1 --ledger VKEY --out c.toml",
         "access-ledger redact propose --from 4 --to 9 --legal-basis x --server http://h:1 --ledger VKEY --out r.toml",
         "access-ledger redact sign r.toml --server http://h:1 --key a.key",
         "access-ledger redact apply r.toml --server http://h:1 --key b.key",

@@ -216,6 +216,7 @@ fn quorum() -> Quorum {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the seed replays a failure")]
 async fn what_is_below_the_quorum_is_repeated_and_counts_once_it_is_cosigned() {
     for seed in 0..8 {
         println!("seed {seed}");

@@ -1,3 +1,5 @@
+//! Policies are read as the specification says, and decide what their owner means.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

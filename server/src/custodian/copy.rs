@@ -2,7 +2,8 @@
 //! `restore` completes.
 //!
 //! ```text
-//! runs -> cut (behind seals) -> digest, fold, seals (all cores) -> store (its own thread, 1 sync a group)
+//! runs -> cut (behind seals) -> digest, fold, seals (all cores)
+//!      -> store (its own thread, 1 sync a group)
 //! ```
 //!
 //! Nothing is stored that was not verified, seals included; so whatever is in the folder of a copy

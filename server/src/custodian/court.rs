@@ -1,5 +1,5 @@
-//! What becomes of a checkpoint that contradicts what is held or was cosigned, when somebody asks to
-//! have it cosigned: an alarm with both statements, and no signature more for the log that is
+//! What becomes of a checkpoint that contradicts what is held or was cosigned, when somebody asks
+//! to have it cosigned: an alarm with both statements, and no signature more for the log that is
 //! followed.
 
 use std::{path::PathBuf, sync::Arc};

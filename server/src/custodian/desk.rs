@@ -83,9 +83,9 @@ impl Desk {
         self.newest.borrow().clone()
     }
 
-    /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if they
-    /// may be other ones than before. Blocks; the first time for as long as it takes to index the
-    /// log.
+    /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if
+    /// they may be other ones than before. Blocks; the first time for as long as it takes to index
+    /// the log.
     ///
     /// # Errors
     ///

@@ -103,7 +103,8 @@ impl Noteworthy {
 }
 
 impl Writer {
-    /// Judges a change of the rules, or a redaction, by the facts before `first`, where its batch is about to stand.
+    /// Judges a change of the rules, or a redaction, by the facts before `first`, where its batch
+    /// is about to stand.
     pub(crate) fn admit_control(&self, batch: &Admitted, first: Index) -> Result<(), Refusal> {
         let changes = batch.noteworthy().iter().filter(|note| note.is_control());
         for change in changes {

@@ -163,8 +163,8 @@ impl<W: Work> Queue<W> {
         self.lock().turns.is_empty()
     }
 
-    /// Takes everything that waits, lane by lane, up to `bytes_max` bytes but at least one piece of work; waits
-    /// for the first. `None` once the queue is closed and empty.
+    /// Takes everything that waits, lane by lane, up to `bytes_max` bytes but at least one piece of
+    /// work; waits for the first. `None` once the queue is closed and empty.
     pub(crate) fn take(&self, bytes_max: usize) -> Option<Vec<Waiting<W>>> {
         let mut state = self.lock();
         while state.turns.is_empty() {

@@ -1,5 +1,5 @@
-//! The custodian at an attack: it has followed the honest ledger, signed what it holds, and then the
-//! operator plugs the cable elsewhere.
+//! The custodian at an attack: it has followed the honest ledger, signed what it holds, and then
+//! the operator plugs the cable elsewhere.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

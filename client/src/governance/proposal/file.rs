@@ -394,8 +394,8 @@ fn of_vkey<'de, D: Deserializer<'de>>(from: D) -> Result<VerifierKey, D::Error> 
 
 /// What stands above a proposal.
 const HEAD: &str = "\
-# What the governance of an access ledger is to do. It takes effect when both governance parties have
-# signed what stands here, and one of them has recorded it:
+# What the governance of an access ledger is to do. It takes effect when both governance parties
+# have signed what stands here, and one of them has recorded it:
 #
 #   access-ledger control sign --key KEY-FILE THIS-FILE
 #   access-ledger control apply --key KEY-FILE THIS-FILE

@@ -1,3 +1,5 @@
+//! What is asked for next, and which cosignatures are kept.
+
 use access_ledger_proto::note::{KeyType, Signer};
 
 use super::*;
