@@ -61,7 +61,7 @@ fn lasting<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 }
 
 fn lasting_word(word: &str) -> String {
-    let name = word.trim_end_matches([',', ':', ';']);
+    let name = word.trim_end_matches([',', ':', ';', '"']);
     let is_made = ["localhost", "my-service+", "us-user-data+", "evidence-", "://"]
         .iter()
         .any(|part| name.contains(part));
