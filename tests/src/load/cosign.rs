@@ -53,7 +53,7 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     Ok(vec![Section {
         id: "cosign",
         title: format!(
-            "(e) a custodian that cosigns, streams of {BATCH_EVENTS} a batch and one caller; \
+            "(k) a custodian that cosigns, streams of {BATCH_EVENTS} a batch and one caller; \
              processor time of the ledger alone"
         ),
         columns: Sample::columns(),
