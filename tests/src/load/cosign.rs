@@ -36,7 +36,7 @@ use super::{
 /// Calls of the one caller whose latency is measured, in one round.
 const CALLS: usize = 500;
 
-/// Measures (e): appends with and without a custodian.
+/// Measures (k): appends with and without a custodian.
 pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let events = source::events(BATCHES * BATCH_EVENTS)?;
     let folders = tempfile::tempdir_in(&plan.dir)?;
