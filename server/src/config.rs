@@ -11,6 +11,7 @@ use crate::{
     folder::Genesis,
     ledger::LedgerOptions,
     os::{self, Disk},
+    scrub::ScrubOptions,
     storage::Options,
     witness::parse_logs,
 };
@@ -120,6 +121,16 @@ pub struct ServeArgs {
     /// MiB at which a segment file is full. Opening reads one segment.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
+
+    /// MiB that are kept free on the disk: with less, appends are refused until there is space
+    /// again, and reads go on. 0: appends go on until a write fails.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub reserve_mib: u32,
+
+    /// MiB a second at which what is stored is read again, all the time, to find bit rot. 0: it is
+    /// not.
+    #[arg(long, value_name = "MIB", default_value_t = 4)]
+    pub scrub_mib: u16,
 
     /// Threads for the network. By default half the processors: the writer and the disk need the
     /// rest.
@@ -312,6 +323,11 @@ impl ServeArgs {
             folder: self.data.data.clone(),
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
+            reserve_bytes: u64::from(self.reserve_mib) << 20,
+            scrub: (self.scrub_mib > 0).then(|| ScrubOptions {
+                bytes_per_second: u64::from(self.scrub_mib) << 20,
+                ..ScrubOptions::default()
+            }),
         }
     }
 }

@@ -14,6 +14,7 @@ mod publish;
 mod queue;
 mod repeat;
 mod service;
+mod space;
 mod writer;
 
 use std::{
@@ -38,6 +39,7 @@ use self::{
     publish::Publisher,
     queue::Queue,
     repeat::{REPEAT_BYTES_MAX, Repeats},
+    space::Space,
     writer::{ToWrite, Writer},
 };
 pub use crate::book::Published;
@@ -49,6 +51,7 @@ use crate::{
     index::{self, Follower},
     os::{Clock, Disk, Lock},
     refusal::Refusal,
+    scrub::{Scrub, ScrubOptions, Scrubber},
     storage::{self, Opened, Options},
 };
 
@@ -61,6 +64,11 @@ pub struct LedgerOptions {
     pub segment_bytes: u64,
     /// Most bytes that wait to be written.
     pub queue_bytes_max: usize,
+    /// Appends are refused while less than this is free on the disk: the rest is for the index, the
+    /// checkpoint and whoever makes space.
+    pub reserve_bytes: u64,
+    /// How the scrub behaves; none: stored bytes are not read again.
+    pub scrub: Option<ScrubOptions>,
 }
 
 impl LedgerOptions {
@@ -71,6 +79,8 @@ impl LedgerOptions {
             folder: folder.into(),
             segment_bytes: Options::SEGMENT_BYTES,
             queue_bytes_max: QUEUE_BYTES_MAX,
+            reserve_bytes: RESERVE_BYTES,
+            scrub: Some(ScrubOptions::default()),
         }
     }
 }
@@ -80,8 +90,9 @@ pub struct Ledger {
     shared: Arc<Shared>,
     eraser: Option<Eraser>,
     threads: Vec<JoinHandle<()>>,
-    /// Stops when dropped, after the threads were joined.
+    /// These stop when dropped, after the threads were joined.
     _follower: Follower,
+    _scrub: Option<Scrub>,
 }
 
 /// What all parts of an open ledger see.
@@ -153,8 +164,7 @@ impl Ledger {
         let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
         let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
         info!(size = opened.link.size.0, recovery = ?opened.recovery, "opened log");
-        let queue_bytes_max = options.queue_bytes_max;
-        Start { folder, disk, clock, keys, opened, queue_bytes_max, lock }.start()
+        Start { options, folder, disk, clock, keys, opened, lock }.start()
     }
 
     /// What the services need.
@@ -206,12 +216,12 @@ impl Drop for Ledger {
 
 /// What a ledger is started from.
 struct Start<'a> {
+    options: &'a LedgerOptions,
     folder: Folder,
     disk: &'a Arc<dyn Disk>,
     clock: &'a Arc<dyn Clock>,
     keys: Keys,
     opened: Opened,
-    queue_bytes_max: usize,
     lock: Option<Lock>,
 }
 
@@ -239,13 +249,23 @@ impl Start<'_> {
         };
         let shared = Arc::new(Shared {
             book: Arc::new(Book::open(opening, disk.clone(), clock.clone())?),
-            queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
+            queue: Queue::new(self.options.queue_bytes_max, "access_ledger_queue_bytes"),
             repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
             _lock: self.lock,
         });
+        let stored = storage_options(self.options, &shared.book.vkey);
+        let scrub = self.options.scrub.map(|scrub| {
+            let scrubber = Scrubber::new(disk.clone(), stored, tree.clone());
+            let busy = shared.clone();
+            Scrub::start(scrubber, scrub, shared.book.clone(), move || !busy.queue.is_empty())
+        });
+        let scrub = scrub.transpose()?;
+        let folder = self.folder.root().to_owned();
+        let space = Space::new(disk.clone(), folder, self.options.reserve_bytes);
         let writer = Writer {
             shared: shared.clone(),
             log,
+            space,
             tree,
             frontier,
             link,
@@ -267,7 +287,7 @@ impl Start<'_> {
             self.folder.root().to_owned(),
             Some(Box::new(move |redaction| runs.record_run(redaction))),
         )?;
-        Ok(Ledger { shared, eraser: Some(eraser), threads, _follower: follower })
+        Ok(Ledger { shared, eraser: Some(eraser), threads, _follower: follower, _scrub: scrub })
     }
 }
 
@@ -338,3 +358,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// A second or so of appends at full speed.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Some minutes of appends at full speed, and what index and checkpoint grow by meanwhile.
+pub(crate) const RESERVE_BYTES: u64 = 256 << 20;

@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod os;
 pub mod refusal;
 pub mod restore;
+pub mod scrub;
 pub mod serve;
 pub mod settings;
 pub mod storage;

@@ -58,6 +58,10 @@ fn describe() {
     gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
+    gauge!("access_ledger_disk_free_bytes", "free on the disk at the last group, with a reserve");
+    counter!("access_ledger_scrubbed_bytes_total", "bytes of the log that were read again");
+    counter!("access_ledger_scrub_passes_total", "times that the whole log was read again");
+    gauge!("access_ledger_scrub_damaged_segments", "damaged segments that the last pass found");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
 }
 

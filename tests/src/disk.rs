@@ -9,7 +9,7 @@
 //! Everything random follows from the seed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -19,6 +19,7 @@ use std::{
 use access_ledger_server::os::{Access, Disk, File};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use rustix::io::Errno;
 
 /// Which operations fail, counted from 0 over everything that changes the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Failure {
     ErrorAt(u64),
     /// From this operation on nothing can be written that makes a file longer.
     FullAt(u64),
+    /// This read fails, once; counted from 0 over all reads.
+    ReadErrorAt(u64),
 }
 
 /// What a restart leaves.
@@ -52,7 +55,11 @@ struct State {
     random: ChaCha8Rng,
     failure: Failure,
     operations: u64,
+    reads: u64,
     stopped: bool,
+    /// Files that cannot be read, and files that cannot be opened for writing or written.
+    unreadable: BTreeSet<usize>,
+    read_only: BTreeSet<usize>,
     files: Vec<Content>,
     /// What a process sees: the number of the file behind each name.
     names: BTreeMap<PathBuf, usize>,
@@ -91,7 +98,10 @@ impl SimulatedDisk {
             random: ChaCha8Rng::seed_from_u64(seed),
             failure: Failure::Never,
             operations: 0,
+            reads: 0,
             stopped: false,
+            unreadable: BTreeSet::new(),
+            read_only: BTreeSet::new(),
             files: Vec::new(),
             names: BTreeMap::new(),
             synced_names: BTreeMap::new(),
@@ -104,7 +114,30 @@ impl SimulatedDisk {
     pub fn set_failure(&self, failure: Failure) {
         let mut state = self.lock();
         state.operations = 0;
+        state.reads = 0;
         state.failure = failure;
+    }
+
+    /// Reads since the last [`SimulatedDisk::set_failure`].
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
+    }
+
+    /// Whether a file's medium gives nothing back.
+    pub fn set_unreadable(&self, path: &Path, is_unreadable: bool) {
+        let mut state = self.lock();
+        if let Some(&number) = state.names.get(path) {
+            set(&mut state.unreadable, number, is_unreadable);
+        }
+    }
+
+    /// Whether somebody has made a file read-only.
+    pub fn set_read_only(&self, path: &Path, is_read_only: bool) {
+        let mut state = self.lock();
+        if let Some(&number) = state.names.get(path) {
+            set(&mut state.read_only, number, is_read_only);
+        }
     }
 
     /// Operations that changed the disk since the last [`SimulatedDisk::set_failure`].
@@ -179,7 +212,26 @@ impl SimulatedDisk {
     }
 }
 
+fn set(numbers: &mut BTreeSet<usize>, number: usize, is_in: bool) {
+    if is_in {
+        numbers.insert(number);
+    } else {
+        numbers.remove(&number);
+    }
+}
+
 impl State {
+    /// Counts a read, which may fail.
+    fn begin_read(&mut self, number: usize) -> io::Result<()> {
+        self.alive()?;
+        let read = self.reads;
+        self.reads += 1;
+        if self.failure == Failure::ReadErrorAt(read) || self.unreadable.contains(&number) {
+            return Err(Errno::IO.into());
+        }
+        Ok(())
+    }
+
     /// Counts an operation, and says what becomes of it.
     fn begin(&mut self) -> io::Result<Fate> {
         self.alive()?;
@@ -319,10 +371,13 @@ impl Disk for SimulatedDisk {
         Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
     }
 
-    fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let state = self.lock();
         state.alive()?;
         let number = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if access == Access::Write && state.read_only.contains(&number) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Ok(Arc::new(SimulatedFile { disk: self.clone(), number }))
     }
 
@@ -390,6 +445,9 @@ impl SimulatedFile {
     fn change(&self, change: Change) -> io::Result<()> {
         let mut state = self.disk.lock();
         let fate = state.begin()?;
+        if state.read_only.contains(&self.number) {
+            return Err(Errno::ROFS.into());
+        }
         let length = state.file(self.number)?.bytes.len();
         let change = match (fate, change) {
             (Fate::Done, change) => change,
@@ -445,7 +503,7 @@ impl Change {
 impl File for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.lock();
-        state.alive()?;
+        state.begin_read(self.number)?;
         let bytes = &state.file(self.number)?.bytes;
         let rest = bytes.get(position(offset)..).unwrap_or_default();
         let count = rest.len().min(buffer.len());

@@ -15,11 +15,11 @@ use access_ledger_proto::{
     chain::Link,
     checkpoint::VerifiedCheckpoint,
     entry::Entry,
+    hash::leaf_hash,
     hash::sha256,
     note::{KeyType, Signer},
     position::{Index, Size},
     segment::{FRAME_HEADER_LEN, Frame, Salt, SegmentHeader, State, Verify, encode_frame},
-    hash::leaf_hash,
     witness::{AddCheckpoint, origin_hex},
 };
 use access_ledger_server::{
