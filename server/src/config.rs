@@ -6,6 +6,7 @@ use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    backup::BackupOptions,
     custodian::CustodianOptions,
     error::LedgerError,
     folder::Genesis,
@@ -67,6 +68,20 @@ pub enum Command {
     Custodian(CustodianArgs),
     /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
     Restore(RestoreArgs),
+    /// Copy a ledger's folder, also while it is served, and verify the copy.
+    Backup(BackupArgs),
+    /// Print a completion script for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// For which one.
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page in roff: of the program, or of a subcommand.
+    #[command(hide = true)]
+    Man {
+        /// Of which one.
+        subcommand: Option<String>,
+    },
     /// Show the whole thing in under a minute: record a half-year, verify it, tell what it shows,
     /// tamper with copies.
     Demo(DemoArgs),
@@ -252,6 +267,32 @@ pub struct RestoreArgs {
     /// as often as wanted. Without any, the ledger's own signature is enough.
     #[arg(long, value_name = "VKEY")]
     pub custodian: Vec<VerifierKey>,
+}
+
+/// Flags of `backup`.
+#[derive(Clone, Debug, Args)]
+pub struct BackupArgs {
+    /// Where the ledger lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Where the copy goes: a folder that is empty or not there yet.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+
+    /// Copy the ledger's keys too. Whoever has them can sign a second history: without them a copy
+    /// can be kept like any other file, and serves only with keys put back.
+    #[arg(long)]
+    pub with_keys: bool,
+}
+
+impl BackupArgs {
+    /// What to copy, and where.
+    #[must_use]
+    pub fn options(&self) -> BackupOptions {
+        let (from, to) = (self.data.data.clone(), self.to.clone());
+        BackupOptions { from, to, with_keys: self.with_keys }
+    }
 }
 
 /// Flags of `demo`.

@@ -9,6 +9,7 @@
 //! The README of this crate tells the life of a record and what lies on disk.
 
 mod audit;
+pub mod backup;
 mod book;
 pub mod check;
 pub mod config;
