@@ -28,6 +28,7 @@ mod caller;
 mod check_evidence;
 mod check_proof;
 mod control;
+mod cosigners;
 mod enroll;
 mod findings;
 mod grant;
@@ -40,6 +41,7 @@ mod prove;
 mod query;
 mod read;
 mod record;
+mod redact;
 mod report;
 mod request;
 mod scope;
@@ -72,6 +74,8 @@ enum Command {
     Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
+    #[command(subcommand)]
+    Redact(redact::Redact),
     Request(request::Request),
     Approve(approve::Approve),
     Deny(approve::Deny),
@@ -233,6 +237,7 @@ impl Command {
             Self::Source(command) => command.run().await,
             Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
+            Self::Redact(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
             Self::Deny(command) => command.run().await,

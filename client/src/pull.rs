@@ -109,9 +109,27 @@ impl Puller {
     ///
     /// [`PullError::Refused`], [`PullError::Deadline`].
     pub async fn checkpoint(&self) -> Result<Bytes, PullError> {
-        let answer = self
-            .persist(async |mut client| client.get_checkpoint(wire::GetCheckpointRequest {}).await);
+        self.checkpoint_of(wire::GetCheckpointRequest { cosigned: false }).await
+    }
+
+    /// The newest checkpoint whose cosignatures are enough, as the server sees it: a note that
+    /// nobody has verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`Puller::checkpoint`].
+    pub async fn cosigned_checkpoint(&self) -> Result<Bytes, PullError> {
+        self.checkpoint_of(wire::GetCheckpointRequest { cosigned: true }).await
+    }
+
+    async fn checkpoint_of(&self, request: wire::GetCheckpointRequest) -> Result<Bytes, PullError> {
+        let answer = self.persist(async |mut client| client.get_checkpoint(request).await);
         Ok(answer.await?.checkpoint)
+    }
+
+    /// How much this one puts up with.
+    pub(crate) const fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// The consistency proof between two sizes, `1 <= old <= new`.

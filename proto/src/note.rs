@@ -137,8 +137,7 @@ impl<'a> NoteSignature<'a> {
         known: &'k [VerifierKey],
     ) -> Option<Result<VerifiedSignature<'k>, NoteError>> {
         let key = known.iter().find(|key| self.names(key))?;
-        let fails =
-            || NoteError::Signature { name: self.name.to_owned(), key_id: self.key_id };
+        let fails = || NoteError::Signature { name: self.name.to_owned(), key_id: self.key_id };
         Some(self.verify(key, text).ok_or_else(fails))
     }
 

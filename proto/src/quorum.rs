@@ -81,21 +81,20 @@ impl Quorum {
         parse::parse(file.as_ref())
     }
 
-    /// The policy that all of these witnesses must have cosigned; none of them: nothing is wanted.
-    /// Keys of another type than [`KeyType::CosignatureV1`], which cosign nothing, can never meet
-    /// it. They are named like their keys.
+    /// The policy that knows these witnesses, named like their keys, and wants none of them.
     #[must_use]
-    pub fn all_of(keys: &[VerifierKey]) -> Self {
-        let witness = |key: &VerifierKey| PolicyWitness {
-            name: key.name().to_owned(),
-            key: key.clone(),
-            url: None,
+    pub fn of_known(keys: Vec<VerifierKey>) -> Self {
+        let witness = |key: VerifierKey| {
+            let name = key.name().to_owned();
+            PolicyWitness { name, key, url: None }
         };
-        let witnesses: Vec<_> = keys.iter().map(witness).collect();
-        let members: Vec<_> = (0..witnesses.len()).map(Member::Witness).collect();
-        let wanted = (!members.is_empty()).then_some(Member::Group(0));
-        let groups = vec![Group { threshold: members.len(), members }];
-        Self { logs: Vec::new(), witnesses, groups, wanted }
+        Self { witnesses: keys.into_iter().map(witness).collect(), ..Self::default() }
+    }
+
+    /// Whether it wants any cosignature at all.
+    #[must_use]
+    pub const fn wants_any(&self) -> bool {
+        self.wanted.is_some()
     }
 
     /// The logs that it names, in the order of the file; none means that any may be checked.

@@ -1,16 +1,20 @@
 //! Flags and environment, checked before anything opens.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use access_ledger_proto::note::VerifierKey;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::{
     backup::BackupOptions,
-    custodian::CustodianOptions,
+    custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     error::LedgerError,
     folder::Genesis,
-    ledger::LedgerOptions,
+    ledger::{Cosigning, LedgerOptions},
     os::{self, Disk},
     scrub::ScrubOptions,
     storage::Options,
@@ -147,6 +151,30 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MIB", default_value_t = 4)]
     pub scrub_mib: u16,
 
+    /// Trust policy (C2SP tlog-policy) whose witnesses, as far as it gives their addresses, are
+    /// asked to cosign every checkpoint, and at the start what they have seen of the ledger.
+    #[arg(long, value_name = "FILE")]
+    pub witnesses: Option<PathBuf>,
+
+    /// Trust policy whose witnesses are asked too, and whose quorum must have cosigned before a
+    /// receipt is given.
+    #[arg(long, value_name = "FILE")]
+    pub receipts_policy: Option<PathBuf>,
+
+    /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
+    /// again.
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub receipts_wait_ms: u32,
+
+    /// With witnesses: seconds without an entry after which the ledger records a heartbeat.
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = value_parser!(u32).range(1..))]
+    pub heartbeat_s: u32,
+
+    /// Start although a witness does not tell what it has seen, or has seen more than is here:
+    /// entries may have been lost, and the ledger would sign a second history.
+    #[arg(long)]
+    pub danger_skip_guard: bool,
+
     /// Threads for the network. By default half the processors: the writer and the disk need the
     /// rest.
     #[arg(long, value_name = "N")]
@@ -193,6 +221,10 @@ pub struct CheckArgs {
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct CustodianArgs {
+    /// Instead of following: something else with a custodian's folder.
+    #[command(subcommand)]
+    pub command: Option<CustodianCommand>,
+
     /// Address of the ledger, as in `http://127.0.0.1:7070`.
     #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_SERVER", required = true)]
     pub ledger: Option<String>,
@@ -243,6 +275,27 @@ pub struct CustodianArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub behind_after: u32,
 
+    /// Seconds without anything new from the ledger before that is an alarm. An idle ledger records
+    /// a heartbeat of its own.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub stale_after: u32,
+
+    /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub skew: u32,
+
+    /// Seconds that the ledger may still serve an event that was redacted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub erasure_grace: u32,
+
+    /// MiB a second, at most, that are read again of what the ledger serves.
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = value_parser!(u16).range(1..1_024))]
+    pub patrol_mib: u16,
+
+    /// Where alarms are sent: JSON by POST, repeated until it is taken.
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_CUSTODIAN_WEBHOOK")]
+    pub webhook: Option<String>,
+
     /// MiB at which a segment file is full. Opening reads one segment.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
@@ -250,6 +303,32 @@ pub struct CustodianArgs {
     /// Threads for the network. By default half the processors: verifying needs the rest.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// What else there is to do with a custodian's folder.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CustodianCommand {
+    /// Let a custodian sign again that has caught its ledger: only with the very evidence that
+    /// halted it.
+    Clear(ClearArgs),
+}
+
+/// Flags of `custodian clear`.
+#[derive(Clone, Debug, Args)]
+pub struct ClearArgs {
+    /// The custodian's data folder. No custodian may have it open.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-custodian",
+        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
+    )]
+    pub data: PathBuf,
+
+    /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
+    /// check-evidence`.
+    #[arg(long, value_name = "FILE")]
+    pub evidence: PathBuf,
 }
 
 /// Flags of `restore`.
@@ -358,10 +437,15 @@ impl ServeArgs {
     }
 
     /// How the ledger is opened.
-    #[must_use]
-    pub fn ledger(&self) -> LedgerOptions {
-        LedgerOptions {
-            folder: self.data.data.clone(),
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Io`], [`LedgerError::Quorum`] for the files of the policies.
+    pub fn ledger(&self, disk: &dyn Disk) -> Result<LedgerOptions, LedgerError> {
+        let policy = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| read_quorum(disk, path)).transpose()
+        };
+        Ok(LedgerOptions {
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
             reserve_bytes: u64::from(self.reserve_mib) << 20,
@@ -369,9 +453,31 @@ impl ServeArgs {
                 bytes_per_second: u64::from(self.scrub_mib) << 20,
                 ..ScrubOptions::default()
             }),
-        }
+            cosigning: Cosigning {
+                witnesses: policy(&self.witnesses)?,
+                receipts: policy(&self.receipts_policy)?,
+                receipts_wait: Duration::from_millis(self.receipts_wait_ms.into()),
+                heartbeat: Duration::from_secs(self.heartbeat_s.into()),
+                ..Cosigning::default()
+            },
+            ..LedgerOptions::new(&self.data.data)
+        })
     }
 }
+
+/// Reads a trust policy.
+///
+/// # Errors
+///
+/// [`LedgerError::Io`]; [`LedgerError::Quorum`] with the line.
+pub fn read_quorum(disk: &dyn Disk, path: &Path) -> Result<Quorum, LedgerError> {
+    let file = os::read(disk, path, POLICY_BYTES_MAX);
+    let file = file.map_err(|source| LedgerError::io(path, source))?;
+    Quorum::parse(file).map_err(|error| LedgerError::Quorum { path: path.to_owned(), error })
+}
+
+/// Thousands of witnesses.
+const POLICY_BYTES_MAX: usize = 1 << 20;
 
 impl CustodianArgs {
     /// Checks what the flags say together: the ledger's address and how the custodian is opened.
@@ -399,6 +505,16 @@ impl CustodianArgs {
             witness_logs,
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             behind_after: Duration::from_secs(self.behind_after.into()),
+            times: TimeLimits {
+                skew: Duration::from_secs(self.skew.into()),
+                stale_after: Duration::from_secs(self.stale_after.into()),
+            },
+            patrol: PatrolOptions {
+                bytes_per_second: u32::from(self.patrol_mib) << 20,
+                erasure_grace: Duration::from_secs(self.erasure_grace.into()),
+                ..PatrolOptions::default()
+            },
+            webhook: self.webhook.clone(),
             ..CustodianOptions::new(&self.data, key)
         };
         Ok((url, options))

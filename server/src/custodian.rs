@@ -38,7 +38,7 @@ use tracing::warn;
 pub use self::serve::Serving;
 use self::{
     alarms::Alarms, copy::Copy, court::Court, desk::Desk, error::CustodianError, halt::Halt,
-    memory::Memory,
+    memory::Memory, patrol::PatrolOptions, timing::TimeLimits,
 };
 use crate::{
     error::LedgerError,
@@ -63,6 +63,12 @@ pub struct CustodianOptions {
     pub segment_bytes: u64,
     /// How long the copy may be behind before that is an alarm.
     pub behind_after: Duration,
+    /// What the own clock is to notice.
+    pub times: TimeLimits,
+    /// How what the ledger serves is read again.
+    pub patrol: PatrolOptions,
+    /// Where alarms are sent; `None`: nowhere.
+    pub webhook: Option<String>,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -78,6 +84,9 @@ impl CustodianOptions {
             witness_logs: Vec::new(),
             segment_bytes: Options::SEGMENT_BYTES,
             behind_after: BEHIND_AFTER,
+            times: TimeLimits::default(),
+            patrol: PatrolOptions::default(),
+            webhook: None,
             cosign_idle: COSIGN_IDLE,
         }
     }
@@ -90,6 +99,7 @@ pub struct Custodian {
     ledger: VerifierKey,
     copy: Copy,
     memory: Memory,
+    clock: Arc<dyn Clock>,
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
@@ -125,10 +135,10 @@ impl Custodian {
         let noted = folder.read_checkpoint(&**disk, &ledger);
         let cosigned = cosigned(&**disk, &folder, &ledger);
         let pinned = memory.pinned.as_ref();
-        let known = noted.into_iter().chain(cosigned);
-        let known = known.chain(pinned.map(|pinned| pinned.checkpoint.clone()));
-        // All of these were written when the entries were durable.
-        let known = known.max_by_key(VerifiedCheckpoint::size);
+        let known = noted.into_iter().chain(pinned.map(|pinned| pinned.checkpoint.clone()));
+        // All of these were written when the entries were durable. Of two that are of one size the
+        // last: that with the cosignatures.
+        let known = known.chain(cosigned).max_by_key(VerifiedCheckpoint::size);
         let segment_bytes = options.segment_bytes;
         let storage = Options { segment_bytes, ..Options::new(folder.root(), ledger.name()) };
         let mut copy = Copy::open(disk, &storage, &ledger, pinned, known.as_ref())?;
@@ -157,8 +167,8 @@ impl Custodian {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());
         }
-        let disk = disk.clone();
-        Ok(Self { options, disk, ledger, copy, memory, desk, witness, alarms, halt, lock })
+        let (disk, clock) = (disk.clone(), clock.clone());
+        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
     }
 
     /// The public halves of the keys: witness, mirror.
@@ -190,7 +200,7 @@ impl Custodian {
              # For `serve --witnesses` and `--receipts-policy`, and for `--quorum` of clients.\n\
              log {ledger}\n\
              witness custodian {witness} {url}\n\
-             witness custodian-mirror {mirror}\n\
+             witness custodian-mirror {mirror} {url}\n\
              group custodian-both all custodian custodian-mirror\n\
              quorum custodian-both\n",
             origin = self.ledger.name(),

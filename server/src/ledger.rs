@@ -3,15 +3,20 @@
 //! ```text
 //! gRPC -> append (judge) -> queue -> writer (order, chain) -> storage (1 fdatasync)
 //!      -> tree -> publish (sign) -> receipt -> gRPC
+//!                     |               \-> release (waits for cosignatures) -> receipt
+//!                     |-> cosigners (asked beside all that)
 //!                     \-> index (behind the log) -> repeat, reads
 //! ```
 
 mod append;
 mod authorize;
+mod cosigners;
 mod enroll;
+mod heartbeat;
 mod own;
 mod publish;
 mod queue;
+mod release;
 mod repeat;
 mod service;
 mod space;
@@ -21,23 +26,28 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
     error::SourceError,
     facts::sources::{SourceChange, Sources},
     note::{Signer, VerifierKey},
     position::{Index, Size},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
+pub use self::cosigners::Cosigning;
 pub(crate) use self::service::{Recorder, message_too_large};
 use self::{
     append::Admitted,
+    cosigners::Cosigners,
     own::OwnSource,
     publish::Publisher,
     queue::Queue,
+    release::Release,
     repeat::{REPEAT_BYTES_MAX, Repeats},
     space::Space,
     writer::{ToWrite, Writer},
@@ -46,8 +56,9 @@ pub use crate::book::Published;
 use crate::{
     book::{Book, Opening},
     erase::Eraser,
-    error::LedgerError,
+    error::{LedgerError, ServeError},
     folder::{self, Folder, Genesis, Keys},
+    guard::{self, Seen},
     index::{self, Follower},
     os::{Clock, Disk, Lock},
     refusal::Refusal,
@@ -69,6 +80,10 @@ pub struct LedgerOptions {
     pub reserve_bytes: u64,
     /// How the scrub behaves; none: stored bytes are not read again.
     pub scrub: Option<ScrubOptions>,
+    /// Whom to ask to cosign, and what receipts wait for.
+    pub cosigning: Cosigning,
+    /// What witnesses have seen of the ledger: it is not opened with less.
+    pub seen: Vec<Seen>,
 }
 
 impl LedgerOptions {
@@ -81,6 +96,8 @@ impl LedgerOptions {
             queue_bytes_max: QUEUE_BYTES_MAX,
             reserve_bytes: RESERVE_BYTES,
             scrub: Some(ScrubOptions::default()),
+            cosigning: Cosigning::default(),
+            seen: Vec::new(),
         }
     }
 }
@@ -89,7 +106,11 @@ impl LedgerOptions {
 pub struct Ledger {
     shared: Arc<Shared>,
     eraser: Option<Eraser>,
+    /// The writer, and who answers repeats.
     threads: Vec<JoinHandle<()>>,
+    /// Who gives receipts that wait; ends after the others.
+    release: Option<JoinHandle<()>>,
+    heartbeat: Duration,
     /// These stop when dropped, after the threads were joined.
     _follower: Follower,
     _scrub: Option<Scrub>,
@@ -101,6 +122,10 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue<ToWrite>,
     /// Batches whose numbers were used before.
     repeats: Queue<Admitted>,
+    /// Where receipts wait for cosignatures, if they do.
+    release: Option<Arc<Release>>,
+    /// Who gathers cosignatures, if there are witnesses.
+    cosigners: Option<Arc<Cosigners>>,
     /// Dropped last: only then may another process open the folder.
     _lock: Option<Lock>,
 }
@@ -143,7 +168,9 @@ impl Ledger {
     /// # Errors
     ///
     /// [`LedgerError::Uninitialised`]; [`LedgerError::Storage`] and [`LedgerError::Index`] when
-    /// what is stored is damaged; [`LedgerError::File`] for keys.
+    /// what is stored is damaged; [`LedgerError::File`] for keys; [`LedgerError::RolledBack`] and
+    /// [`LedgerError::OtherHistory`] when a witness has seen more, or something else;
+    /// [`LedgerError::OtherLog`], [`LedgerError::Unasked`] for trust policies that do not fit.
     pub fn open(
         options: &LedgerOptions,
         disk: &Arc<dyn Disk>,
@@ -160,16 +187,33 @@ impl Ledger {
             return Err(LedgerError::ForeignKey { key, origin });
         }
         let vkey = keys.ledger.verifier();
-        let signed = folder.read_checkpoint(&**disk, vkey);
-        let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
+        options.cosigning.check(vkey)?;
+        let stored = folder.read_checkpoint(&**disk, vkey);
+        let signed = stored.as_ref().map(|checkpoint| (checkpoint.size(), checkpoint.root()));
         let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
         info!(size = opened.link.size.0, recovery = ?opened.recovery, "opened log");
-        Start { options, folder, disk, clock, keys, opened, lock }.start()
+        guard::compare(&options.seen, opened.link.size, &opened.tree)?;
+        Start { folder, options, disk, clock, keys, stored, opened, lock }.start()
     }
 
     /// What the services need.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Asks the witnesses, and records heartbeats for them, for as long as the returned tasks are
+    /// kept; `None` without any. Inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Outbound`] when no calls can be made.
+    pub(crate) fn ask_cosigners(&self) -> Result<Option<JoinSet<()>>, ServeError> {
+        let Some(cosigners) = &self.shared.cosigners else {
+            return Ok(None);
+        };
+        let mut tasks = cosigners.spawn()?;
+        tasks.spawn(heartbeat::beat(self.shared.clone(), self.heartbeat));
+        Ok(Some(tasks))
     }
 
     /// The ledger's verifier key; its name is the origin.
@@ -211,16 +255,27 @@ impl Drop for Ledger {
                 warn!("a thread of the ledger panicked");
             }
         }
+        // Behind those that hand batches to it.
+        if let Some(release) = &self.shared.release {
+            release.close();
+        }
+        if let Some(thread) = self.release.take()
+            && thread.join().is_err()
+        {
+            warn!("the thread that gives receipts panicked");
+        }
     }
 }
 
 /// What a ledger is started from.
 struct Start<'a> {
-    options: &'a LedgerOptions,
     folder: Folder,
+    options: &'a LedgerOptions,
     disk: &'a Arc<dyn Disk>,
     clock: &'a Arc<dyn Clock>,
     keys: Keys,
+    /// The checkpoint in the file, which may carry cosignatures.
+    stored: Option<VerifiedCheckpoint>,
     opened: Opened,
     lock: Option<Lock>,
 }
@@ -231,10 +286,11 @@ impl Start<'_> {
         let (disk, clock) = (self.disk, self.clock);
         let vkey = self.keys.ledger.verifier().clone();
         let own = own_source(self.keys.source, vkey.name())?;
+        let cosigning = &self.options.cosigning;
         let publisher = Publisher { signer: self.keys.ledger };
         let published = publisher.sign(link.size, frontier.root())?;
-        let options = index::Options::new(self.folder.root(), vkey.name());
-        let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
+        let index_options = index::Options::new(self.folder.root(), vkey.name());
+        let (index, indexer) = index::open(disk.clone(), &index_options, reader.clone())?;
         let (authority, sequences) = (indexer.authority(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
         let opening = Opening {
@@ -246,11 +302,26 @@ impl Start<'_> {
             reader,
             tree: tree.clone(),
             index,
+            receipts_wait: cosigning.receipts.is_some(),
         };
+        let book = Arc::new(Book::open(opening, disk.clone(), clock.clone())?);
+        let release = cosigning
+            .receipts
+            .is_some()
+            .then(|| Arc::new(Release::new(book.clone(), cosigning.receipts_wait)));
+        let cosigners = (!cosigning.is_empty())
+            .then(|| Arc::new(Cosigners::new(book.clone(), cosigning, release.clone())));
+        if let (Some(cosigners), Some(stored)) = (&cosigners, &self.stored)
+            && let Err(problem) = cosigners.take_note(stored.note().as_bytes())
+        {
+            warn!(%problem, "left the cosignatures of the checkpoint file aside");
+        }
         let shared = Arc::new(Shared {
-            book: Arc::new(Book::open(opening, disk.clone(), clock.clone())?),
+            book,
             queue: Queue::new(self.options.queue_bytes_max, "access_ledger_queue_bytes"),
             repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
+            release: release.clone(),
+            cosigners,
             _lock: self.lock,
         });
         let stored = storage_options(self.options, &shared.book.vkey);
@@ -287,7 +358,17 @@ impl Start<'_> {
             self.folder.root().to_owned(),
             Some(Box::new(move |redaction| runs.record_run(redaction))),
         )?;
-        Ok(Ledger { shared, eraser: Some(eraser), threads, _follower: follower, _scrub: scrub })
+        let release = release.map(|release| spawn("release", move || release.run())).transpose()?;
+        let heartbeat = cosigning.heartbeat;
+        Ok(Ledger {
+            shared,
+            eraser: Some(eraser),
+            threads,
+            release,
+            heartbeat,
+            _follower: follower,
+            _scrub: scrub,
+        })
     }
 }
 

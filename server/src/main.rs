@@ -10,11 +10,15 @@ use std::{
 
 use access_ledger_server::{
     backup, check,
-    config::{CheckArgs, Cli, Command, CustodianArgs, InitArgs, LogFormat, RestoreArgs, ServeArgs},
+    config::{
+        CheckArgs, ClearArgs, Cli, Command, CustodianArgs, CustodianCommand, InitArgs, LogFormat,
+        RestoreArgs, ServeArgs,
+    },
     custodian::{self, Custodian},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
+    guard,
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
@@ -133,10 +137,12 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
-    let options = args.ledger();
     let (disk, clock) = (real_disk(), system_clock());
+    let mut options = args.ledger(&*disk)?;
     let lock = lock(&*disk, &options.folder)?;
-    if Folder::new(&options.folder).origin(&*disk)?.is_none() {
+    let folder = Folder::new(&options.folder);
+    let is_new = folder.origin(&*disk)?.is_none();
+    if is_new {
         let origin = args.origin.clone().map_or_else(own_origin, Ok)?;
         let genesis = Genesis { self_enrolment: true, ..Genesis::new(origin) };
         let genesis = genesis.with_policy(&*disk, args.policy.as_deref())?;
@@ -144,6 +150,11 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     serve::runtime(args.threads)?.block_on(async {
         let metrics_address = metrics::expose(args.metrics_listen).await?;
+        // Nobody can have seen anything of a key that was just made.
+        if !is_new && !args.danger_skip_guard {
+            let vkey = folder.open_keys(&*disk)?.ledger.verifier().clone();
+            options.seen = guard::ask(&options.cosigning, &vkey, guard::PATIENCE).await?;
+        }
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
         let serving = Serving::bind(ledger, args.listen).await?;
@@ -154,6 +165,9 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
+    if let Some(CustodianCommand::Clear(args)) = &args.command {
+        return clear(args);
+    }
     let (disk, clock) = (real_disk(), system_clock());
     let (ledger, options) = args.check(&*disk)?;
     let lock = lock(&*disk, &options.folder)?;
@@ -189,6 +203,15 @@ fn greet_custodian(
         writeln!(out, "HALTED      {}", halt.message)?;
     }
     Ok(out.flush()?)
+}
+
+fn clear(args: &ClearArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    let halt = custodian::clear::clear(&disk, &system_clock(), folder, &args.evidence)?;
+    writeln!(io::stdout(), "cleared     {}: {}", halt.alarm, halt.message)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {

@@ -62,6 +62,15 @@ fn describe() {
     counter!("access_ledger_scrubbed_bytes_total", "bytes of the log that were read again");
     counter!("access_ledger_scrub_passes_total", "times that the whole log was read again");
     gauge!("access_ledger_scrub_damaged_segments", "damaged segments that the last pass found");
+    gauge!("access_ledger_cosigned_entries", "entries under the newest checkpoint with its quorum");
+    gauge!("access_ledger_witness_entries", "entries that a witness has cosigned");
+    gauge!("access_ledger_waiting_receipts", "batches whose receipts wait for cosignatures");
+    histogram!("access_ledger_cosign_seconds", "one cosignature, from question to answer");
+    counter!(
+        "access_ledger_witness_failures_total",
+        "questions to witnesses without a cosignature"
+    );
+    counter!("access_ledger_cosignatures_dropped_total", "cosignatures that do not verify");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
 }
 

@@ -120,6 +120,12 @@ pub enum Refusal {
         /// What the index said.
         problem: String,
     },
+    /// What is asked for is recorded, and to be proven under cosignatures that have not arrived yet.
+    #[error("the entry at index {index} is recorded, its receipt waits for cosignatures")]
+    QuorumPending {
+        /// The last entry that the receipt is for.
+        index: Index,
+    },
     /// Beyond the newest checkpoint.
     #[error("{what} {found} is beyond the tree of size {size}")]
     BeyondTree {
@@ -169,6 +175,7 @@ impl Refusal {
             Self::DiskFull { .. } => "DISK_FULL",
             Self::Unreadable { .. } => "STORAGE_DAMAGED",
             Self::Indexing { .. } => "INDEXING",
+            Self::QuorumPending { .. } => "QUORUM_PENDING",
             Self::BeyondTree { .. } => "BEYOND_TREE",
             Self::NoSource { .. } => "SOURCE_UNKNOWN",
             Self::NoEvent { .. } => "EVENT_UNKNOWN",
@@ -193,7 +200,8 @@ impl Refusal {
             Self::Stopping
             | Self::StorageFailed
             | Self::Indexing { .. }
-            | Self::DiskFull { .. } => Code::Unavailable,
+            | Self::DiskFull { .. }
+            | Self::QuorumPending { .. } => Code::Unavailable,
             Self::Unreadable { .. } => Code::DataLoss,
             Self::BeyondTree { .. } => Code::OutOfRange,
             Self::NoSource { .. } | Self::NoEvent { .. } => Code::NotFound,
@@ -227,7 +235,9 @@ impl Refusal {
             Self::Reused { seq, index, .. } => {
                 vec![("seq", seq.to_string()), ("index", index.to_string())]
             }
-            Self::Kept { index, .. } => vec![("index", index.to_string())],
+            Self::Kept { index, .. } | Self::QuorumPending { index } => {
+                vec![("index", index.to_string())]
+            }
             Self::BeyondTree { size, .. } => vec![("size", size.to_string())],
             Self::Control(ControlRefusal::Policy(error)) => {
                 vec![("line", error.line.to_string()), ("column", error.column.to_string())]
@@ -244,6 +254,7 @@ impl Refusal {
         match self {
             Self::QueueFull { .. } => Some(QUEUE_RETRY),
             Self::DiskFull { .. } => Some(SPACE_RETRY),
+            Self::QuorumPending { .. } => Some(QUORUM_RETRY),
             Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
             _ => None,
         }
@@ -299,6 +310,9 @@ const QUEUE_RETRY: Duration = Duration::from_millis(50);
 
 /// Somebody has to make space.
 const SPACE_RETRY: Duration = Duration::from_secs(10);
+
+/// The same call waits again, so this only keeps a caller from asking in a loop.
+const QUORUM_RETRY: Duration = Duration::from_millis(200);
 
 /// About what a restart, or reading a block of the log again, takes.
 const STOP_RETRY: Duration = Duration::from_secs(1);

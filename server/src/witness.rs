@@ -326,6 +326,7 @@ impl Log {
                     cosigned: record.newest(),
                 }))
             }
+            HoldError::Unsealed { size } => AddRefusal::Unsealed { size },
             error => AddRefusal::Unavailable { problem: error.to_string() },
         })
     }

@@ -17,6 +17,17 @@ impl SetClock {
         Self { nanos: AtomicU64::new(seconds * NANOS_PER_S) }
     }
 
+    /// A clock that says so many nanoseconds since the Unix epoch.
+    #[must_use]
+    pub const fn at(nanos: u64) -> Self {
+        Self { nanos: AtomicU64::new(nanos) }
+    }
+
+    /// Makes it say so many nanoseconds.
+    pub fn set(&self, nanos: u64) {
+        self.nanos.store(nanos, Ordering::SeqCst);
+    }
+
     /// Makes it say so many seconds.
     pub fn set_s(&self, seconds: u64) {
         self.nanos.store(seconds * NANOS_PER_S, Ordering::SeqCst);

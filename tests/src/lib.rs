@@ -2,8 +2,11 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod adversary;
 pub mod clock;
+pub mod custodian;
 pub mod disk;
+pub mod double;
 pub mod fuzz;
 pub mod gate;
 pub mod generate;
@@ -20,5 +23,6 @@ pub mod process;
 pub mod python;
 pub mod signed;
 pub mod source;
+pub mod stopping;
 pub mod stored;
 pub mod story;

@@ -10,7 +10,7 @@ use std::{
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::{KeyType, Signer},
-    position::Size,
+    position::{Index, Size},
     witness::{AddCheckpoint, origin_hex},
 };
 use access_ledger_server::{
@@ -64,7 +64,7 @@ impl Custodian {
         }
         self.opened.tree.append(&self.opened.frontier)?;
         self.opened.frontier.forget();
-        self.holding.notify();
+        self.holding.grown(to, None);
         Ok(usize::try_from(to.0)?)
     }
 
@@ -144,6 +144,28 @@ fn nothing_is_held_before_it_is_durable() -> Result<()> {
     let held = custodian.holding.hold(&forked, Duration::ZERO);
     assert!(matches!(held, Err(HoldError::Differs { .. })));
     Ok(())
+}
+
+#[test]
+fn a_checkpoint_inside_a_batch_or_before_the_record_of_an_erasure_is_not_signed() -> Result<()> {
+    let mut custodian = Custodian::new(8)?;
+    let witness = custodian.own_witness()?;
+    let mut size = custodian.take(1)?;
+    let mut before = 0;
+    // Some batch of several entries.
+    while size - before < 2 {
+        (before, size) = (size, custodian.take(1)?);
+    }
+    let refused = witness.add_checkpoint(&custodian.ledger.add(0, size - 1)?);
+    assert!(matches!(refused, Err(AddRefusal::Unsealed { .. })), "{refused:?}");
+    let held = Size(size as u64);
+    custodian.holding.grown(held, Some(Index(0)));
+    let refused = witness.add_checkpoint(&custodian.ledger.add(0, size)?);
+    assert!(matches!(refused, Err(AddRefusal::Unavailable { .. })), "{refused:?}");
+    custodian.holding.grown(held, None);
+    witness.add_checkpoint(&custodian.ledger.add(0, size)?)?;
+    assert_eq!(custodian.told(), []);
+    custodian.expect_newest(&witness, size)
 }
 
 #[test]

@@ -126,7 +126,7 @@ async fn a_stopping_server_is_not_serving_and_still_answers_the_calls_under_way(
     let begun = tokio::time::Instant::now();
     drop((clients, watch));
     stopping.finish().await?;
-    ensure!(begun.elapsed() < std::time::Duration::from_secs(10), "took {:?}", begun.elapsed());
+    ensure!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
     assert!(health.message().await.is_err() || health.message().await?.is_none());
     Ok(())
 }

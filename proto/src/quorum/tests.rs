@@ -97,8 +97,8 @@ fn no_quorum_wants_nothing_and_knows_its_witnesses_nevertheless() {
     assert!(quorum.is_met(&[]) && quorum.lacking(&[]).is_empty());
     assert_eq!(quorum.keys(), [witness(1)]);
     assert!(Quorum::default().is_met(&[]));
-    let all = Quorum::all_of(&[witness(1), witness(2)]);
-    assert!(!all.is_met(&signed(&[1])) && all.is_met(&signed(&[1, 2])));
+    let known = Quorum::of_known(vec![witness(1), witness(2)]);
+    assert!(known.is_met(&[]) && !known.wants_any() && known.witnesses().len() == 2);
 }
 
 #[test]

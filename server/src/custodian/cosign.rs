@@ -6,7 +6,6 @@
 use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{checkpoint::VerifiedCheckpoint, witness::origin_hex};
-use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::desk::Desk;
@@ -22,15 +21,8 @@ pub(crate) struct Cosigner {
 }
 
 impl Cosigner {
-    /// Runs until `stopping` turns true.
-    pub(crate) async fn run(self, mut stopping: watch::Receiver<bool>) {
-        tokio::select! {
-            () = self.follow() => {}
-            _ = stopping.wait_for(|&stopping| stopping) => {}
-        }
-    }
-
-    async fn follow(self) {
+    /// Signs, for ever.
+    pub(crate) async fn run(self) {
         let this = Arc::new(self);
         let mut newest = this.desk.checkpoints();
         loop {

@@ -6,7 +6,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey,
+};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -78,8 +80,9 @@ impl Desk {
         self.newest.borrow().clone()
     }
 
-    /// Lays out a checkpoint: `copy` holds all that it covers. Blocks; the first time for as long as
-    /// it takes to index the log.
+    /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if they
+    /// may be other ones than before. Blocks; the first time for as long as it takes to index the
+    /// log.
     ///
     /// # Errors
     ///
@@ -88,7 +91,7 @@ impl Desk {
         &self,
         checkpoint: VerifiedCheckpoint,
         copy: &mut Copy,
-    ) -> Result<(), CustodianError> {
+    ) -> Result<Option<Sources>, CustodianError> {
         let mut layout = self.lock();
         let (sources, numbers) = copy.news();
         let published = published(&checkpoint);
@@ -96,8 +99,8 @@ impl Desk {
         let book = self.book.borrow().clone();
         match book {
             Some(book) => {
-                if let Some(sources) = sources {
-                    book.renew(sources);
+                if let Some(sources) = &sources {
+                    book.renew(sources.clone());
                 }
                 book.note_durable(numbers.iter().map(|(source, &last)| (source, last)));
                 book.publish(published);
@@ -111,7 +114,7 @@ impl Desk {
         self.newest.send_replace(Some(Arc::new(checkpoint)));
         drop(layout);
         self.lag.holds(size);
-        Ok(())
+        Ok(sources)
     }
 
     fn open_book(
@@ -138,6 +141,7 @@ impl Desk {
             reader,
             tree,
             index,
+            receipts_wait: false,
         };
         let book = Book::open(opening, self.disk.clone(), self.clock.clone())?;
         Ok((book, follower))
@@ -153,7 +157,7 @@ impl Desk {
             .is_ok_and(|cosigned| (cosigned.size(), cosigned.root()) == (now.size, now.root));
         if same && now.note != note.as_bytes() {
             let note = Bytes::copy_from_slice(note.as_bytes());
-            book.publish(Arc::new(Published { size: now.size, root: now.root, note }));
+            book.cosign(&Arc::new(Published { size: now.size, root: now.root, note }), true);
         }
     }
 

@@ -12,7 +12,12 @@
 //! Where that halts the custodian, following is over until a human has cleared it; else it goes on
 //! from what is stored, after a while.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use access_ledger_client::{
     audit::{AuditError, prove, unproven},
@@ -26,7 +31,11 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint, error::BuildError, note::VerifierKey, position::Index,
 };
 use bytes::Bytes;
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 use self::incoming::Incoming;
@@ -37,6 +46,7 @@ use super::{
     error::{CopyError, CustodianError},
     halt::Halt,
     memory::Memory,
+    vigil::Vigil,
 };
 use crate::{error::StorageError, os::Disk, witness::Witness};
 
@@ -54,6 +64,7 @@ pub(crate) struct Follow {
     pub(crate) desk: Arc<Desk>,
     pub(crate) witness: Arc<Witness>,
     pub(crate) alarms: Arc<Alarms>,
+    pub(crate) vigil: Arc<Mutex<Vigil>>,
     /// Turns true when the custodian is to stop.
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) state: State,
@@ -63,6 +74,10 @@ pub(crate) struct Follow {
 pub(crate) struct State {
     pub(crate) copy: Copy,
     pub(crate) memory: Memory,
+    /// Records that were verified and that the vigil has not looked at.
+    pub(crate) unwatched: Vec<Run>,
+    /// The answer to the last question, where the copy has not come to it yet.
+    pub(crate) asked: Option<VerifiedCheckpoint>,
     /// When the memory was last written.
     pub(crate) saved_at: Instant,
     /// Alarms about what did not halt, to be ended when all goes well again.
@@ -95,6 +110,7 @@ impl Follow {
     ///
     /// When the custodian itself cannot go on: its disk, mostly. What is held is served on.
     pub(crate) fn run(self, is_halted: bool) -> Result<(), CustodianError> {
+        let _watch = PanicWatch(self.desk.clone());
         let (runtime, mut stopping) = (self.runtime.clone(), self.stopping.clone());
         if !is_halted {
             self.follow_until_halted()?;
@@ -124,7 +140,7 @@ impl Follow {
                 backoff.reset();
             }
             let delay = backoff.next(None);
-            if matches!(self.ask(tokio::time::sleep(delay)), Err(Break::Stopping)) {
+            if matches!(self.ask(async { sleep(delay).await }), Err(Break::Stopping)) {
                 return self.close();
             }
         }
@@ -147,6 +163,7 @@ impl Follow {
 
     /// The newest checkpoint: signed by the ledger, and consistent with all that was seen.
     fn checkpoint(&mut self) -> Result<VerifiedCheckpoint, Break> {
+        let asked_at = self.vigil().now();
         let note = self.ask(self.puller.checkpoint())?.map_err(Break::Pull)?;
         let served = self.open(&note)?;
         if let Some(held) = self.desk.newest()
@@ -167,6 +184,9 @@ impl Follow {
             check_consistency(&seen, &served, path)?;
         }
         self.see(&served);
+        // It was the newest when it was asked for: nothing behind it is older.
+        self.vigil().sighted(served.size(), asked_at);
+        self.state.asked = Some(served.clone());
         Ok(served)
     }
 
@@ -220,8 +240,16 @@ impl Follow {
     fn watch(&mut self) -> Result<std::convert::Infallible, Break> {
         let first = self.state.copy.next_index();
         let mut incoming = Incoming::start(&self.runtime, &self.puller, first);
+        let mut polled_at = Instant::now();
         loop {
-            let (notes, end) = self.ask(incoming.receive())?;
+            if polled_at.elapsed() >= POLL_INTERVAL {
+                self.poll(&mut incoming)?;
+                polled_at = Instant::now();
+            }
+            let received = async { timeout(POLL_INTERVAL, incoming.receive()).await };
+            let Ok((notes, end)) = self.ask(received)? else {
+                continue;
+            };
             let mut groups = Vec::with_capacity(notes.len());
             for (runs, note) in notes {
                 groups.push((runs, self.open(&note)?));
@@ -235,14 +263,26 @@ impl Follow {
         }
     }
 
+    /// Asks for the checkpoint, whatever comes: the ledger may be idle, or say one thing in the
+    /// stream and another when it is asked. And only an answer tells that entries behind it are
+    /// not older than the question.
+    fn poll(&mut self, incoming: &mut Incoming) -> Result<(), Break> {
+        let served = self.checkpoint()?;
+        let is_silent = served.size().next_index() > self.state.copy.next_index();
+        if incoming.counts_silence(is_silent) { Err(Break::Again) } else { Ok(()) }
+    }
+
     /// Takes groups, each up to its checkpoint, and lays out the last one.
     fn take_groups(&mut self, groups: Vec<Group>) -> Result<(), Break> {
         let mut newest = None;
         for (runs, checkpoint) in groups {
-            if let Some(seen) = &self.state.memory.seen {
+            // One that was signed before the newest that was asked for may be on its way still.
+            let seen = self.state.memory.seen.as_ref();
+            if let Some(seen) = seen.filter(|seen| seen.size() <= checkpoint.size()) {
                 compare(seen, &checkpoint)?;
             }
             self.see(&checkpoint);
+            self.vigil().heard_of(checkpoint.size());
             self.take(runs, &checkpoint)?;
             if self.state.copy.next_index() != checkpoint.size().next_index() {
                 let (found, next) = (checkpoint.size(), self.state.copy.next_index());
@@ -256,11 +296,32 @@ impl Follow {
             self.conclude(&checkpoint)?;
             newest = Some(checkpoint);
         }
-        newest.map_or(Ok(()), |newest| self.lay_out(newest))
+        let Some(newest) = newest else { return Ok(()) };
+        self.lay_out(newest.clone())?;
+        // What the ledger says when it is asked is what it streams.
+        match self.state.asked.take_if(|asked| asked.size() <= newest.size()) {
+            Some(asked) => {
+                self.compare_held(&newest, &asked)?.map_or(Ok(()), |caught| Err(caught.into()))
+            }
+            None => Ok(()),
+        }
     }
 
+    /// Verifies runs and has them stored, while the vigil looks at those before. No runs: it has
+    /// seen all.
     fn take(&mut self, runs: Vec<Run>, served: &VerifiedCheckpoint) -> Result<(), Break> {
-        self.state.copy.take(runs).map_err(|error| Break::copy(error, served))
+        // Records share their bytes.
+        let before = std::mem::replace(&mut self.state.unwatched, runs.clone());
+        let (copy, vigil) = (&mut self.state.copy, &self.vigil);
+        let watch = || {
+            let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
+            before.iter().for_each(|(first, records)| vigil.took(*first, records));
+        };
+        let (taken, ()) = rayon::join(|| copy.take(runs), watch);
+        taken.map_err(|error| {
+            self.state.unwatched.clear();
+            Break::copy(error, served)
+        })
     }
 
     fn conclude(&mut self, served: &VerifiedCheckpoint) -> Result<(), Break> {
@@ -269,13 +330,16 @@ impl Follow {
 
     /// Lays out the checkpoint at which the copy has concluded last, once all of it is durable.
     fn lay_out(&mut self, newest: VerifiedCheckpoint) -> Result<(), Break> {
+        self.take(Vec::new(), &newest)?;
         let State { copy, memory, saved_at, .. } = &mut self.state;
         copy.sync()?;
         let is_due = memory.pinned.is_none() || saved_at.elapsed() >= SAVE_INTERVAL;
         if is_due {
             memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
         }
-        self.desk.lay_out(newest, copy)?;
+        if let Some(sources) = self.desk.lay_out(newest, copy)? {
+            self.vigil().expect(&sources);
+        }
         if is_due { Ok(self.save()?) } else { Ok(()) }
     }
 
@@ -283,6 +347,10 @@ impl Follow {
     fn see(&mut self, checkpoint: &VerifiedCheckpoint) {
         self.state.memory.see(checkpoint);
         self.desk.lag.sees(checkpoint.size());
+    }
+
+    fn vigil(&self) -> MutexGuard<'_, Vigil> {
+        self.vigil.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn save(&mut self) -> Result<(), CustodianError> {
@@ -387,6 +455,25 @@ impl Follow {
     }
 }
 
+/// Says that nothing more is followed when that panics: what is served would grow old unnoticed.
+struct PanicWatch(Arc<Desk>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
+impl State {
+    /// At the start.
+    pub(crate) fn new(copy: Copy, memory: Memory) -> Self {
+        let (unwatched, asked, troubles) = (Vec::new(), None, Vec::new());
+        Self { copy, memory, unwatched, asked, saved_at: Instant::now(), troubles }
+    }
+}
+
 impl Break {
     /// What it means that the copy does not take what was served under a checkpoint.
     fn copy(error: CopyError, served: &VerifiedCheckpoint) -> Self {
@@ -426,6 +513,9 @@ impl From<CopyError> for Break {
 
 /// How often the memory is written: what is newer is verified again at the next start.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Without news from the stream, until the ledger is asked.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Between attempts to reach the ledger.
 const DELAY_MIN: Duration = Duration::from_millis(100);

@@ -2,13 +2,18 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use access_ledger_proto::position::Size;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
+
+use super::{
+    alarms::{Alarm, AlarmKind, Alarms, Place},
+    desk::Desk,
+};
 
 /// What was seen signed, and what of it is held.
 #[derive(Debug, Default)]
@@ -80,6 +85,35 @@ impl Lag {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Raises the alarm when the copy is behind for too long, and ends it.
+pub(super) async fn watch_lag(desk: Arc<Desk>, alarms: Arc<Alarms>, behind_after: Duration) {
+    let origin = desk.ledger().name().to_owned();
+    let mut ticks = tokio::time::interval(LAG_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Behind { entries, time, is_first } = desk.lag.behind();
+        metrics::gauge!("access_ledger_custodian_behind_entries").set(entries as f64);
+        metrics::gauge!("access_ledger_custodian_behind_seconds").set(time.as_secs_f64());
+        let (desk, alarms, origin) = (desk.clone(), alarms.clone(), origin.clone());
+        let judge = move || {
+            if time < behind_after {
+                alarms.end(AlarmKind::Behind, &origin, Place::Ledger, "the copy caught up");
+            } else if !is_first {
+                let held = desk.newest().map(|newest| newest.size()).unwrap_or_default();
+                let seconds = time.as_secs();
+                let told = format!("the copy is behind by {entries} entries for {seconds} s");
+                alarms.raise(Alarm::new(AlarmKind::Behind, &origin, held, told));
+            }
+        };
+        if tokio::task::spawn_blocking(judge).await.is_err() {
+            warn!("judging the lag panicked");
+        }
+    }
+}
+
+/// Between two looks.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -9,14 +9,17 @@
 //! |---|---|
 //! | another entry or event than the copy has | DAMAGED, with both as evidence |
 //! | nothing, although the ledger signed for it | WITHHELD |
-//! | no event, and no redaction accounts for it for [`PatrolOptions::record_grace`] | WITHHELD |
-//! | an event that was redacted longer ago than [`PatrolOptions::erasure_grace`] | NOT_ERASED, without the event |
+//! | no event, where the copy has one for longer than [`PatrolOptions::record_grace`] | WITHHELD |
+//! | an event that the copy has erased longer ago than [`PatrolOptions::erasure_grace`] | NOT_ERASED, without the event |
+//!
+//! The copy erases what a lawful redaction in the log covers, and nothing else; so an event that is
+//! erased on one side alone was either erased without a record or not erased in spite of one.
 //!
 //! What a round finds in order again ends the alarm. A ledger that cannot be reached is no matter
 //! of the patrol: the vigil tells of that.
 
 mod compare;
-mod redactions;
+mod waiting;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -38,8 +41,8 @@ use tokio::{
 use tracing::{debug, error};
 
 use self::{
-    compare::{Comparison, Difference},
-    redactions::Redactions,
+    compare::{Compared, Comparison},
+    waiting::Waiting,
 };
 use super::alarms::{Alarm, AlarmKind, Alarms, Place};
 use crate::{
@@ -54,9 +57,10 @@ pub struct PatrolOptions {
     pub bytes_per_second: u32,
     /// From the beginning of a round to that of the next, at least.
     pub round: Duration,
-    /// How long after a redaction the event may still be served.
+    /// How long an event that the copy has erased may still be served.
     pub erasure_grace: Duration,
-    /// How long an event may be missing before its redaction is in the copy.
+    /// How long an event may be missing that the copy has not erased: its redaction may be on its
+    /// way here.
     pub record_grace: Duration,
 }
 
@@ -66,7 +70,7 @@ impl Default for PatrolOptions {
             bytes_per_second: 4 << 20,
             round: Duration::from_millis(300),
             erasure_grace: Duration::from_secs(600),
-            record_grace: Duration::from_secs(10),
+            record_grace: Duration::from_secs(60),
         }
     }
 }
@@ -91,7 +95,8 @@ pub struct Beat {
 
 /// Goes round after round, for ever.
 pub async fn patrol(beat: Beat, options: PatrolOptions) {
-    let mut patrol = Patrol { beat, options, redactions: Redactions::default() };
+    let (missing, served) = (Waiting::default(), Waiting::default());
+    let mut patrol = Patrol { beat, options, missing, served };
     loop {
         let next = Instant::now() + options.round;
         let signed = match patrol.beat.signed.wait_for(Option::is_some).await {
@@ -109,7 +114,10 @@ pub async fn patrol(beat: Beat, options: PatrolOptions) {
 struct Patrol {
     beat: Beat,
     options: PatrolOptions,
-    redactions: Redactions,
+    /// Events that the ledger does not serve and the copy has.
+    missing: Waiting,
+    /// Events that the ledger serves and the copy has erased.
+    served: Waiting,
 }
 
 /// The entries that a round found something about, by kind of alarm.
@@ -141,8 +149,10 @@ impl Patrol {
                 }
             }
         }
+        self.tell_overdue(signed, &mut found);
         self.settle(&found);
-        self.redactions.round_ended();
+        self.missing.end_round();
+        self.served.end_round();
     }
 
     /// Compares from `first` on, up to the end or to what stops it.
@@ -194,9 +204,8 @@ impl Patrol {
             tree: self.beat.tree.clone(),
             signed: Arc::clone(signed),
         };
-        let differences = spawn_blocking(move || comparison.of(run)).await;
-        let differences = match differences {
-            Ok(Ok(differences)) => differences,
+        let compared = match spawn_blocking(move || comparison.of(run)).await {
+            Ok(Ok(compared)) => compared,
             Ok(Err(problem)) => {
                 error!(%problem, "patrol could not read the own copy");
                 return Err(Stop::Own);
@@ -204,35 +213,29 @@ impl Patrol {
             Err(_) => return Err(Stop::Own),
         };
         let now = self.beat.clock.now_nanos();
-        for difference in differences {
-            match difference {
-                Difference::Redaction { first, last } => {
-                    if self.redactions.note(first, last, now) {
-                        self.beat.alarms.forget_evidence(first, last);
-                    }
-                }
-                Difference::Altered(caught) => {
-                    let alarm = Alarm::of_caught(&caught, &self.beat.ledger);
-                    self.raise(alarm, found);
-                }
-                Difference::Missing(index) => self.redactions.miss(index, now),
-                Difference::Served { first, last } => {
-                    let grace = self.options.erasure_grace;
-                    for index in self.redactions.overdue(first, last, now, grace) {
-                        let message = format!(
-                            "event {index} was redacted, and the ledger still serves its bytes"
-                        );
-                        self.raise(self.alarm(AlarmKind::NotErased, index, signed, message), found);
-                    }
-                }
-            }
+        let Compared { altered, missing, served, erased } = compared;
+        for caught in altered {
+            self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found);
         }
-        let grace = self.options.record_grace;
-        for index in self.redactions.unaccounted(now, grace) {
+        missing.into_iter().for_each(|index| self.missing.note(index, now));
+        served.into_iter().for_each(|index| self.served.note(index, now));
+        for range in erased {
+            self.beat.alarms.forget_evidence(*range.start(), *range.end());
+        }
+        Ok(())
+    }
+
+    /// Raises the alarms about what is so for too long.
+    fn tell_overdue(&self, signed: &VerifiedCheckpoint, found: &mut Found) {
+        let now = self.beat.clock.now_nanos();
+        for index in self.missing.due(now, self.options.record_grace) {
             let message = format!("event {index} is not served, and no redaction accounts for it");
             self.raise(self.alarm(AlarmKind::Withheld, index, signed, message), found);
         }
-        Ok(())
+        for index in self.served.due(now, self.options.erasure_grace) {
+            let message = format!("event {index} was redacted, and its bytes are still served");
+            self.raise(self.alarm(AlarmKind::NotErased, index, signed, message), found);
+        }
     }
 
     fn withheld(
@@ -273,7 +276,7 @@ impl Patrol {
         for kind in [AlarmKind::Damaged, AlarmKind::Withheld, AlarmKind::NotErased] {
             for place in self.beat.alarms.places(kind, origin) {
                 let Place::Index(index) = place else { continue };
-                if !found.places.contains(&(kind, index)) && !self.redactions.misses(index) {
+                if !found.places.contains(&(kind, index)) {
                     let by = "the ledger serves what it should again";
                     let _lasted = self.beat.alarms.end(kind, origin, place, by);
                 }

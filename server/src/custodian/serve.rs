@@ -1,14 +1,19 @@
 //! The running custodian: its listener, its tasks, and an orderly stop.
 //!
 //! ```text
-//! follow (thread) -> desk -> book  -> AuditService, HTTP          serve.rs of the crate
-//!                         \-> cosign (task)   watch over lag (task)
+//! follow (thread) -> desk -> book -> AuditService, HTTP (serve.rs of the crate)
+//!                        \-> cosign, lag, vigil, patrol, webhook (tasks)
 //! ```
 //!
 //! Until the first checkpoint is held there is nothing to read. Until then callers are told so, and
 //! a ledger that asks at its start what was cosigned gets an answer.
 
-use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use access_ledger_client::{connect, pull::Puller};
 use axum::{
@@ -21,22 +26,25 @@ use tokio::{
     net::TcpListener,
     runtime::Handle,
     sync::{oneshot, watch},
-    time::Instant,
 };
 use tracing::{info, warn};
 
 use super::{
     Custodian,
-    alarms::{Alarm, AlarmKind, Alarms, Place},
     cosign::Cosigner,
     desk::Desk,
     error::CustodianError,
     follow::{Follow, State},
-    lag::Behind,
+    lag::watch_lag,
+    patrol::{Beat, patrol},
+    vigil::Vigil,
+    webhook,
 };
 use crate::{
     book::Book,
-    error::ServeError,
+    error::{LedgerError, ServeError},
+    os::Lock,
+    outbound::Outbound,
     serve::{Offer, serve},
     witness::Witness,
 };
@@ -90,42 +98,14 @@ impl Serving {
     ) -> Result<(), CustodianError> {
         let Self { custodian, listener, address } = self;
         let puller = Puller::new(connect::channel(url)?);
-        let Custodian { options, disk, ledger, copy, memory, desk, witness, alarms, halt, lock } =
-            custodian;
         let (stopping, is_stopping) = watch::channel(false);
         let told = stopping.clone();
         tokio::spawn(async move {
             stop.await;
             told.send_replace(true);
         });
-
-        let cosigner = Cosigner {
-            desk: desk.clone(),
-            witness: witness.clone(),
-            holding: copy.holding().clone(),
-            idle: options.cosign_idle,
-        };
-        tokio::spawn(cosigner.run(is_stopping.clone()));
-        let watching = watch_lag(desk.clone(), alarms.clone(), options.behind_after);
-        tokio::spawn(until(is_stopping.clone(), watching));
-        let state = State { copy, memory, saved_at: Instant::now(), troubles: Vec::new() };
-        let follow = Follow {
-            runtime: Handle::current(),
-            puller,
-            ledger,
-            disk,
-            data: options.folder,
-            desk: desk.clone(),
-            witness: witness.clone(),
-            alarms,
-            stopping: is_stopping.clone(),
-            state,
-        };
-        let (followed, mut has_followed) = oneshot::channel();
-        let is_halted = halt.is_some();
-        let run = move || drop(followed.send(follow.run(is_halted)));
-        let thread = thread::Builder::new().name("follow".into()).spawn(run);
-        thread.map_err(|source| crate::error::LedgerError::Thread { source })?;
+        let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
+        let (mut has_followed, lock) = custodian.start(&puller, &is_stopping)?;
 
         info!(%address, "serving");
         let served = serve_all(listener, (&desk, witness), is_stopping, &mut has_followed).await;
@@ -147,6 +127,80 @@ impl Serving {
         }
         info!("stopped");
         followed
+    }
+}
+
+impl Custodian {
+    /// Starts the thread that follows, and the tasks that sign and watch; a custodian that is
+    /// halted signs nothing and watches nothing.
+    fn start(
+        self,
+        puller: &Puller,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<(Followed, Option<Lock>), CustodianError> {
+        let (options, copy, desk) = (self.options, self.copy, self.desk);
+        let held = (self.ledger.name(), copy.holding().size());
+        let (disk, alarms, clock) = (&self.disk, &self.alarms, &self.clock);
+        let mut vigil = Vigil::open(disk, &options.folder, alarms, clock, held, options.times);
+        if let Some(sources) = copy.verifier().sources() {
+            vigil.expect(sources);
+        }
+        let vigil = Arc::new(Mutex::new(vigil));
+        // A halt is an alarm that somebody must hear of, too.
+        if let Some(url) = options.webhook {
+            let outbound = Outbound::new().map_err(ServeError::from)?;
+            spawn(stopping, webhook::run(alarms.clone(), outbound, url));
+        }
+        if self.halt.is_none() {
+            let (witness, holding) = (self.witness.clone(), copy.holding().clone());
+            let idle = options.cosign_idle;
+            let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
+            spawn(stopping, cosigner.run());
+            spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
+            spawn(stopping, tick(vigil.clone()));
+            let beat = Beat {
+                puller: puller.clone(),
+                ledger: self.ledger.clone(),
+                reader: copy.reader().clone(),
+                tree: copy.tree().clone(),
+                signed: desk.checkpoints(),
+                alarms: alarms.clone(),
+                clock: clock.clone(),
+            };
+            spawn(stopping, patrol(beat, options.patrol));
+        }
+        let follow = Follow {
+            runtime: Handle::current(),
+            puller: puller.clone(),
+            ledger: self.ledger,
+            disk: self.disk,
+            data: options.folder,
+            desk,
+            witness: self.witness,
+            alarms: self.alarms,
+            vigil,
+            stopping: stopping.clone(),
+            state: State::new(copy, self.memory),
+        };
+        let (followed, has_followed) = oneshot::channel();
+        let is_halted = self.halt.is_some();
+        let run = move || drop(followed.send(follow.run(is_halted)));
+        let thread = thread::Builder::new().name("follow".into()).spawn(run);
+        thread.map_err(|source| LedgerError::Thread { source })?;
+        Ok((has_followed, self.lock))
+    }
+}
+
+/// Looks at the clock.
+async fn tick(vigil: Arc<Mutex<Vigil>>) {
+    let mut ticks = tokio::time::interval(TICK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let vigil = vigil.clone();
+        let tick = move || vigil.lock().unwrap_or_else(PoisonError::into_inner).tick();
+        if tokio::task::spawn_blocking(tick).await.is_err() {
+            warn!("the vigil panicked");
+        }
     }
 }
 
@@ -221,38 +275,15 @@ async fn wait_room(
     }
 }
 
-/// Raises the alarm when the copy is behind for too long, and ends it.
-async fn watch_lag(desk: Arc<Desk>, alarms: Arc<Alarms>, behind_after: Duration) {
-    let origin = desk.ledger().name().to_owned();
-    let mut ticks = tokio::time::interval(LAG_INTERVAL);
-    loop {
-        ticks.tick().await;
-        let Behind { entries, time, is_first } = desk.lag.behind();
-        metrics::gauge!("access_ledger_custodian_behind_entries").set(entries as f64);
-        metrics::gauge!("access_ledger_custodian_behind_seconds").set(time.as_secs_f64());
-        let (desk, alarms, origin) = (desk.clone(), alarms.clone(), origin.clone());
-        let judge = move || {
-            if time < behind_after {
-                alarms.end(AlarmKind::Behind, &origin, Place::Ledger, "the copy caught up");
-            } else if !is_first {
-                let held = desk.newest().map(|newest| newest.size()).unwrap_or_default();
-                let seconds = time.as_secs();
-                let told = format!("the copy is behind by {entries} entries for {seconds} s");
-                alarms.raise(Alarm::new(AlarmKind::Behind, &origin, held, told));
-            }
-        };
-        if tokio::task::spawn_blocking(judge).await.is_err() {
-            warn!("judging the lag panicked");
+/// Runs a task until it is to stop.
+fn spawn(stopping: &watch::Receiver<bool>, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = work => {}
+            () = is(stopping) => {}
         }
-    }
-}
-
-/// Runs until it is to stop.
-async fn until(stopping: watch::Receiver<bool>, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = work => {}
-        () = is(stopping) => {}
-    }
+    });
 }
 
 /// Resolves when it turns true.
@@ -261,4 +292,4 @@ async fn is(mut told: watch::Receiver<bool>) {
     let _told_or_gone = told.wait_for(|&told| told).await;
 }
 
-const LAG_INTERVAL: Duration = Duration::from_secs(1);
+const TICK_INTERVAL: Duration = Duration::from_secs(1);

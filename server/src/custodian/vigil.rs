@@ -1,7 +1,7 @@
 //! The vigil: what the custodian notices while it follows, told to [`Alarms`].
 //!
-//! Whoever follows tells it three things: the ledger's newest checkpoint was asked for and seen,
-//! records were verified and taken, some time has passed. What follows from that is decided in
+//! Whoever follows tells it what it sees: the ledger's newest checkpoint, asked for again and again
+//! whatever else comes; records that were verified and taken; the sources; that time has passed. What follows from that is decided in
 //! [`timing`](super::timing) and [`silence`](super::silence).
 //!
 //! `sightings.json` keeps across restarts when which size was the ledger's newest. It is replaced
@@ -82,6 +82,12 @@ impl Vigil {
     /// many entries.
     pub fn sighted(&mut self, size: Size, asked_at: u64) {
         self.timing.sight(size, asked_at);
+    }
+
+    /// A checkpoint of so many entries, which nobody had asked for, was verified.
+    pub fn heard_of(&mut self, size: Size) {
+        let now = self.now();
+        self.timing.hear(size, now);
     }
 
     /// The registered sources are these: at the start, and whenever they change.

@@ -102,7 +102,7 @@ const MIRROR_KEY: &str = "mirror.key";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{folder::real_disk, os::Clock};
+    use crate::folder::real_disk;
 
     fn ledger(name: &str) -> VerifierKey {
         Signer::new(name, KeyType::Ed25519, [1; 32]).unwrap().verifier().clone()

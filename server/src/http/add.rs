@@ -68,9 +68,10 @@ const fn status(refusal: &AddRefusal) -> StatusCode {
         AddRefusal::Untrusted { .. } | AddRefusal::Halted => StatusCode::FORBIDDEN,
         AddRefusal::UnknownOrigin { .. } => StatusCode::NOT_FOUND,
         AddRefusal::Conflict { .. } => StatusCode::CONFLICT,
-        AddRefusal::Proof(_) | AddRefusal::ProofFromNothing { .. } | AddRefusal::Contradicts(_) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        AddRefusal::Proof(_)
+        | AddRefusal::ProofFromNothing { .. }
+        | AddRefusal::Unsealed { .. }
+        | AddRefusal::Contradicts(_) => StatusCode::UNPROCESSABLE_ENTITY,
         AddRefusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

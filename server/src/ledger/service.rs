@@ -1,6 +1,6 @@
 //! `RecorderService` over gRPC.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{
     event::{self, Body},
@@ -142,12 +142,20 @@ impl RecorderService for Recorder {
         let source = request.into_inner().source;
         let unknown = || Refusal::NoSource { name: source.clone() };
         let name = Name::parse(source.as_bytes()).map_err(|_| unknown())?;
-        let key_id = self.shared.book.sources().get(name).ok_or_else(unknown)?.key_id();
+        let (key_id, heartbeat_nanos) = {
+            let sources = self.shared.book.sources();
+            let source = sources.get(name).ok_or_else(unknown)?;
+            (source.key_id(), source.heartbeat_nanos)
+        };
+        let heartbeat = Duration::from_nanos(heartbeat_nanos);
         Ok(Response::new(wire::GetSourceStateResponse {
             last_seq: self.shared.book.durable_last(name),
             key_id: key_id.0.to_vec().into(),
             origin: self.shared.book.vkey.name().to_owned(),
             ledger_vkey: self.shared.book.vkey.to_string(),
+            heartbeat_interval: prost_types::Duration::try_from(heartbeat)
+                .ok()
+                .filter(|_| heartbeat_nanos > 0),
         }))
     }
 }

@@ -20,7 +20,7 @@ use access_ledger_proto::{
     hash::Digest,
     position::{Index, Size, count_of},
     source::SourceName,
-    tree::{Frontier, Paths},
+    tree::Frontier,
     wire,
 };
 use bytes::Bytes;
@@ -108,12 +108,12 @@ pub(crate) struct Group {
 /// Where a batch stands in the log.
 pub(crate) struct Placed {
     pub(crate) source: SourceName,
-    last_seq: u64,
+    pub(crate) last_seq: u64,
     /// Index of the batch's last entry.
-    last: Index,
+    pub(crate) last: Index,
     pub(crate) first: Index,
     pub(crate) recorded_at: u64,
-    prev: Digest,
+    pub(crate) prev: Digest,
     /// On the intents in the batch, in order.
     pub(crate) verdicts: Vec<PlacedVerdict>,
 }
@@ -310,8 +310,14 @@ impl Writer {
         metrics::histogram!("access_ledger_group_batches")
             .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
         for (placed, answer) in placed {
-            if let Some(answer) = answer {
-                answer.send(placed.answer(&paths, &published));
+            let Some(answer) = answer else { continue };
+            match &self.shared.release {
+                Some(release) => release.wait(placed, answer),
+                // Every batch of the group was appended to the frontier since it last forgot.
+                None => answer.send(placed.answer(&published, |index| {
+                    let path = paths.path(index).ok_or(Refusal::StorageFailed)?;
+                    Ok(path.iter().map(bytes_of).collect())
+                })),
             }
         }
         self.frontier.forget();
@@ -337,16 +343,21 @@ impl Drop for PanicWatch {
 }
 
 impl Placed {
-    fn answer(
+    /// Index of the last entry that the answer is about: of the batch, or of a verdict.
+    pub(crate) fn reaches(&self) -> Index {
+        self.verdicts.last().map_or(self.last, |verdict| verdict.index)
+    }
+
+    /// The answer under a checkpoint that covers it; `path` gives inclusion paths in its tree.
+    ///
+    /// # Errors
+    ///
+    /// Those of `path`.
+    pub(crate) fn answer(
         &self,
-        paths: &Paths<'_>,
         published: &Published,
+        path: impl Fn(Index) -> Result<Vec<Bytes>, Refusal>,
     ) -> Result<wire::AppendResponse, Refusal> {
-        // Every batch of the group was appended to the frontier since it last forgot.
-        let path = |index| -> Result<Vec<Bytes>, Refusal> {
-            let path = paths.path(index).ok_or(Refusal::StorageFailed)?;
-            Ok(path.iter().map(bytes_of).collect())
-        };
         let receipt = wire::Receipt {
             first_index: self.first.0,
             recorded_at: self.recorded_at,

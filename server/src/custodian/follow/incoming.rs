@@ -15,6 +15,7 @@ pub(super) struct Incoming {
     /// Runs that no checkpoint covers yet.
     open: Vec<Run>,
     open_bytes: usize,
+    is_silent: bool,
 }
 
 /// Runs, and the note that covers them.
@@ -34,7 +35,7 @@ impl Incoming {
                 }
             }
         });
-        Self { received, pump, open: Vec::new(), open_bytes: 0 }
+        Self { received, pump, open: Vec::new(), open_bytes: 0, is_silent: false }
     }
 
     /// Waits for more; all groups that are complete then, and why no more will come.
@@ -44,6 +45,7 @@ impl Incoming {
             let problem = "the stream ended".to_owned();
             return (Vec::new(), Some(PullError::Answer { problem }));
         }
+        self.is_silent = false;
         let mut groups = Vec::new();
         for watched in some {
             match watched {
@@ -59,6 +61,12 @@ impl Incoming {
             }
         }
         (groups, None)
+    }
+
+    /// Notes whether the stream lacks what the ledger has signed; whether that was so the last time
+    /// as well, with nothing received since.
+    pub(super) fn counts_silence(&mut self, is_silent: bool) -> bool {
+        is_silent && std::mem::replace(&mut self.is_silent, is_silent)
     }
 
     /// Whether so much came without a checkpoint that no group can be that large: the ledger grows

@@ -1,12 +1,11 @@
 //! Compares records as they are served now with the copy. Blocks: it reads the disk.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use access_ledger_client::{evidence::Caught, pull::Run, verify::Record};
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     error::BuildError,
-    event::{self, Body},
     position::{Index, count_of},
     proof::inclusion_path,
     receipt::TlogProof,
@@ -26,39 +25,36 @@ pub(super) struct Comparison {
     pub(super) signed: Arc<VerifiedCheckpoint>,
 }
 
-/// What there is to say about some records, in their order.
-#[derive(Debug)]
-pub(super) enum Difference {
-    /// The copy holds a redaction of these entries.
-    Redaction { first: Index, last: Index },
-    /// The ledger serves something else than the copy holds.
-    Altered(Caught),
+/// What there is to say about some records, each in their order.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// The ledger serves other bytes than the copy holds.
+    pub(super) altered: Vec<Caught>,
     /// The ledger serves no event where the copy has one.
-    Missing(Index),
-    /// The ledger serves these events, which may be erased.
-    Served { first: Index, last: Index },
+    pub(super) missing: Vec<Index>,
+    /// The ledger serves an event that was erased here.
+    pub(super) served: Vec<Index>,
+    /// Events that were erased here.
+    pub(super) erased: Vec<RangeInclusive<Index>>,
 }
 
 impl Comparison {
-    /// Compares a run that is not empty and lies below the checkpoint.
-    pub(super) fn of(&self, (first, served): Run) -> Result<Vec<Difference>, StorageError> {
-        let mut differences = Vec::new();
-        let mut rest = &served[..];
-        let mut next = first;
+    /// Compares a run that lies below the checkpoint.
+    pub(super) fn of(&self, (first, served): Run) -> Result<Compared, StorageError> {
+        let mut compared = Compared::default();
+        let (mut next, mut rest) = (first, &served[..]);
         while !rest.is_empty() {
             let held = self.reader.read(next, rest.len(), READ_BYTES)?;
-            let (now, later) = rest.split_at_checked(held.len()).unwrap_or((rest, &[]));
-            if held.is_empty() {
+            let Some((now, later)) = rest.split_at_checked(held.len().max(1)) else {
                 break;
-            }
+            };
             for ((index, served), held) in (next.0..).map(Index).zip(now).zip(held) {
                 let held = Record { entry: held.entry, event: held.event };
-                self.compare(index, served, &held, &mut differences)?;
+                self.compare(index, served, &held, &mut compared)?;
             }
-            next = next.plus(count_of(now.len()));
-            rest = later;
+            (next, rest) = (next.plus(count_of(now.len())), later);
         }
-        Ok(differences)
+        Ok(compared)
     }
 
     fn compare(
@@ -66,27 +62,30 @@ impl Comparison {
         index: Index,
         served: &Record,
         held: &Record,
-        differences: &mut Vec<Difference>,
+        compared: &mut Compared,
     ) -> Result<(), StorageError> {
-        let body = held.event.as_deref().and_then(event::body);
-        if let Some((first, last)) = body.and_then(|body| redacted(index, body)) {
-            differences.push(Difference::Redaction { first, last });
-        }
-        let is_other = match (&served.event, &held.event) {
+        let is_other_event = match (&served.event, &held.event) {
             (Some(served), Some(held)) => served != held,
-            _ => false,
+            (Some(_), None) => {
+                compared.served.push(index);
+                false
+            }
+            (None, Some(_)) => {
+                compared.missing.push(index);
+                false
+            }
+            (None, None) => false,
         };
-        if served.entry != held.entry || is_other {
-            differences.push(Difference::Altered(self.altered(index, served, held)?));
-            return Ok(());
+        if held.event.is_none() {
+            match compared.erased.pop() {
+                Some(range) if range.end().next() == index => {
+                    compared.erased.push(*range.start()..=index);
+                }
+                other => compared.erased.extend(other.into_iter().chain([index..=index])),
+            }
         }
-        match (&served.event, &held.event) {
-            (None, Some(_)) => differences.push(Difference::Missing(index)),
-            (Some(_), _) if body.is_none_or(is_erasable) => match differences.last_mut() {
-                Some(Difference::Served { last, .. }) if last.next() == index => *last = index,
-                _ => differences.push(Difference::Served { first: index, last: index }),
-            },
-            _ => {}
+        if served.entry != held.entry || is_other_event {
+            compared.altered.push(self.altered(index, served, held)?);
         }
         Ok(())
     }
@@ -114,29 +113,11 @@ impl Comparison {
     }
 }
 
-/// The entries that an event in the log redacts: only such as lie before it.
-fn redacted(index: Index, body: Body<'_>) -> Option<(Index, Index)> {
-    if body.number != REDACTION {
-        return None;
-    }
-    let redaction = wire::Redaction::decode(body.bytes).ok()?;
-    let last = redaction.last_index.min(index.0.checked_sub(1)?);
-    (redaction.first_index <= last).then_some((Index(redaction.first_index), Index(last)))
-}
-
-/// What tells who may record, by which rules, and what was erased, is never erased itself.
-const fn is_erasable(body: Body<'_>) -> bool {
-    !matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE | REDACTION)
-}
-
 fn encoded(index: Index, record: &Record) -> Vec<u8> {
     let entries = vec![record.entry.clone()];
     let events = vec![record.event.clone().unwrap_or_default()];
     wire::EntryRun { first_index: index.0, entries, events }.encode_to_vec()
 }
-
-/// Field number of `Event.redaction`.
-const REDACTION: u32 = 29;
 
 /// Of the copy, at once.
 const READ_BYTES: usize = 1 << 20;
