@@ -9,8 +9,10 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+mod folders;
+
+pub use self::folders::{BackupArgs, CheckArgs, ClearArgs, DemoArgs, RestoreArgs};
 use crate::{
-    backup::BackupOptions,
     custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     error::LedgerError,
     folder::Genesis,
@@ -209,14 +211,6 @@ pub struct InitArgs {
     pub self_enrolment: bool,
 }
 
-/// Flags of `check`.
-#[derive(Clone, Debug, Args)]
-pub struct CheckArgs {
-    /// Where the ledger lies. No server may have it open.
-    #[command(flatten)]
-    pub data: DataArgs,
-}
-
 /// Flags of `custodian`.
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -311,83 +305,6 @@ pub enum CustodianCommand {
     /// Let a custodian sign again that has caught its ledger: only with the very evidence that
     /// halted it.
     Clear(ClearArgs),
-}
-
-/// Flags of `custodian clear`.
-#[derive(Clone, Debug, Args)]
-pub struct ClearArgs {
-    /// The custodian's data folder. No custodian may have it open.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "access-ledger-custodian",
-        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
-    )]
-    pub data: PathBuf,
-
-    /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
-    /// check-evidence`.
-    #[arg(long, value_name = "FILE")]
-    pub evidence: PathBuf,
-}
-
-/// Flags of `restore`.
-#[derive(Clone, Debug, Args)]
-pub struct RestoreArgs {
-    /// Where the ledger lies. No server may have it open.
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    /// Address of the custodian that holds what is missing, as in `http://127.0.0.1:7170`.
-    #[arg(long, value_name = "URL")]
-    pub from: String,
-
-    /// Verifier key of a custodian whose cosignature the checkpoint that is restored must have;
-    /// as often as wanted. Without any, the ledger's own signature is enough.
-    #[arg(long, value_name = "VKEY")]
-    pub custodian: Vec<VerifierKey>,
-}
-
-/// Flags of `backup`.
-#[derive(Clone, Debug, Args)]
-pub struct BackupArgs {
-    /// Where the ledger lies.
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    /// Where the copy goes: a folder that is empty or not there yet.
-    #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
-
-    /// Copy the ledger's keys too. Whoever has them can sign a second history: without them a copy
-    /// can be kept like any other file, and serves only with keys put back.
-    #[arg(long)]
-    pub with_keys: bool,
-}
-
-impl BackupArgs {
-    /// What to copy, and where.
-    #[must_use]
-    pub fn options(&self) -> BackupOptions {
-        let (from, to) = (self.data.data.clone(), self.to.clone());
-        BackupOptions { from, to, with_keys: self.with_keys }
-    }
-}
-
-/// Flags of `demo`.
-#[derive(Clone, Debug, Args)]
-pub struct DemoArgs {
-    /// How many everyday accesses the half-year has, beside those of its story.
-    #[arg(long, value_name = "N", default_value_t = crate::demo::half_year::ACCESSES)]
-    pub accesses: u64,
-
-    /// The half-year that this seed tells.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-
-    /// Keep the ledger in this folder instead of a temporary one.
-    #[arg(long, value_name = "DIR")]
-    pub keep: Option<PathBuf>,
 }
 
 /// A refusal of flags that are each right but not together.

@@ -8,6 +8,8 @@
 //!
 //! Everything random follows from the seed.
 
+mod content;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -20,6 +22,8 @@ use access_ledger_server::os::{Access, Disk, File};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rustix::io::Errno;
+
+use self::content::{Change, Content};
 
 /// Which operations fail, counted from 0 over everything that changes the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,21 +71,6 @@ struct State {
     synced_names: BTreeMap<PathBuf, usize>,
     /// Changes of names not synced yet, in order.
     pending_names: Vec<NameChange>,
-}
-
-#[derive(Default)]
-struct Content {
-    /// What a process sees.
-    bytes: Vec<u8>,
-    /// What the disk holds.
-    synced: Vec<u8>,
-    /// Changes not synced yet, in order.
-    pending: Vec<Change>,
-}
-
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    Length(usize),
 }
 
 /// A name that is to lead to a file, and one that is to vanish in the same step.
@@ -314,51 +303,6 @@ impl NameChange {
     }
 }
 
-impl Change {
-    fn apply(&self, target: &mut Vec<u8>) {
-        match self {
-            Self::Length(length) => target.resize(*length, 0),
-            Self::Write { offset, bytes } => write_into(target, *offset, bytes),
-        }
-    }
-
-    /// Applies what a disk that loses power may have got to: nothing, all, or some sectors.
-    fn apply_some(&self, target: &mut Vec<u8>, random: &mut ChaCha8Rng) {
-        match (self, random.random_range(0..4)) {
-            (_, 0) => {}
-            (_, 1) | (Self::Length(_), _) => self.apply(target),
-            (Self::Write { offset, bytes }, some) => {
-                if some == 2 {
-                    // The length is there, whatever became of the content.
-                    target.resize(target.len().max(offset + bytes.len()), 0);
-                }
-                let mut done = 0;
-                while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-                    let sector_left = SECTOR_LEN - (offset + done) % SECTOR_LEN;
-                    let length = rest.len().min(sector_left);
-                    if random.random_bool(0.5) {
-                        write_into(target, offset + done, rest.get(..length).unwrap_or_default());
-                    }
-                    done += length;
-                }
-            }
-        }
-    }
-}
-
-fn write_into(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if target.len() < end {
-        target.resize(end, 0);
-    }
-    if let Some(place) = target.get_mut(offset..end) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-/// What a disk writes at once.
-const SECTOR_LEN: usize = 512;
-
 impl Disk for SimulatedDisk {
     fn create_dir(&self, _folder: &Path) -> io::Result<()> {
         self.lock().alive()
@@ -469,34 +413,6 @@ impl SimulatedFile {
         };
         state.file(self.number)?.change(change);
         Ok(())
-    }
-}
-
-impl Content {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.bytes);
-        self.pending.push(change);
-    }
-}
-
-impl Change {
-    /// The length that the file has at least afterwards.
-    fn end(&self) -> usize {
-        match self {
-            Self::Length(length) => *length,
-            Self::Write { offset, bytes } => offset + bytes.len(),
-        }
-    }
-
-    /// The first half of a write.
-    fn half(self) -> Option<Self> {
-        match self {
-            Self::Length(_) => None,
-            Self::Write { offset, mut bytes } => {
-                bytes.truncate(bytes.len() / 2);
-                Some(Self::Write { offset, bytes })
-            }
-        }
     }
 }
 
