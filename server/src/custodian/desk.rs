@@ -19,6 +19,8 @@ use crate::{
     folder::Folder,
     index::{self, Follower},
     os::{Clock, Disk},
+    scrub::{Scrub, ScrubOptions, Scrubber},
+    storage::Options,
 };
 
 /// What the tasks of a custodian share.
@@ -39,6 +41,8 @@ pub(crate) struct Desk {
 struct Layout {
     /// Keeps the index behind the log.
     follower: Option<Follower>,
+    /// Reads the copy again to find bit rot.
+    scrub: Option<Scrub>,
 }
 
 impl Desk {
@@ -108,13 +112,22 @@ impl Desk {
             None => {
                 let (book, follower) = self.open_book(copy, published)?;
                 layout.follower = Some(follower);
-                self.book.send_replace(Some(Arc::new(book)));
+                let book = Arc::new(book);
+                layout.scrub = Some(self.scrub(copy, book.clone())?);
+                self.book.send_replace(Some(book));
             }
         }
         self.newest.send_replace(Some(Arc::new(checkpoint)));
         drop(layout);
         self.lag.holds(size);
         Ok(sources)
+    }
+
+    fn scrub(&self, copy: &Copy, book: Arc<Book>) -> Result<Scrub, CustodianError> {
+        let options = Options::new(self.folder.root(), self.ledger.name());
+        let scrubber = Scrubber::new(self.disk.clone(), options, copy.tree().clone());
+        // Nobody waits for a custodian as sources wait for a ledger.
+        Ok(Scrub::start(scrubber, ScrubOptions::default(), book, || false)?)
     }
 
     fn open_book(
@@ -161,8 +174,10 @@ impl Desk {
         }
     }
 
-    /// Lays out nothing more, and lets go of the book. Joins the index's thread; blocks.
+    /// Lays out nothing more, and lets go of the book. Joins the threads of index and scrub;
+    /// blocks.
     pub(crate) fn close(&self) {
+        drop(self.lock().scrub.take());
         drop(self.lock().follower.take());
         self.book.send_replace(None);
     }
