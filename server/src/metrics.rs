@@ -71,6 +71,12 @@ fn describe() {
         "questions to witnesses without a cosignature"
     );
     counter!("access_ledger_cosignatures_dropped_total", "cosignatures that do not verify");
+    counter!("access_ledger_alarms_total", "alarms that a custodian raised, by kind");
+    counter!("access_ledger_verdicts_total", "verdicts on intended accesses, by decision");
+    counter!("access_ledger_erased_events_total", "events whose bytes were overwritten");
+    gauge!("access_ledger_custodian_behind_entries", "entries that a custodian does not hold yet");
+    gauge!("access_ledger_custodian_behind_seconds", "for how long a custodian has been behind");
+    gauge!("access_ledger_eraser_poisoned", "1 after a failed write of an erasure");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
 }
 
