@@ -1,9 +1,10 @@
 //! `backup`: a consistent copy of a ledger's folder, made while the ledger runs.
 //!
-//! What a checkpoint covers never changes, but for events that are erased. So the copy needs neither
-//! lock nor pause: it takes the newest checkpoint first, and then exactly the entries that this
-//! covers. It is verified as `check` verifies a folder; a segment that was copied while an erasure
-//! went through it is copied again. `meta.toml` comes last, so a copy that was cut off is no ledger.
+//! What a checkpoint covers never changes, but for events that are erased. So the copy needs
+//! neither lock nor pause: it takes the newest checkpoint first, and then exactly the entries that
+//! this covers. It is verified as `check` verifies a folder; a segment that was copied while an
+//! erasure went through it is copied again. `meta.toml` comes last, so a copy that was cut off is
+//! no ledger.
 //!
 //! Keys stay behind unless they are asked for: a copy with the ledger's keys can sign a second
 //! history. To restore, put the copy in the data folder's place, with the keys from where they are

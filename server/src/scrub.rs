@@ -4,9 +4,9 @@
 //! A pass reads every segment from the disk, past what the system holds in memory: header, footer,
 //! the checksums of every frame, the chain of entries, and the files of the tree, which it computes
 //! again. What does not hold at a second reading either is damage: it goes to the log, to the
-//! metrics and to the server's health. Nothing is changed, serving and appending go on; the operator
-//! gets the bytes back by `restore`, from the custodian. Seals and signatures are left to `check`
-//! and to the auditors: rot does not forge.
+//! metrics and to the server's health. Nothing is changed, serving and appending go on; the
+//! operator gets the bytes back by `restore`, from the custodian. Seals and signatures are left to
+//! `check` and to the auditors: rot does not forge.
 //!
 //! It stays out of the way: one thread of the lowest priority, a bounded number of bytes a second,
 //! and a pause before each piece while others have work.

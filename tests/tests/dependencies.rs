@@ -16,9 +16,10 @@ static RULES: LazyLock<toml::Table> = LazyLock::new(|| {
     std::fs::read_to_string(path).unwrap().parse().unwrap()
 });
 
-/// All packages of the lock file.
+/// All packages that a build for Linux is made of; others are not downloaded.
 static PACKAGES: LazyLock<Vec<Value>> = LazyLock::new(|| {
-    let arguments = ["metadata", "--format-version=1", "--locked", "--offline"];
+    let platform = "--filter-platform=x86_64-unknown-linux-gnu";
+    let arguments = ["metadata", "--format-version=1", "--locked", "--offline", platform];
     let told = Command::new(env!("CARGO"))
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
