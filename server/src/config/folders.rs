@@ -16,24 +16,6 @@ pub struct CheckArgs {
     pub data: DataArgs,
 }
 
-/// Flags of `custodian clear`.
-#[derive(Clone, Debug, Args)]
-pub struct ClearArgs {
-    /// The custodian's data folder. No custodian may have it open.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "access-ledger-custodian",
-        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
-    )]
-    pub data: PathBuf,
-
-    /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
-    /// check-evidence`.
-    #[arg(long, value_name = "FILE")]
-    pub evidence: PathBuf,
-}
-
 /// Flags of `restore`.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{copy::Copy, error::CustodianError, lag::Lag};
 use crate::{
     book::{Book, Opening, Published},
+    erase::Eraser,
     error::LedgerError,
     folder::Folder,
     index::{self, Follower},
@@ -39,6 +40,8 @@ pub(crate) struct Desk {
 
 #[derive(Default)]
 struct Layout {
+    /// Erases what redactions in the log ask for.
+    eraser: Option<Eraser>,
     /// Keeps the index behind the log.
     follower: Option<Follower>,
     /// Reads the copy again to find bit rot.
@@ -111,8 +114,10 @@ impl Desk {
             }
             None => {
                 let (book, follower) = self.open_book(copy, published)?;
-                layout.follower = Some(follower);
                 let book = Arc::new(book);
+                let root = self.folder.root().to_owned();
+                let eraser = Eraser::spawn(book.clone(), self.disk.clone(), root, None)?;
+                (layout.eraser, layout.follower) = (Some(eraser), Some(follower));
                 layout.scrub = Some(self.scrub(copy, book.clone())?);
                 self.book.send_replace(Some(book));
             }
@@ -174,11 +179,12 @@ impl Desk {
         }
     }
 
-    /// Lays out nothing more, and lets go of the book. Joins the threads of index and scrub;
-    /// blocks.
+    /// Lays out nothing more, and lets go of the book. Joins the threads over it; blocks.
     pub(crate) fn close(&self) {
-        drop(self.lock().scrub.take());
-        drop(self.lock().follower.take());
+        let Layout { eraser, follower, scrub } = std::mem::take(&mut *self.lock());
+        drop(scrub);
+        drop(eraser);
+        drop(follower);
         self.book.send_replace(None);
     }
 
