@@ -13,7 +13,7 @@ use std::{
 };
 
 use access_ledger_proto::{note::VerifierKey, wire::GrantState};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 pub use self::json::parse_event;
 use crate::{
@@ -92,6 +92,18 @@ enum Command {
     Findings(findings::Findings),
     Query(Box<query::Query>),
     Report(report::ReportArgs),
+    /// Prints a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        /// For which one
+        shell: clap_complete::Shell,
+    },
+    /// Prints a manual page in roff: of the program, or of a subcommand
+    #[command(hide = true)]
+    Man {
+        /// Of which one
+        subcommand: Option<String>,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -238,8 +250,30 @@ impl Command {
             Self::Findings(command) => Box::pin(command.run()).await,
             Self::Query(command) => Box::pin(command.run()).await,
             Self::Report(command) => Box::pin(command.run()).await,
+            Self::Completions { shell } => print_completions(shell),
+            Self::Man { subcommand } => print_manual(subcommand.as_deref()),
         }
     }
+}
+
+fn print_completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let (mut command, mut script) = (Cli::command(), Vec::new());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+fn print_manual(subcommand: Option<&str>) -> Result<(), Failure> {
+    let mut command = Cli::command();
+    command.build();
+    let page = match subcommand {
+        None => command,
+        Some(name) => {
+            let found = command.find_subcommand(name).cloned();
+            found.ok_or_else(|| anyhow::anyhow!("no subcommand {name}"))?
+        }
+    };
+    Ok(clap_mangen::Man::new(page).render(&mut io::stdout())?)
 }
 
 /// Prints one line of output.

@@ -62,6 +62,7 @@ pub(crate) struct Book {
     /// Receipts are given under `cosigned` alone.
     receipts_wait: bool,
     failed: watch::Sender<bool>,
+    damaged: watch::Sender<bool>,
     checkpoint_file: CheckpointFile,
     pub(crate) reader: LogReader,
     pub(crate) tree: TreeFiles,
@@ -105,6 +106,7 @@ impl Book {
             cosigned: watch::Sender::new(None),
             receipts_wait,
             failed: watch::Sender::new(false),
+            damaged: watch::Sender::new(false),
             checkpoint_file: CheckpointFile::start(disk, checkpoint)?,
             reader,
             tree,
@@ -175,6 +177,16 @@ impl Book {
     /// Turns true when the log grows no more because the storage failed.
     pub(crate) fn failed(&self) -> watch::Receiver<bool> {
         self.failed.subscribe()
+    }
+
+    /// Says whether stored bytes are damaged. For the scrub.
+    pub(crate) fn note_damage(&self, is_damaged: bool) {
+        self.damaged.send_replace(is_damaged);
+    }
+
+    /// True while stored bytes are known to be damaged: they are to be restored.
+    pub(crate) fn damaged(&self) -> watch::Receiver<bool> {
+        self.damaged.subscribe()
     }
 
     /// Makes a checkpoint the newest. For whoever grows the log.

@@ -1,6 +1,7 @@
 //! Flags and environment, checked before anything opens.
 
 mod custodian;
+mod folders;
 
 use std::{
     net::SocketAddr,
@@ -11,12 +12,16 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
-pub use self::custodian::{ClearArgs, CustodianArgs, CustodianCommand};
+pub use self::{
+    custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
+};
 use crate::{
     error::LedgerError,
     folder::Genesis,
     ledger::{Cosigning, LedgerOptions},
     os::{self, Disk},
+    scrub::ScrubOptions,
     storage::Options,
 };
 
@@ -71,6 +76,20 @@ pub enum Command {
     Custodian(Box<CustodianArgs>),
     /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
     Restore(RestoreArgs),
+    /// Copy a ledger's folder, also while it is served, and verify the copy.
+    Backup(BackupArgs),
+    /// Print a completion script for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// For which one.
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page in roff: of the program, or of a subcommand.
+    #[command(hide = true)]
+    Man {
+        /// Of which one.
+        subcommand: Option<String>,
+    },
     /// Show the whole thing in under a minute: record a half-year, verify it, tell what it shows,
     /// tamper with copies.
     Demo(DemoArgs),
@@ -125,6 +144,16 @@ pub struct ServeArgs {
     /// MiB at which a segment file is full. Opening reads one segment.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
+
+    /// MiB that are kept free on the disk: with less, appends are refused until there is space
+    /// again, and reads go on. 0: appends go on until a write fails.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub reserve_mib: u32,
+
+    /// MiB a second at which what is stored is read again, all the time, to find bit rot. 0: it is
+    /// not.
+    #[arg(long, value_name = "MIB", default_value_t = 4)]
+    pub scrub_mib: u16,
 
     /// Trust policy (C2SP tlog-policy) whose witnesses, as far as it gives their addresses, are
     /// asked to cosign every checkpoint, and at the start what they have seen of the ledger.
@@ -184,47 +213,6 @@ pub struct InitArgs {
     pub self_enrolment: bool,
 }
 
-/// Flags of `check`.
-#[derive(Clone, Debug, Args)]
-pub struct CheckArgs {
-    /// Where the ledger lies. No server may have it open.
-    #[command(flatten)]
-    pub data: DataArgs,
-}
-
-/// Flags of `restore`.
-#[derive(Clone, Debug, Args)]
-pub struct RestoreArgs {
-    /// Where the ledger lies. No server may have it open.
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    /// Address of the custodian that holds what is missing, as in `http://127.0.0.1:7170`.
-    #[arg(long, value_name = "URL")]
-    pub from: String,
-
-    /// Verifier key of a custodian whose cosignature the checkpoint that is restored must have;
-    /// as often as wanted. Without any, the ledger's own signature is enough.
-    #[arg(long, value_name = "VKEY")]
-    pub custodian: Vec<VerifierKey>,
-}
-
-/// Flags of `demo`.
-#[derive(Clone, Debug, Args)]
-pub struct DemoArgs {
-    /// How many everyday accesses the half-year has, beside those of its story.
-    #[arg(long, value_name = "N", default_value_t = crate::demo::half_year::ACCESSES)]
-    pub accesses: u64,
-
-    /// The half-year that this seed tells.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-
-    /// Keep the ledger in this folder instead of a temporary one.
-    #[arg(long, value_name = "DIR")]
-    pub keep: Option<PathBuf>,
-}
-
 /// A refusal of flags that are each right but not together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -280,6 +268,11 @@ impl ServeArgs {
         Ok(LedgerOptions {
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
+            reserve_bytes: u64::from(self.reserve_mib) << 20,
+            scrub: (self.scrub_mib > 0).then(|| ScrubOptions {
+                bytes_per_second: u64::from(self.scrub_mib) << 20,
+                ..ScrubOptions::default()
+            }),
             cosigning: Cosigning {
                 witnesses: policy(&self.witnesses)?,
                 receipts: policy(&self.receipts_policy)?,

@@ -113,9 +113,15 @@ struct Meta {
     origin: String,
     #[serde(default, skip_serializing_if = "Role::is_ledger")]
     role: Role,
-    /// Verifier key of the ledger that a custodian follows.
+    /// Verifier key of the ledger: of the one that a custodian follows, or of a copy without keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ledger: Option<String>,
+}
+
+/// What every version of `meta.toml` says.
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    format_version: u32,
 }
 
 /// Whose data folder it is.
@@ -197,6 +203,11 @@ impl Folder {
         GOVERNANCE_SOURCES.map(|name| self.keys().join(format!("{name}.key")))
     }
 
+    /// The keys that a running ledger holds.
+    pub(crate) fn own_keys(&self) -> [PathBuf; 2] {
+        ["ledger.key", "source.key"].map(|name| self.keys().join(name))
+    }
+
     fn keys(&self) -> PathBuf {
         self.root.join("keys")
     }
@@ -227,6 +238,11 @@ impl Folder {
         match self.read_meta(disk)? {
             None => Ok(None),
             Some(Meta { role: Role::Custodian, .. }) => self.followed(disk),
+            Some(Meta { ledger: Some(key), .. }) => {
+                let key =
+                    VerifierKey::parse(&key).map_err(|error| malformed(&self.meta(), error))?;
+                Ok(Some(key))
+            }
             Some(_) => Ok(Some(self.open_keys(disk)?.ledger.verifier().clone())),
         }
     }
@@ -244,13 +260,13 @@ impl Folder {
         let Some(text) = read_text(disk, &path)? else {
             return Ok(None);
         };
-        let meta: Meta = toml::from_str(&text)
-            .map_err(|error| malformed(&path, error.to_string().trim_end()))?;
-        if meta.format_version != FORMAT_VERSION {
-            let (found, known) = (meta.format_version, FORMAT_VERSION);
-            return Err(LedgerError::FormatVersion { path, found, known });
+        let wrong = |error: toml::de::Error| malformed(&path, error.to_string().trim_end());
+        // The version first: a newer folder may say more than is known here.
+        let Versioned { format_version: found } = toml::from_str(&text).map_err(wrong)?;
+        if found != FORMAT_VERSION {
+            return Err(LedgerError::FormatVersion { path, found, known: FORMAT_VERSION });
         }
-        Ok(Some(meta))
+        toml::from_str(&text).map(Some).map_err(wrong)
     }
 
     /// Marks the folder as that of an initialised ledger.
@@ -258,6 +274,17 @@ impl Folder {
         let origin = origin.to_owned();
         let role = Role::Ledger;
         self.put_meta(disk, &Meta { format_version: FORMAT_VERSION, origin, role, ledger: None })
+    }
+
+    /// Marks the folder as a copy of the ledger with this key.
+    pub(crate) fn write_meta_of(
+        &self,
+        disk: &dyn Disk,
+        key: &VerifierKey,
+    ) -> Result<(), LedgerError> {
+        let (origin, ledger) = (key.name().to_owned(), Some(key.to_string()));
+        let role = Role::Ledger;
+        self.put_meta(disk, &Meta { format_version: FORMAT_VERSION, origin, role, ledger })
     }
 
     fn put_meta(&self, disk: &dyn Disk, meta: &Meta) -> Result<(), LedgerError> {

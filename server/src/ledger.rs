@@ -19,6 +19,7 @@ mod queue;
 mod release;
 mod repeat;
 mod service;
+mod space;
 mod writer;
 
 use std::{
@@ -48,6 +49,7 @@ use self::{
     queue::Queue,
     release::Release,
     repeat::{REPEAT_BYTES_MAX, Repeats},
+    space::Space,
     writer::{ToWrite, Writer},
 };
 pub use crate::book::Published;
@@ -60,6 +62,7 @@ use crate::{
     index::{self, Follower},
     os::{Clock, Disk, Lock},
     refusal::Refusal,
+    scrub::{Scrub, ScrubOptions, Scrubber},
     storage::{self, Opened, Options},
 };
 
@@ -72,6 +75,11 @@ pub struct LedgerOptions {
     pub segment_bytes: u64,
     /// Most bytes that wait to be written.
     pub queue_bytes_max: usize,
+    /// Appends are refused while less than this is free on the disk: the rest is for the index, the
+    /// checkpoint and whoever makes space.
+    pub reserve_bytes: u64,
+    /// How the scrub behaves; none: stored bytes are not read again.
+    pub scrub: Option<ScrubOptions>,
     /// Whom to ask to cosign, and what receipts wait for.
     pub cosigning: Cosigning,
     /// What witnesses have seen of the ledger: it is not opened with less.
@@ -86,6 +94,8 @@ impl LedgerOptions {
             folder: folder.into(),
             segment_bytes: Options::SEGMENT_BYTES,
             queue_bytes_max: QUEUE_BYTES_MAX,
+            reserve_bytes: RESERVE_BYTES,
+            scrub: Some(ScrubOptions::default()),
             cosigning: Cosigning::default(),
             seen: Vec::new(),
         }
@@ -101,8 +111,9 @@ pub struct Ledger {
     /// Who gives receipts that wait; ends after the others.
     release: Option<JoinHandle<()>>,
     heartbeat: Duration,
-    /// Stops when dropped, after the threads were joined.
+    /// These stop when dropped, after the threads were joined.
     _follower: Follower,
+    _scrub: Option<Scrub>,
 }
 
 /// What all parts of an open ledger see.
@@ -295,9 +306,19 @@ impl Start<'_> {
         };
         let book = Arc::new(Book::open(opening, disk.clone(), clock.clone())?);
         let shared = Arc::new(Shared::new(book, self.options, self.stored.as_ref(), self.lock));
+        let stored = storage_options(self.options, &shared.book.vkey);
+        let scrub = self.options.scrub.map(|scrub| {
+            let scrubber = Scrubber::new(disk.clone(), stored, tree.clone());
+            let busy = shared.clone();
+            Scrub::start(scrubber, scrub, shared.book.clone(), move || !busy.queue.is_empty())
+        });
+        let scrub = scrub.transpose()?;
+        let folder = self.folder.root().to_owned();
+        let space = Space::new(disk.clone(), folder, self.options.reserve_bytes);
         let writer = Writer {
             shared: shared.clone(),
             log,
+            space,
             tree,
             frontier,
             link,
@@ -329,6 +350,7 @@ impl Start<'_> {
             release,
             heartbeat,
             _follower: follower,
+            _scrub: scrub,
         })
     }
 }
@@ -427,3 +449,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// A second or so of appends at full speed.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Some minutes of appends at full speed, and what index and checkpoint grow by meanwhile.
+pub(crate) const RESERVE_BYTES: u64 = 256 << 20;

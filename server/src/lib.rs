@@ -9,6 +9,7 @@
 //! The README of this crate tells the life of a record and what lies on disk.
 
 mod audit;
+pub mod backup;
 mod book;
 pub mod check;
 pub mod config;
@@ -26,6 +27,7 @@ pub mod os;
 pub mod outbound;
 pub mod refusal;
 pub mod restore;
+pub mod scrub;
 pub mod serve;
 pub mod settings;
 pub mod storage;

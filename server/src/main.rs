@@ -9,7 +9,7 @@ use std::{
 };
 
 use access_ledger_server::{
-    check,
+    backup, check,
     config::{
         CheckArgs, ClearArgs, Cli, Command, CustodianArgs, CustodianCommand, InitArgs, LogFormat,
         RestoreArgs, ServeArgs,
@@ -28,6 +28,7 @@ use access_ledger_server::{
 };
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 /// Events are many small allocations that cross threads; mimalloc is faster at those than the
@@ -53,6 +54,9 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Custodian(args) => run_custodian(&args),
         Command::Restore(args) => restore(&args),
+        Command::Backup(args) => backup::run(&disk, &args.options()),
+        Command::Completions { shell } => print_completions(command, shell),
+        Command::Man { subcommand } => print_manual(command, subcommand.as_deref()),
         Command::Demo(args) => demo::run(&args),
     });
     match done {
@@ -85,6 +89,27 @@ fn start_log(cli: &Cli) -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+fn print_completions(mut command: clap::Command, shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_manual(mut command: clap::Command, subcommand: Option<&str>) -> anyhow::Result<ExitCode> {
+    command.build();
+    let page = match subcommand {
+        None => command,
+        Some(name) => {
+            let found = command.find_subcommand(name);
+            found.with_context(|| format!("no subcommand {name}"))?.clone()
+        }
+    };
+    clap_mangen::Man::new(page).render(&mut io::stdout())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn init(args: &InitArgs) -> anyhow::Result<ExitCode> {

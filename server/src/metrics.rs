@@ -60,6 +60,10 @@ fn describe() {
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
     gauge!("access_ledger_custodian_behind_entries", "entries that were signed and are not held");
     gauge!("access_ledger_custodian_behind_seconds", "for how long the oldest of them have been");
+    gauge!("access_ledger_disk_free_bytes", "free on the disk at the last group, with a reserve");
+    counter!("access_ledger_scrubbed_bytes_total", "bytes of the log that were read again");
+    counter!("access_ledger_scrub_passes_total", "times that the whole log was read again");
+    gauge!("access_ledger_scrub_damaged_segments", "damaged segments that the last pass found");
     gauge!("access_ledger_cosigned_entries", "entries under the newest checkpoint with its quorum");
     gauge!("access_ledger_witness_entries", "entries that a witness has cosigned");
     gauge!("access_ledger_waiting_receipts", "batches whose receipts wait for cosignatures");
@@ -69,6 +73,12 @@ fn describe() {
         "questions to witnesses without a cosignature"
     );
     counter!("access_ledger_cosignatures_dropped_total", "cosignatures that do not verify");
+    counter!("access_ledger_alarms_total", "alarms that a custodian raised, by kind");
+    counter!("access_ledger_verdicts_total", "verdicts on intended accesses, by decision");
+    counter!("access_ledger_erased_events_total", "events whose bytes were overwritten");
+    gauge!("access_ledger_custodian_behind_entries", "entries that a custodian does not hold yet");
+    gauge!("access_ledger_custodian_behind_seconds", "for how long a custodian has been behind");
+    gauge!("access_ledger_eraser_poisoned", "1 after a failed write of an erasure");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
 }
 

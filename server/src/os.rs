@@ -15,7 +15,7 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Advice, FlockOperation};
 
 /// A clock.
 pub trait Clock: Send + Sync {
@@ -73,6 +73,10 @@ pub trait File: Send + Sync {
     /// What the file system says; then what was not durable before may be lost, whatever a later
     /// sync answers.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Lets go of what the system holds of the file in memory, so that what is read next comes from
+    /// the disk. Where that cannot be asked for, nothing happens.
+    fn forget(&self) {}
 }
 
 /// What a file is opened for.
@@ -134,6 +138,16 @@ pub trait Disk: Send + Sync {
     ///
     /// What the file system says.
     fn sync_dir(&self, folder: &Path) -> io::Result<()>;
+
+    /// Bytes that can be written into a folder until its file system is full. A disk that cannot
+    /// tell says that there is enough.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    fn free_bytes(&self, _folder: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 
     /// A number that nobody outside can guess.
     ///
@@ -265,6 +279,11 @@ impl Disk for RealDisk {
         fs::File::open(folder)?.sync_all()
     }
 
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(folder)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     fn random(&self) -> io::Result<u32> {
         Ok(getrandom::u32()?)
     }
@@ -298,6 +317,11 @@ impl File for fs::File {
 
     fn sync_data(&self) -> io::Result<()> {
         Self::sync_data(self)
+    }
+
+    fn forget(&self) {
+        // Advice: pages that are not on the disk yet stay, and a refusal costs only freshness.
+        let _is_taken = rustix::fs::fadvise(self, 0, None, Advice::DontNeed);
     }
 }
 

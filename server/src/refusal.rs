@@ -99,6 +99,15 @@ pub enum Refusal {
     /// A write or sync failed; the server takes no more until it is restarted.
     #[error("storage failed, the ledger takes no more appends until it is restarted")]
     StorageFailed,
+    /// The disk has less space left than is kept in reserve; reads go on, and so do appends as soon
+    /// as there is space.
+    #[error("disk has {free_bytes} bytes left, {reserve_bytes} are kept in reserve")]
+    DiskFull {
+        /// What is free.
+        free_bytes: u64,
+        /// What is kept free.
+        reserve_bytes: u64,
+    },
     /// Stored data could not be read back.
     #[error("stored data cannot be read: {problem}")]
     Unreadable {
@@ -164,6 +173,7 @@ impl Refusal {
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Stopping => "STOPPING",
             Self::StorageFailed => "STORAGE_FAILED",
+            Self::DiskFull { .. } => "DISK_FULL",
             Self::Unreadable { .. } => "STORAGE_DAMAGED",
             Self::Indexing { .. } => "INDEXING",
             Self::QuorumPending { .. } => "QUORUM_PENDING",
@@ -191,6 +201,7 @@ impl Refusal {
             Self::Stopping
             | Self::StorageFailed
             | Self::Indexing { .. }
+            | Self::DiskFull { .. }
             | Self::QuorumPending { .. } => Code::Unavailable,
             Self::Unreadable { .. } => Code::DataLoss,
             Self::BeyondTree { .. } => Code::OutOfRange,
@@ -243,6 +254,7 @@ impl Refusal {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { .. } => Some(QUEUE_RETRY),
+            Self::DiskFull { .. } => Some(SPACE_RETRY),
             Self::QuorumPending { .. } => Some(QUORUM_RETRY),
             Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
             _ => None,
@@ -296,6 +308,9 @@ const DOMAIN: &str = "access-ledger";
 
 /// A few groups' worth of time: the queue empties at the disk's speed.
 const QUEUE_RETRY: Duration = Duration::from_millis(50);
+
+/// Somebody has to make space.
+const SPACE_RETRY: Duration = Duration::from_secs(10);
 
 /// The same call waits again, so this only keeps a caller from asking in a loop.
 const QUORUM_RETRY: Duration = Duration::from_millis(200);

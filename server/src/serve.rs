@@ -140,7 +140,7 @@ pub(crate) async fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(AuditServiceServer::new(auditor));
-    let mut told = vec![OVERALL, AUDITOR];
+    let mut told = vec![OVERALL, AUDITOR, STORAGE];
     if let Some(shared) = recorder {
         let recorder = Recorder { shared, stopping: is_stopping };
         let recorder = RecorderServiceServer::new(recorder);
@@ -149,6 +149,7 @@ pub(crate) async fn serve(
     }
     set_health(&health, &told, true).await;
     tokio::spawn(report_failure(book.failed(), health.clone()));
+    tokio::spawn(report_damage(book.damaged(), health.clone()));
 
     let address = listener.local_addr().ok();
     info!(?address, origin = book.vkey.name(), "serving");
@@ -215,6 +216,14 @@ async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporte
     }
 }
 
+/// What is damaged on the disk is still served as long as it can be read; the operator must know.
+async fn report_damage(mut damaged: watch::Receiver<bool>, health: HealthReporter) {
+    while damaged.changed().await.is_ok() {
+        let is_damaged = *damaged.borrow_and_update();
+        set_health(&health, &[STORAGE], !is_damaged).await;
+    }
+}
+
 type ExplainResponse = fn(http::Response<Body>) -> http::Response<Body>;
 
 /// tonic refuses a message over the limit before any service sees it, and calls that OUT_OF_RANGE
@@ -264,6 +273,9 @@ const OVERALL: &str = "";
 const RECORDER: &str = "access_ledger.v1.RecorderService";
 
 const AUDITOR: &str = "access_ledger.v1.AuditService";
+
+/// No service: what is stored, as far as the scrub has read it.
+const STORAGE: &str = "access_ledger.v1.Storage";
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
 pub const MESSAGE_BYTES_MAX: usize = 6 << 20;

@@ -8,8 +8,10 @@
 //!
 //! Everything random follows from the seed.
 
+mod content;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -19,6 +21,9 @@ use std::{
 use access_ledger_server::os::{Access, Disk, File};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use rustix::io::Errno;
+
+use self::content::{Change, Content};
 
 /// Which operations fail, counted from 0 over everything that changes the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub enum Failure {
     ErrorAt(u64),
     /// From this operation on nothing can be written that makes a file longer.
     FullAt(u64),
+    /// This read fails, once; counted from 0 over all reads.
+    ReadErrorAt(u64),
 }
 
 /// What a restart leaves.
@@ -52,7 +59,11 @@ struct State {
     random: ChaCha8Rng,
     failure: Failure,
     operations: u64,
+    reads: u64,
     stopped: bool,
+    /// Files that cannot be read, and files that cannot be opened for writing or written.
+    unreadable: BTreeSet<usize>,
+    read_only: BTreeSet<usize>,
     files: Vec<Content>,
     /// What a process sees: the number of the file behind each name.
     names: BTreeMap<PathBuf, usize>,
@@ -60,21 +71,6 @@ struct State {
     synced_names: BTreeMap<PathBuf, usize>,
     /// Changes of names not synced yet, in order.
     pending_names: Vec<NameChange>,
-}
-
-#[derive(Default)]
-struct Content {
-    /// What a process sees.
-    bytes: Vec<u8>,
-    /// What the disk holds.
-    synced: Vec<u8>,
-    /// Changes not synced yet, in order.
-    pending: Vec<Change>,
-}
-
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    Length(usize),
 }
 
 /// A name that is to lead to a file, and one that is to vanish in the same step.
@@ -91,7 +87,10 @@ impl SimulatedDisk {
             random: ChaCha8Rng::seed_from_u64(seed),
             failure: Failure::Never,
             operations: 0,
+            reads: 0,
             stopped: false,
+            unreadable: BTreeSet::new(),
+            read_only: BTreeSet::new(),
             files: Vec::new(),
             names: BTreeMap::new(),
             synced_names: BTreeMap::new(),
@@ -104,7 +103,30 @@ impl SimulatedDisk {
     pub fn set_failure(&self, failure: Failure) {
         let mut state = self.lock();
         state.operations = 0;
+        state.reads = 0;
         state.failure = failure;
+    }
+
+    /// Reads since the last [`SimulatedDisk::set_failure`].
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
+    }
+
+    /// Whether a file's medium gives nothing back.
+    pub fn set_unreadable(&self, path: &Path, is_unreadable: bool) {
+        let mut state = self.lock();
+        if let Some(&number) = state.names.get(path) {
+            set(&mut state.unreadable, number, is_unreadable);
+        }
+    }
+
+    /// Whether somebody has made a file read-only.
+    pub fn set_read_only(&self, path: &Path, is_read_only: bool) {
+        let mut state = self.lock();
+        if let Some(&number) = state.names.get(path) {
+            set(&mut state.read_only, number, is_read_only);
+        }
     }
 
     /// Operations that changed the disk since the last [`SimulatedDisk::set_failure`].
@@ -179,7 +201,26 @@ impl SimulatedDisk {
     }
 }
 
+fn set(numbers: &mut BTreeSet<usize>, number: usize, is_in: bool) {
+    if is_in {
+        numbers.insert(number);
+    } else {
+        numbers.remove(&number);
+    }
+}
+
 impl State {
+    /// Counts a read, which may fail.
+    fn begin_read(&mut self, number: usize) -> io::Result<()> {
+        self.alive()?;
+        let read = self.reads;
+        self.reads += 1;
+        if self.failure == Failure::ReadErrorAt(read) || self.unreadable.contains(&number) {
+            return Err(Errno::IO.into());
+        }
+        Ok(())
+    }
+
     /// Counts an operation, and says what becomes of it.
     fn begin(&mut self) -> io::Result<Fate> {
         self.alive()?;
@@ -262,51 +303,6 @@ impl NameChange {
     }
 }
 
-impl Change {
-    fn apply(&self, target: &mut Vec<u8>) {
-        match self {
-            Self::Length(length) => target.resize(*length, 0),
-            Self::Write { offset, bytes } => write_into(target, *offset, bytes),
-        }
-    }
-
-    /// Applies what a disk that loses power may have got to: nothing, all, or some sectors.
-    fn apply_some(&self, target: &mut Vec<u8>, random: &mut ChaCha8Rng) {
-        match (self, random.random_range(0..4)) {
-            (_, 0) => {}
-            (_, 1) | (Self::Length(_), _) => self.apply(target),
-            (Self::Write { offset, bytes }, some) => {
-                if some == 2 {
-                    // The length is there, whatever became of the content.
-                    target.resize(target.len().max(offset + bytes.len()), 0);
-                }
-                let mut done = 0;
-                while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-                    let sector_left = SECTOR_LEN - (offset + done) % SECTOR_LEN;
-                    let length = rest.len().min(sector_left);
-                    if random.random_bool(0.5) {
-                        write_into(target, offset + done, rest.get(..length).unwrap_or_default());
-                    }
-                    done += length;
-                }
-            }
-        }
-    }
-}
-
-fn write_into(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if target.len() < end {
-        target.resize(end, 0);
-    }
-    if let Some(place) = target.get_mut(offset..end) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-/// What a disk writes at once.
-const SECTOR_LEN: usize = 512;
-
 impl Disk for SimulatedDisk {
     fn create_dir(&self, _folder: &Path) -> io::Result<()> {
         self.lock().alive()
@@ -319,10 +315,13 @@ impl Disk for SimulatedDisk {
         Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
     }
 
-    fn open(&self, path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let state = self.lock();
         state.alive()?;
         let number = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if access == Access::Write && state.read_only.contains(&number) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Ok(Arc::new(SimulatedFile { disk: self.clone(), number }))
     }
 
@@ -390,6 +389,9 @@ impl SimulatedFile {
     fn change(&self, change: Change) -> io::Result<()> {
         let mut state = self.disk.lock();
         let fate = state.begin()?;
+        if state.read_only.contains(&self.number) {
+            return Err(Errno::ROFS.into());
+        }
         let length = state.file(self.number)?.bytes.len();
         let change = match (fate, change) {
             (Fate::Done, change) => change,
@@ -414,38 +416,10 @@ impl SimulatedFile {
     }
 }
 
-impl Content {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.bytes);
-        self.pending.push(change);
-    }
-}
-
-impl Change {
-    /// The length that the file has at least afterwards.
-    fn end(&self) -> usize {
-        match self {
-            Self::Length(length) => *length,
-            Self::Write { offset, bytes } => offset + bytes.len(),
-        }
-    }
-
-    /// The first half of a write.
-    fn half(self) -> Option<Self> {
-        match self {
-            Self::Length(_) => None,
-            Self::Write { offset, mut bytes } => {
-                bytes.truncate(bytes.len() / 2);
-                Some(Self::Write { offset, bytes })
-            }
-        }
-    }
-}
-
 impl File for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.lock();
-        state.alive()?;
+        state.begin_read(self.number)?;
         let bytes = &state.file(self.number)?.bytes;
         let rest = bytes.get(position(offset)..).unwrap_or_default();
         let count = rest.len().min(buffer.len());

@@ -11,6 +11,7 @@ use std::{
 };
 
 use access_ledger_server::os::{Access, Disk, File, RealDisk};
+use rustix::io::Errno;
 
 /// A disk with a gate before the log. Clones are the same disk.
 #[derive(Clone, Default)]
@@ -33,6 +34,12 @@ pub enum Mode {
     FailedSyncs,
     /// Writes fail: no space is left.
     Full,
+    /// Writes fail: the medium does not take them.
+    FailedWrites,
+    /// Writes fail: somebody has made the file read-only.
+    ReadOnly,
+    /// Reads fail: the medium does not give it back.
+    FailedReads,
 }
 
 #[derive(Default)]
@@ -41,13 +48,20 @@ struct Gate {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     mode: Mode,
+    /// What the disk says is free.
+    free_bytes: u64,
     /// Syncs that wait now.
     held: usize,
     /// Syncs that passed.
     passed: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { mode: Mode::Open, free_bytes: u64::MAX, held: 0, passed: 0 }
+    }
 }
 
 struct GatedFile {
@@ -60,6 +74,11 @@ impl GatedDisk {
     pub fn set(&self, mode: Mode) {
         self.gate.lock().mode = mode;
         self.gate.changed.notify_all();
+    }
+
+    /// Changes what the disk says is free.
+    pub fn set_free_bytes(&self, free_bytes: u64) {
+        self.gate.lock().free_bytes = free_bytes;
     }
 
     /// Opens the gate when the test is over.
@@ -117,10 +136,16 @@ impl Gate {
     }
 
     fn pass_write(&self) -> io::Result<()> {
-        if self.lock().mode == Mode::Full {
-            return Err(io::ErrorKind::StorageFull.into());
+        match self.lock().mode {
+            Mode::Full => Err(io::ErrorKind::StorageFull.into()),
+            Mode::FailedWrites => Err(Errno::IO.into()),
+            Mode::ReadOnly => Err(Errno::ROFS.into()),
+            Mode::Open | Mode::HeldSyncs | Mode::FailedSyncs | Mode::FailedReads => Ok(()),
         }
-        Ok(())
+    }
+
+    fn pass_read(&self) -> io::Result<()> {
+        if self.lock().mode == Mode::FailedReads { Err(Errno::IO.into()) } else { Ok(()) }
     }
 }
 
@@ -153,6 +178,10 @@ impl Disk for GatedDisk {
         RealDisk.sync_dir(folder)
     }
 
+    fn free_bytes(&self, _folder: &Path) -> io::Result<u64> {
+        Ok(self.gate.lock().free_bytes)
+    }
+
     fn random(&self) -> io::Result<u32> {
         RealDisk.random()
     }
@@ -160,6 +189,7 @@ impl Disk for GatedDisk {
 
 impl File for GatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.gate.pass_read()?;
         self.file.read_at(buffer, offset)
     }
 

@@ -25,7 +25,7 @@ static RULES: LazyLock<toml::Table> = LazyLock::new(|| {
 /// All packages that a build for Linux is made of; others are not downloaded.
 static PACKAGES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let platform = "--filter-platform=x86_64-unknown-linux-gnu";
-    let arguments = ["metadata", "--format-version=1", "--locked", platform];
+    let arguments = ["metadata", "--format-version=1", "--locked", "--offline", platform];
     let told = Command::new(env!("CARGO"))
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

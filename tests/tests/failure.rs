@@ -232,3 +232,15 @@ async fn a_full_disk_refuses_everyone_until_restart_and_loses_nothing_acknowledg
 -> anyhow::Result<()> {
     fails_for_good(Mode::Full).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_write_refuses_everyone_until_restart_and_loses_nothing_acknowledged()
+-> anyhow::Result<()> {
+    fails_for_good(Mode::FailedWrites).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_made_read_only_refuses_everyone_until_restart_and_loses_nothing_acknowledged()
+-> anyhow::Result<()> {
+    fails_for_good(Mode::ReadOnly).await
+}

@@ -4,7 +4,7 @@
 //! (killed or without power), opens, compares with the model, goes on to the end, and compares
 //! again.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use access_ledger_proto::position::{Index, Size};
 use access_ledger_server::{
@@ -275,6 +275,48 @@ fn full_disk_is_an_error_and_loses_nothing() -> Result<()> {
         disk.restart(restart);
         finish(&disk, history, acknowledged, seed)
     })
+}
+
+#[test]
+fn a_read_that_fails_is_an_error_and_loses_nothing() -> Result<()> {
+    for seed in 0..SEEDS {
+        let history = History::new(seed, BATCHES, 6_000)?;
+        let disk = SimulatedDisk::new(seed);
+        let mut acknowledged = Size::ZERO;
+        open_and_run(&disk, &history, &mut ChaCha8Rng::seed_from_u64(seed), &mut acknowledged)?;
+        // Opening reads; what is written is not read again.
+        disk.set_failure(Failure::Never);
+        drop(open_and_compare(&disk, &history, acknowledged)?);
+        for at in 0..disk.reads() {
+            let disk = disk.copy(seed ^ at << 8);
+            disk.set_failure(Failure::ReadErrorAt(at));
+            let failed = open_and_compare(&disk, &history, acknowledged).map(drop);
+            let error = failed.err().with_context(|| format!("read {at} failed unseen"))?;
+            let is_told = matches!(
+                error.chain().find_map(|cause| cause.downcast_ref()),
+                Some(StorageError::Io { operation: "read", .. })
+            );
+            ensure!(is_told, "read {at}: {error:?}");
+            disk.restart(Restart::PowerLost);
+            finish(&disk, &history, acknowledged, seed)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_read_only_segment_is_an_error_that_names_it_and_loses_nothing() -> Result<()> {
+    let history = History::new(1, BATCHES, 6_000)?;
+    let disk = SimulatedDisk::new(1);
+    let mut acknowledged = Size::ZERO;
+    open_and_run(&disk, &history, &mut ChaCha8Rng::seed_from_u64(1), &mut acknowledged)?;
+    let is_segment = |path: &PathBuf| path.starts_with("data/log");
+    let last = disk.paths().into_iter().filter(is_segment).next_back().context("no segment")?;
+    disk.set_read_only(&last, true);
+    let refused = storage::open(as_disk(&disk), &options(), None).map(drop);
+    ensure!(matches!(&refused, Err(StorageError::Io { path, .. }) if *path == last), "{refused:?}");
+    disk.set_read_only(&last, false);
+    finish(&disk, &history, acknowledged, 1)
 }
 
 #[test]

@@ -34,16 +34,7 @@ impl StoredTree {
             let (first, nodes) = tree.recent(level * TILE_HEIGHT);
             let stored = memory_len(length.saturating_sub(first)).unwrap_or(usize::MAX);
             let nodes = nodes.get(..stored).unwrap_or(nodes);
-            if nodes.is_empty() {
-                continue;
-            }
-            let found = self.files.hashes(level, first, nodes.len())?;
-            let mut pairs = (first..).zip(found.iter().zip(nodes));
-            if let Some((position, (&found, &computed))) =
-                pairs.find(|(_, (found, computed))| found != computed)
-            {
-                return Err(StorageError::TreeDamage { level, position, found, computed });
-            }
+            self.files.compare_level(level, first, nodes)?;
         }
         Ok(())
     }

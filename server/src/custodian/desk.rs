@@ -20,6 +20,8 @@ use crate::{
     folder::Folder,
     index::{self, Follower},
     os::{Clock, Disk},
+    scrub::{Scrub, ScrubOptions, Scrubber},
+    storage::Options,
 };
 
 /// What the tasks of a custodian share.
@@ -42,6 +44,8 @@ struct Layout {
     eraser: Option<Eraser>,
     /// Keeps the index behind the log.
     follower: Option<Follower>,
+    /// Reads the copy again to find bit rot.
+    scrub: Option<Scrub>,
 }
 
 impl Desk {
@@ -114,6 +118,7 @@ impl Desk {
                 let root = self.folder.root().to_owned();
                 let eraser = Eraser::spawn(book.clone(), self.disk.clone(), root, None)?;
                 (layout.eraser, layout.follower) = (Some(eraser), Some(follower));
+                layout.scrub = Some(self.scrub(copy, book.clone())?);
                 self.book.send_replace(Some(book));
             }
         }
@@ -121,6 +126,13 @@ impl Desk {
         drop(layout);
         self.lag.holds(size);
         Ok(sources)
+    }
+
+    fn scrub(&self, copy: &Copy, book: Arc<Book>) -> Result<Scrub, CustodianError> {
+        let options = Options::new(self.folder.root(), self.ledger.name());
+        let scrubber = Scrubber::new(self.disk.clone(), options, copy.tree().clone());
+        // Nobody waits for a custodian as sources wait for a ledger.
+        Ok(Scrub::start(scrubber, ScrubOptions::default(), book, || false)?)
     }
 
     fn open_book(
@@ -169,7 +181,8 @@ impl Desk {
 
     /// Lays out nothing more, and lets go of the book. Joins the threads over it; blocks.
     pub(crate) fn close(&self) {
-        let Layout { eraser, follower } = std::mem::take(&mut *self.lock());
+        let Layout { eraser, follower, scrub } = std::mem::take(&mut *self.lock());
+        drop(scrub);
         drop(eraser);
         drop(follower);
         self.book.send_replace(None);

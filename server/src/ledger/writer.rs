@@ -34,6 +34,7 @@ use super::{
     own::{OwnEvent, OwnEvents, OwnSource},
     publish::Publisher,
     queue::{Answer, Lane, Waiting, Work},
+    space::Space,
 };
 use crate::{
     book::bytes_of,
@@ -77,6 +78,7 @@ impl Work for ToWrite {
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) log: Log,
+    pub(crate) space: Space,
     pub(crate) tree: TreeFiles,
     pub(crate) frontier: Frontier,
     pub(crate) link: Link,
@@ -145,13 +147,15 @@ impl Writer {
 
     /// Uses idle time to prepare space, so that a later commit need not change the file's size.
     fn prepare(&mut self) -> Result<(), LedgerError> {
-        while self.shared.queue.is_empty() && self.log.prepare()? {}
+        // What is prepared is space, too.
+        while self.space.check().is_ok() && self.shared.queue.is_empty() && self.log.prepare()? {}
         Ok(())
     }
 
     fn commit(&mut self, waiting: Vec<Waiting<ToWrite>>) -> Result<(), LedgerError> {
         self.refresh_facts();
         self.settle_facts();
+        self.space.look();
         let mut group = self.group();
         for Waiting { work, answer } in waiting {
             let batch = match work {
@@ -227,6 +231,9 @@ impl Writer {
         if sealed.first_seq > expected {
             let (name, found) = (sealed.source.to_owned(), sealed.first_seq);
             return Decision::Refused(SequenceGap { name, found, expected }.into());
+        }
+        if let Err(refusal) = self.space.check() {
+            return Decision::Refused(refusal);
         }
         let first = self.link.size.next_index();
         if let Err(error) = self.shared.change_sources(batch, first) {

@@ -59,6 +59,11 @@ impl StoredFile {
         self.file.set_length(length).map_err(io_error("resize", &self.path))
     }
 
+    /// Lets what is read next come from the disk.
+    pub(crate) fn forget(&self) {
+        self.file.forget();
+    }
+
     pub(crate) fn sync_data(&self) -> Result<(), StorageError> {
         self.file.sync_data().map_err(io_error("sync", &self.path))
     }

@@ -136,10 +136,45 @@ impl TreeFiles {
         if kept != size {
             return Ok(None);
         }
+        self.frontier(size).map(Some)
+    }
+
+    /// The growing edge of the stored tree over its first `size` leaves.
+    pub(crate) fn frontier(&self, size: Size) -> Result<Frontier, StorageError> {
         let roots = decompose(size)
             .map(|node| self.node(node))
             .collect::<Result<Vec<_>, StorageError>>()?;
-        Ok(Frontier::from_roots(size, &roots))
+        let behind = StorageError::TreeBehind { found: self.size(), wanted: size };
+        Frontier::from_roots(size, &roots).ok_or(behind)
+    }
+
+    /// Compares the nodes that `computed` made since its last `forget` with the stored ones.
+    pub(crate) fn compare(&self, computed: &Frontier) -> Result<(), StorageError> {
+        for level in 0..LEVELS {
+            let (first, nodes) = computed.recent(level * TILE_HEIGHT);
+            self.compare_level(level, first, nodes)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the stored hashes from `first` on of a level with these.
+    pub(crate) fn compare_level(
+        &self,
+        level: u8,
+        first: u64,
+        computed: &[Digest],
+    ) -> Result<(), StorageError> {
+        if computed.is_empty() {
+            return Ok(());
+        }
+        let found = self.hashes(level, first, computed.len())?;
+        let mut pairs = (first..).zip(found.iter().zip(computed));
+        match pairs.find(|(_, (found, computed))| found != computed) {
+            Some((position, (&found, &computed))) => {
+                Err(StorageError::TreeDamage { level, position, found, computed })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Says on the disk that the files are being computed again, so that a stop on the way does not

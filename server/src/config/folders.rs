@@ -1,0 +1,76 @@
+//! Flags of the subcommands that work on folders and end by themselves.
+
+use std::path::PathBuf;
+
+use access_ledger_proto::note::VerifierKey;
+use clap::Args;
+
+use super::DataArgs;
+use crate::backup::BackupOptions;
+
+/// Flags of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Where the ledger lies. No server may have it open.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Flags of `restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Where the ledger lies. No server may have it open.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Address of the custodian that holds what is missing, as in `http://127.0.0.1:7170`.
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+
+    /// Verifier key of a custodian whose cosignature the checkpoint that is restored must have;
+    /// as often as wanted. Without any, the ledger's own signature is enough.
+    #[arg(long, value_name = "VKEY")]
+    pub custodian: Vec<VerifierKey>,
+}
+
+/// Flags of `backup`.
+#[derive(Clone, Debug, Args)]
+pub struct BackupArgs {
+    /// Where the ledger lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Where the copy goes: a folder that is empty or not there yet.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+
+    /// Copy the ledger's keys too. Whoever has them can sign a second history: without them a copy
+    /// can be kept like any other file, and serves only with keys put back.
+    #[arg(long)]
+    pub with_keys: bool,
+}
+
+impl BackupArgs {
+    /// What to copy, and where.
+    #[must_use]
+    pub fn options(&self) -> BackupOptions {
+        let (from, to) = (self.data.data.clone(), self.to.clone());
+        BackupOptions { from, to, with_keys: self.with_keys }
+    }
+}
+
+/// Flags of `demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// How many everyday accesses the half-year has, beside those of its story.
+    #[arg(long, value_name = "N", default_value_t = crate::demo::half_year::ACCESSES)]
+    pub accesses: u64,
+
+    /// The half-year that this seed tells.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Keep the ledger in this folder instead of a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}

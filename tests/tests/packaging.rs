@@ -1,0 +1,197 @@
+//! What is shipped around the binaries says what the binaries do: metrics, dashboard, manual pages,
+//! completions, service units, image.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use access_ledger_server::config::Cli;
+use access_ledger_tests::process::binaries;
+use anyhow::{Context as _, Result, ensure};
+use clap::{CommandFactory as _, Parser as _};
+use serde_json::Value;
+
+fn server() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../server")
+}
+
+/// All Rust sources of the server, as one text each.
+fn sources() -> Result<Vec<(PathBuf, String)>> {
+    let (mut found, mut folders) = (Vec::new(), vec![server().join("src")]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push((path.clone(), fs::read_to_string(path)?));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Text between quotes, from the first on.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('"').skip(1).step_by(2)
+}
+
+/// Kind and meaning of each metric, as the server describes it to Prometheus.
+fn described() -> Result<BTreeMap<String, (String, String)>> {
+    let text = fs::read_to_string(server().join("src/metrics.rs"))?;
+    let body = text.split("fn describe() {").nth(1).context("no describe()")?;
+    let body = body.split("\n}").next().context("no end")?;
+    let mut found = BTreeMap::new();
+    for kind in ["counter", "gauge", "histogram"] {
+        for call in body.split(&format!("{kind}!(")).skip(1) {
+            let mut texts = quoted(call.split(");").next().unwrap_or_default());
+            let name = texts.next().context("no name")?.to_owned();
+            let meaning = texts.next().context("no meaning")?.to_owned();
+            ensure!(found.insert(name.clone(), (kind.to_owned(), meaning)).is_none(), "{name}");
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn every_metric_is_described_and_every_description_is_of_a_metric() -> Result<()> {
+    let described: BTreeSet<_> = described()?.into_keys().collect();
+    let mut used = BTreeSet::new();
+    for (path, text) in sources()? {
+        if !path.ends_with("src/metrics.rs") {
+            let names = quoted(&text).filter(|text| text.starts_with("access_ledger_"));
+            used.extend(names.map(str::to_owned));
+        }
+    }
+    assert_eq!(used, described);
+    Ok(())
+}
+
+#[test]
+fn the_readme_has_all_metrics() -> Result<()> {
+    let readme = fs::read_to_string(server().join("README.md"))?;
+    let row = |line: &str| -> Option<(String, (String, String))> {
+        let cells: Vec<_> = line.strip_prefix("| `")?.split(" | ").collect();
+        let [name, kind, meaning] = &cells[..] else { return None };
+        let name = name.trim_end_matches('`').split('{').next()?;
+        let meaning = meaning.trim_end_matches(" |");
+        Some((name.to_owned(), ((*kind).to_owned(), meaning.to_owned())))
+    };
+    let rows: BTreeMap<_, _> = readme
+        .lines()
+        .filter_map(row)
+        .filter(|(name, _)| name.starts_with("access_ledger_"))
+        .collect();
+    assert_eq!(rows, described()?);
+    Ok(())
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_there_are() -> Result<()> {
+    let described = described()?;
+    let text = fs::read_to_string(server().join("packaging/grafana.json"))?;
+    let dashboard: Value = serde_json::from_str(&text)?;
+    let panels = dashboard["panels"].as_array().context("no panels")?;
+    let mut shown = BTreeSet::new();
+    for panel in panels {
+        let targets = panel["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for target in targets {
+            let expression = target["expr"].as_str().context("no expression")?;
+            let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let names: Vec<_> = words.filter(|word| word.starts_with("access_ledger_")).collect();
+            ensure!(!names.is_empty(), "{expression}");
+            for name in names {
+                let of_histogram = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|suffix| name.strip_suffix(suffix))
+                    .filter(|base| {
+                        described.get(*base).is_some_and(|(kind, _)| kind == "histogram")
+                    });
+                let base = of_histogram.unwrap_or(name);
+                ensure!(described.contains_key(base), "{name} in {expression}");
+                shown.insert(base.to_owned());
+            }
+        }
+    }
+    // What must be zero is on it.
+    for (name, (kind, _)) in &described {
+        let must_be_zero = name.ends_with("_poisoned") || name.contains("damaged");
+        assert!(!(must_be_zero && kind == "gauge") || shown.contains(name), "{name}");
+    }
+    let ids: BTreeSet<_> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(ids.len(), panels.len());
+    Ok(())
+}
+
+#[test]
+fn manual_pages_and_completions_are_those_of_the_commands() -> Result<()> {
+    let print = |binary: &str, arguments: &[&str]| -> Result<String> {
+        let printed = Command::new(binaries()?.join(binary)).args(arguments).output()?;
+        ensure!(printed.status.success(), "{binary} {arguments:?}: {printed:?}");
+        Ok(String::from_utf8(printed.stdout)?)
+    };
+    for (binary, subcommand) in [("access-ledger-server", "serve"), ("access-ledger", "verify")] {
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            let script = print(binary, &["completions", shell])?;
+            ensure!(script.contains(binary) && script.contains(subcommand), "{script}");
+        }
+        let page = print(binary, &["man"])?;
+        ensure!(page.contains(".TH") && page.contains(subcommand), "{page}");
+        ensure!(!page.contains("completions"), "what is hidden is shown");
+        let page = print(binary, &["man", subcommand])?;
+        ensure!(page.contains(".SH OPTIONS"), "{page}");
+        let unknown = Command::new(binaries()?.join(binary)).args(["man", "nothing"]).output()?;
+        assert_eq!(unknown.status.code(), Some(2));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_units_start_the_server_with_flags_that_it_has() -> Result<()> {
+    for unit in ["server", "custodian"] {
+        let path = server().join(format!("packaging/access-ledger-{unit}.service"));
+        let text = fs::read_to_string(path)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("ExecStart="));
+        let line = line.context("starts nothing")?;
+        // What a custodian must be told comes from its file of settings.
+        let command = Cli::command().mut_subcommands(|one| one.mut_args(|arg| arg.required(false)));
+        let given = command.try_get_matches_from(line.split(' '))?;
+        ensure!(given.subcommand_name().is_some(), "{line}");
+        for hardening in ["NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="] {
+            ensure!(text.lines().any(|line| line == hardening), "{unit} lacks {hardening}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_image_runs_the_server_as_nobody() -> Result<()> {
+    let text = fs::read_to_string(server().join("packaging/Dockerfile"))?;
+    let list = |instruction: &str| -> Result<Vec<String>> {
+        let line = text.lines().find_map(|line| line.strip_prefix(instruction));
+        Ok(serde_json::from_str(line.context("no such line")?)?)
+    };
+    let line = [list("ENTRYPOINT ")?, list("CMD ")?].concat();
+    Cli::try_parse_from(line)?;
+    ensure!(text.contains("\nUSER 65532:65532\n"));
+    let version = text.split("FROM rust:").nth(1).and_then(|rest| rest.split('-').next());
+    let manifest = fs::read_to_string(server().join("../Cargo.toml"))?;
+    let wanted = manifest.split("rust-version = \"").nth(1).and_then(|rest| rest.split('"').next());
+    assert_eq!(version, wanted);
+    Ok(())
+}
+
+#[test]
+fn the_licences_of_the_manifest_are_there() -> Result<()> {
+    let manifest = fs::read_to_string(server().join("../Cargo.toml"))?;
+    ensure!(manifest.contains("license = \"Apache-2.0 OR MIT\""));
+    for (file, says) in
+        [("LICENSE-APACHE", "Version 2.0, January 2004"), ("LICENSE-MIT", "MIT License")]
+    {
+        ensure!(fs::read_to_string(server().join(file))?.contains(says), "{file}");
+    }
+    Ok(())
+}
