@@ -15,8 +15,10 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, wire::GrantState};
 use clap::{Args, Parser, Subcommand};
 
+use self::credentials::CredentialArgs;
 use crate::{
     audit::AuditError,
+    connect::Link,
     error::{ConnectError, RecorderError},
     evidence::{Caught, printable},
 };
@@ -26,6 +28,7 @@ mod authorize;
 mod caller;
 mod check_proof;
 mod control;
+mod credentials;
 mod enroll;
 mod findings;
 mod grant;
@@ -33,6 +36,7 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
+mod pki;
 mod policy;
 mod prove;
 mod query;
@@ -85,6 +89,8 @@ enum Command {
     Findings(findings::Findings),
     Query(Box<query::Query>),
     Report(report::ReportArgs),
+    #[command(subcommand)]
+    Pki(pki::Pki),
 }
 
 const AFTER_HELP: &str = "\
@@ -95,9 +101,18 @@ Start a ledger to try it on with `access-ledger-server serve`.";
 /// Where the ledger is.
 #[derive(Clone, Debug, Args)]
 struct Server {
-    /// Address of the ledger or custodian, as in http://127.0.0.1:7070
+    /// Address of the ledger or custodian, as in http://127.0.0.1:7070 or https://ledger.example:7070
     #[arg(long = "server", value_name = "URL", env = "ACCESS_LEDGER_SERVER")]
     url: String,
+    #[command(flatten)]
+    credentials: CredentialArgs,
+}
+
+impl Server {
+    /// Connects, once somebody answers there.
+    async fn reach(&self) -> Result<Link, ConnectError> {
+        self.credentials.reach(&self.url).await
+    }
 }
 
 /// Why a command did not end well.
@@ -226,6 +241,7 @@ impl Command {
             Self::Findings(command) => command.run().await,
             Self::Query(command) => Box::pin(command.run()).await,
             Self::Report(command) => command.run().await,
+            Self::Pki(command) => command.run(),
         }
     }
 }

@@ -16,11 +16,11 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
     backoff::{Backoff, asked_delay, is_transient},
-    connect::{ANSWER_TIMEOUT, AUDIT_MESSAGE_BYTES_MAX, audit_client},
+    connect::{ANSWER_TIMEOUT, AUDIT_MESSAGE_BYTES_MAX, Link, audit_client},
     verify::{Record, Scope},
 };
 
@@ -63,7 +63,7 @@ pub type Run = (Index, Vec<Record>);
 /// Pulls from one server. Cloning shares the connection.
 #[derive(Clone, Debug)]
 pub struct Puller {
-    client: AuditServiceClient<Channel>,
+    client: AuditServiceClient<Link>,
     patience: Patience,
 }
 
@@ -90,10 +90,10 @@ pub struct Records {
 }
 
 impl Puller {
-    /// Over a channel of [`crate::connect::channel`].
+    /// Over a link of [`crate::connect::Credentials`], or a channel of [`crate::connect::channel`].
     #[must_use]
-    pub fn new(channel: Channel) -> Self {
-        Self { client: audit_client(channel), patience: Patience::default() }
+    pub fn new(link: impl Into<Link>) -> Self {
+        Self { client: audit_client(link), patience: Patience::default() }
     }
 
     /// With more or less patience.
@@ -172,7 +172,7 @@ impl Puller {
     /// Repeats a call while waiting may help.
     async fn persist<T>(
         &self,
-        call: impl AsyncFn(AuditServiceClient<Channel>) -> Result<Response<T>, Status>,
+        call: impl AsyncFn(AuditServiceClient<Link>) -> Result<Response<T>, Status>,
     ) -> Result<T, PullError> {
         let mut attempts = Attempts::new(self.patience);
         loop {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::{
     note::VerifierKey,
     wire::{
@@ -50,11 +51,11 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub struct Clients {
     /// `RecorderService`.
-    pub recorder: RecorderServiceClient<Channel>,
+    pub recorder: RecorderServiceClient<Link>,
     /// `AuditService`.
-    pub auditor: AuditServiceClient<Channel>,
+    pub auditor: AuditServiceClient<Link>,
     /// The connection, for other services.
-    pub channel: Channel,
+    pub channel: Link,
 }
 
 impl Setup {
@@ -175,7 +176,8 @@ impl Clients {
 
     /// Clients over a connection.
     #[must_use]
-    pub fn over(channel: Channel) -> Self {
+    pub fn over(channel: impl Into<Link>) -> Self {
+        let channel = channel.into();
         Self {
             recorder: RecorderServiceClient::new(channel.clone()),
             auditor: AuditServiceClient::new(channel.clone()),

@@ -30,9 +30,9 @@ pub(super) struct Enroll {
 impl Enroll {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let parent = self.parent.as_deref().map(read_key).transpose()?;
-        let Called { channel, key, ledger } = self.caller.call().await?;
+        let Called { link, key, ledger } = self.caller.call().await?;
         let roles = Roles::from_iter(self.roles.into_iter().map(Role::wire));
-        let enrolled = connect::enroll(channel, &ledger, &key, roles, parent.as_ref())
+        let enrolled = connect::enroll(link, &ledger, &key, roles, parent.as_ref())
             .await
             .map_err(|error| Failure::of_connect(error, &ledger))?;
         say(format_args!("{} is registered at index {}", key.name(), enrolled.index))?;

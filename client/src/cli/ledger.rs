@@ -16,12 +16,12 @@ use prost::Message as _;
 
 use super::{
     Failure, Server,
+    credentials::CredentialArgs,
     prove::pull_proof,
     verify::{default_view, progress},
 };
 use crate::{
     audit::{Audited, Observer, audit_copy, audit_observed},
-    connect,
     evidence::Caught,
     folder::Folder,
     pull::Puller,
@@ -40,6 +40,8 @@ pub(super) struct LedgerArgs {
         required_unless_present = "data"
     )]
     url: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// A copy of the ledger's data folder, to read instead of asking a server
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -57,14 +59,15 @@ pub(super) struct LedgerArgs {
 
 impl LedgerArgs {
     pub(super) fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
-        Self { url: Some(server.url), data: None, ledger, view, witnesses: Vec::new() }
+        let Server { url, credentials } = server;
+        Self { url: Some(url), credentials, data: None, ledger, view, witnesses: Vec::new() }
     }
 
     /// The server, whose word is believed.
     pub(super) async fn puller(&self) -> Result<Puller, Failure> {
         let url =
             self.url.as_deref().context("a copy of a folder answers no questions: --server")?;
-        Ok(Puller::new(connect::reach(url).await?))
+        Ok(Puller::new(self.credentials.reach(url).await?))
     }
 
     /// Verifies the whole log, and gives what `observer` computed from it.

@@ -19,7 +19,6 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
 
 use super::{
     Recorder,
@@ -29,7 +28,7 @@ use super::{
     shared::{BatchLimits, Shared, Start},
 };
 use crate::{
-    connect,
+    connect::{self, Link},
     error::{RecorderError, SpoolError},
     spool::{Owner, Spool, files::Folder},
 };
@@ -38,7 +37,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "a recorder runs once it is started"]
 pub struct Builder {
-    channel: Channel,
+    link: Link,
     key: Signer,
     ledger: VerifierKey,
     limits: BatchLimits,
@@ -48,7 +47,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) const fn new(channel: Channel, key: Signer, ledger: VerifierKey) -> Self {
+    pub(super) const fn new(link: Link, key: Signer, ledger: VerifierKey) -> Self {
         let limits = BatchLimits { events_max: 256, bytes_max: 1 << 20 };
         let pace = Pace {
             batch_delay: Duration::from_millis(5),
@@ -57,7 +56,7 @@ impl Builder {
             backoff_max: Duration::from_secs(10),
             deadline: Duration::from_secs(30),
         };
-        Self { channel, key, ledger, limits, pace, memory_bytes_max: 32 << 20, spool: None }
+        Self { link, key, ledger, limits, pace, memory_bytes_max: 32 << 20, spool: None }
     }
 
     /// Most events of a batch: 1 to 4,096, default 256.
@@ -136,8 +135,8 @@ impl Builder {
             return Err(SealError::Key.into());
         }
         let ledger = Ledger {
-            recorder: connect::recorder_client(self.channel.clone()),
-            audit: connect::audit_client(self.channel.clone()),
+            recorder: connect::recorder_client(self.link.clone()),
+            audit: connect::audit_client(self.link.clone()),
             deadline: self.pace.deadline,
         };
         let owner = Owner::new(&self.key, &self.ledger);
