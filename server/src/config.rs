@@ -6,7 +6,12 @@ use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    error::LedgerError, folder::Genesis, ledger::LedgerOptions, os::Disk, storage::Options,
+    error::LedgerError,
+    folder::Genesis,
+    identity::{DoorFiles, TlsFiles},
+    ledger::LedgerOptions,
+    os::Disk,
+    storage::Options,
 };
 
 /// The access ledger: an append-only, hash-chained, signed log of accesses to protected data.
@@ -80,10 +85,9 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:7071", env = "ACCESS_LEDGER_METRICS_LISTEN")]
     pub metrics_listen: SocketAddr,
 
-    /// Serve on an address other than loopback although nothing is encrypted and nobody
-    /// authenticated: whoever can reach the port can record and read.
-    #[arg(long)]
-    pub danger_plaintext: bool,
+    /// Who may call.
+    #[command(flatten)]
+    pub door: DoorArgs,
 
     /// The name of the ledger that an empty folder gets. By default one that is nobody else's.
     #[arg(long, value_name = "NAME")]
@@ -106,6 +110,39 @@ pub struct ServeArgs {
     /// rest.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// Who may call a server, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Who may call")]
+pub struct DoorArgs {
+    /// The server's certificate chain (PEM), its own first: all connections are TLS then. Read
+    /// again when it changes, as the other files here.
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "ACCESS_LEDGER_TLS_CERTIFICATE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The private key (PEM) to it, mode 0600.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate", env = "ACCESS_LEDGER_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The authorities (PEM) whose client certificates are believed.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_certificate",
+        env = "ACCESS_LEDGER_TLS_CLIENT_CA"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// The principals (TOML): who may call, by which certificate or token, in which roles. Without
+    /// it everybody may do everything, which is for loopback.
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_PRINCIPALS")]
+    pub principals: Option<PathBuf>,
+
+    /// Serve on an address other than loopback although nothing is encrypted. Without --principals
+    /// whoever can reach the port can record and read.
+    #[arg(long)]
+    pub danger_plaintext: bool,
 }
 
 /// Flags of `init`.
@@ -166,12 +203,48 @@ pub struct DemoArgs {
 pub enum ConfigError {
     /// Not loopback, not encrypted.
     #[error(
-        "{address} is not loopback and this server does not encrypt: add --danger-plaintext if the network is yours alone"
+        "{address} is not loopback: add --tls-certificate and --tls-key (or --danger-plaintext if \
+         the network is yours alone)"
     )]
     Plaintext {
         /// The address asked for.
         address: SocketAddr,
     },
+    /// Not loopback, and nobody asks who calls.
+    #[error("{address} is not loopback: add --principals to tell who may call")]
+    Everybody {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+}
+
+impl DoorArgs {
+    /// Checks that only loopback is served in the clear, and to everybody.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Plaintext`], [`ConfigError::Everybody`].
+    pub fn check(&self, addresses: &[SocketAddr]) -> Result<(), ConfigError> {
+        for &address in addresses.iter().filter(|address| !address.ip().is_loopback()) {
+            let is_encrypted = self.tls_certificate.is_some();
+            if !is_encrypted && !self.danger_plaintext {
+                return Err(ConfigError::Plaintext { address });
+            }
+            if is_encrypted && self.principals.is_none() {
+                return Err(ConfigError::Everybody { address });
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of the door.
+    #[must_use]
+    pub fn files(&self) -> DoorFiles {
+        let pair = self.tls_certificate.clone().zip(self.tls_key.clone());
+        let client_ca = self.tls_client_ca.clone();
+        let tls = pair.map(|(certificate, key)| TlsFiles { certificate, key, client_ca });
+        DoorFiles { tls, principals: self.principals.clone() }
+    }
 }
 
 impl ServeArgs {
@@ -179,14 +252,9 @@ impl ServeArgs {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Plaintext`].
+    /// As [`DoorArgs::check`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        for address in [self.listen, self.metrics_listen] {
-            if !address.ip().is_loopback() && !self.danger_plaintext {
-                return Err(ConfigError::Plaintext { address });
-            }
-        }
-        Ok(())
+        self.door.check(&[self.listen, self.metrics_listen])
     }
 
     /// How the ledger is opened.
@@ -252,5 +320,14 @@ mod tests {
         assert_eq!(serve(&told).check(), Ok(()));
         let metrics = serve(&["--metrics-listen", "0.0.0.0:1"]);
         assert!(metrics.check().is_err());
+        let tls = [&open[..], &["--tls-certificate", "c", "--tls-key", "k"]].concat();
+        assert_eq!(serve(&tls).check(), Err(ConfigError::Everybody { address }));
+        // What is dangerous in the clear does not open an encrypted server to everybody.
+        let told = [&tls[..], &["--danger-plaintext"]].concat();
+        assert_eq!(serve(&told).check(), Err(ConfigError::Everybody { address }));
+        let known = [&tls[..], &["--principals", "p"]].concat();
+        assert_eq!(serve(&known).check(), Ok(()));
+        let tokens = [&open[..], &["--principals", "p"]].concat();
+        assert_eq!(serve(&tokens).check(), Err(ConfigError::Plaintext { address }));
     }
 }

@@ -16,6 +16,7 @@ pub mod demo;
 pub mod error;
 pub mod folder;
 mod http;
+pub mod identity;
 pub mod index;
 pub mod ledger;
 pub mod metrics;

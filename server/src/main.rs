@@ -14,6 +14,7 @@ use access_ledger_server::{
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
+    identity::Door,
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
@@ -94,6 +95,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
     let options = args.ledger();
     let (disk, clock) = (real_disk(), system_clock());
+    let door = Door::open(&disk, args.door.files())?;
     let lock = lock(&*disk, &options.folder)?;
     if Folder::new(&options.folder).origin(&*disk)?.is_none() {
         let origin = args.origin.clone().map_or_else(own_origin, Ok)?;
@@ -102,10 +104,10 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(args.threads)?.block_on(async {
-        let metrics_address = metrics::expose(args.metrics_listen).await?;
+        let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
-        let serving = Serving::bind(ledger, args.listen).await?;
+        let serving = Serving::bind(ledger, args.listen).await?.behind(door);
         greet(&serving, &metrics_address.to_string())?;
         serving.run(stop).await?;
         Ok(ExitCode::SUCCESS)
@@ -114,11 +116,12 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 /// Tells on standard output where the ledger is and what to type next.
 fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
-    let (server, vkey) = (format!("http://{}", serving.address()), serving.ledger().vkey());
+    let scheme = if serving.is_encrypted() { "https" } else { "http" };
+    let (server, vkey) = (format!("{scheme}://{}", serving.address()), serving.ledger().vkey());
     let mut out = io::stdout().lock();
     writeln!(out, "serving     {server}")?;
     writeln!(out, "ledger key  {vkey}")?;
-    writeln!(out, "metrics     http://{metrics_address}/metrics")?;
+    writeln!(out, "metrics     {scheme}://{metrics_address}/metrics")?;
     writeln!(out, "\nNext, in another terminal:")?;
     writeln!(out, "  export ACCESS_LEDGER_SERVER={server}")?;
     writeln!(out, "  export LEDGER={vkey}")?;

@@ -102,6 +102,34 @@ pub enum Refusal {
         /// Size of the newest checkpoint.
         size: Size,
     },
+    /// Nobody known makes the call.
+    #[error("{problem}")]
+    Unauthenticated {
+        /// What was shown, and what is wanted.
+        problem: String,
+    },
+    /// The caller is known, but may not make the call.
+    #[error("principal {principal} has none of the roles for this call: {wanted}")]
+    CallForbidden {
+        /// The caller.
+        principal: String,
+        /// The roles that suffice.
+        wanted: String,
+    },
+    /// The caller may speak for other sources only.
+    #[error("principal {principal} may not speak for source {source_name}")]
+    SourceForbidden {
+        /// The caller.
+        principal: String,
+        /// The source in the request.
+        source_name: String,
+    },
+    /// Nothing of this name is served.
+    #[error("nothing is served at {path}")]
+    NoCall {
+        /// The path asked for.
+        path: String,
+    },
     /// No such source.
     #[error("source {name} is not registered")]
     NoSource {
@@ -139,6 +167,10 @@ impl Refusal {
             Self::Unreadable { .. } => "STORAGE_DAMAGED",
             Self::Indexing { .. } => "INDEXING",
             Self::BeyondTree { .. } => "BEYOND_TREE",
+            Self::Unauthenticated { .. } => "UNAUTHENTICATED",
+            Self::CallForbidden { .. } => "CALL_FORBIDDEN",
+            Self::SourceForbidden { .. } => "SOURCE_FORBIDDEN",
+            Self::NoCall { .. } => "CALL_UNKNOWN",
             Self::NoSource { .. } => "SOURCE_UNKNOWN",
             Self::NoEvent { .. } => "EVENT_UNKNOWN",
         }
@@ -153,7 +185,11 @@ impl Refusal {
             }
             Self::Source(error) => source_reason(error).0,
             Self::Control(refusal) => control_reason(refusal).0,
-            Self::Seal(_) => Code::PermissionDenied,
+            Self::Seal(_) | Self::CallForbidden { .. } | Self::SourceForbidden { .. } => {
+                Code::PermissionDenied
+            }
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::NoCall { .. } => Code::Unimplemented,
             Self::Gap(_) | Self::Recut { .. } => Code::FailedPrecondition,
             Self::Reused { .. } => Code::Aborted,
             Self::QueueFull { .. } => Code::ResourceExhausted,

@@ -6,6 +6,7 @@ use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
     recorder_service_server::RecorderServiceServer,
 };
+use futures_util::Stream;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -27,6 +28,7 @@ use crate::{
     book::Book,
     error::ServeError,
     http::{Split, pages},
+    identity::{Door, GuardLayer, Link, links},
     ledger::{Ledger, Recorder, Shared, message_too_large},
     witness::Witness,
 };
@@ -53,10 +55,12 @@ pub struct Serving {
     ledger: Ledger,
     listener: TcpListener,
     address: SocketAddr,
+    door: Arc<Door>,
 }
 
 impl Serving {
-    /// Binds the listener. Callers are accepted from here on and served once it runs.
+    /// Binds the listener. Callers are accepted from here on and served once it runs: everybody, in
+    /// the clear, unless [`Serving::behind`] puts a door before it.
     ///
     /// # Errors
     ///
@@ -65,13 +69,25 @@ impl Serving {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { ledger, listener, address })
+        Ok(Self { ledger, listener, address, door: Door::for_everybody() })
+    }
+
+    /// Lets callers in by this door alone.
+    #[must_use]
+    pub fn behind(self, door: Arc<Door>) -> Self {
+        Self { door, ..self }
     }
 
     /// The address that was bound.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether callers have to speak TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.door.is_encrypted()
     }
 
     /// The ledger that is served.
@@ -91,7 +107,7 @@ impl Serving {
         let shared = self.ledger.shared();
         let offer =
             Offer { book: shared.book.clone(), recorder: Some(shared.clone()), witness: None };
-        serve(self.listener, offer, stop).await?;
+        serve(self.listener, &self.door, offer, stop).await?;
         let ledger = self.ledger;
         // Joining threads blocks; the runtime's other tasks are over.
         if tokio::task::spawn_blocking(move || ledger.close()).await.is_err() {
@@ -119,9 +135,11 @@ pub(crate) struct Offer {
 /// As [`Serving::run`].
 pub(crate) async fn serve(
     listener: TcpListener,
+    door: &Arc<Door>,
     offer: Offer,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
+    door.keep_fresh()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let (stopping, is_stopping) = watch::channel(false);
     let Offer { book, recorder, witness } = offer;
@@ -146,9 +164,10 @@ pub(crate) async fn serve(
     tokio::spawn(report_failure(book.failed(), health.clone()));
 
     let address = listener.local_addr().ok();
-    info!(?address, origin = book.vkey.name(), "serving");
+    let encrypted = door.is_encrypted();
+    info!(?address, encrypted, origin = book.vkey.name(), "serving");
     let split = Split::new(services, pages(book, witness));
-    serve_until(split, listener, stop, (stopping, &health, &told)).await
+    serve_until((split, listener, door), stop, (stopping, &health, &told)).await
 }
 
 /// The transport of all that is served: HTTP/2 with these limits and timeouts, and HTTP/1.1.
@@ -170,9 +189,16 @@ pub fn incoming(listener: TcpListener) -> TcpIncoming {
         .with_keepalive(Some(Duration::from_secs(60)))
 }
 
-async fn serve_until(
-    split: Split,
+/// The connections of a listener, as its door lets them in.
+pub(crate) fn connections(
     listener: TcpListener,
+    door: &Arc<Door>,
+) -> impl Stream<Item = io::Result<Link>> + use<> {
+    links(incoming(listener), door.clone())
+}
+
+async fn serve_until(
+    (split, listener, door): (Split, TcpListener, &Arc<Door>),
     stop: impl Future<Output = ()> + Send,
     (stopping, health, services): (watch::Sender<bool>, &HealthReporter, &[&str]),
 ) -> Result<(), ServeError> {
@@ -188,8 +214,9 @@ async fn serve_until(
         drop(drained);
     };
     let served = transport()
+        .layer(GuardLayer::new(door.clone()))
         .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
-        .serve_with_incoming_shutdown(split, incoming(listener), shutdown);
+        .serve_with_incoming_shutdown(split, connections(listener, door), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;

@@ -10,9 +10,11 @@ use std::{
     thread,
 };
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::note::VerifierKey;
 use access_ledger_server::{
     folder::{Folder, Genesis, real_disk},
+    identity::Door,
     ledger::{Ledger, LedgerOptions},
     metrics,
     os::{Clock, SystemClock},
@@ -20,7 +22,7 @@ use access_ledger_server::{
 };
 use anyhow::{Context as _, ensure};
 use tokio::sync::oneshot;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::{
     args::{FolderArgs, Plan},
@@ -79,9 +81,9 @@ impl Child {
     }
 
     /// A connection to the server.
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+    pub(super) async fn connect(&self) -> anyhow::Result<Link> {
         let server = format!("http://{}", self.said(0)?);
-        Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?)
+        Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?.into())
     }
 
     /// Seconds of processor time that the process and this one have taken.
@@ -113,7 +115,7 @@ pub(super) fn serve_ledger(args: &FolderArgs, threads: Option<usize>) -> anyhow:
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(threads)?.block_on(async {
-        let _address = metrics::expose(any_port()).await?;
+        let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
         let ledger = Ledger::open(&options, &disk, &clock, None)?;
         let serving = Serving::bind(ledger, any_port()).await?;
         say(&format!("{} {}", serving.address(), serving.ledger().vkey()))?;
