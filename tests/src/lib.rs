@@ -13,6 +13,7 @@ pub mod node;
 pub mod offences;
 pub mod operator;
 pub mod parties;
+pub mod pki;
 pub mod process;
 pub mod source;
 pub mod stored;

@@ -47,11 +47,9 @@ impl Process {
                 .with_context(|| format!("the server printed {line:?} where {label:?} was due"))?;
             Ok(value.trim().to_owned())
         };
-        let address = value("serving")?.trim_start_matches("http://").parse()?;
+        let address = address_of(&value("serving")?)?;
         let vkey = VerifierKey::parse(&value("ledger key")?)?;
-        let metrics = value("metrics")?;
-        let metrics_address =
-            metrics.trim_start_matches("http://").trim_end_matches("/metrics").parse()?;
+        let metrics_address = address_of(value("metrics")?.trim_end_matches("/metrics"))?;
         Ok(Self { child, stdout, address, metrics_address, vkey })
     }
 
@@ -72,8 +70,21 @@ impl Process {
     ///
     /// What the system says.
     pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Tells the process that its files changed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        self.signal(Signal::HUP)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("no process id")?, Signal::TERM)?;
+        kill_process(pid.context("no process id")?, signal)?;
         Ok(())
     }
 
@@ -105,6 +116,12 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The address in a URL without a path.
+fn address_of(url: &str) -> anyhow::Result<SocketAddr> {
+    let (_, address) = url.split_once("://").context("no URL")?;
+    Ok(address.parse()?)
 }
 
 /// Runs the binary to its end.
