@@ -35,12 +35,14 @@ const FILES: [&str; 6] = [
 ];
 
 /// The messages whose bytes `event.rs` judges; all that they contain comes along.
-const ROOTS: [(&str, &str); 5] = [
+const ROOTS: [(&str, &str); 7] = [
     ("EVENT", "access_ledger.v1.Event"),
     ("GENESIS", "access_ledger.v1.Genesis"),
     ("DATASET", "access_ledger.v1.Dataset"),
     ("REGISTERED_TOOL", "access_ledger.v1.RegisteredTool"),
     ("SITE", "access_ledger.v1.Site"),
+    ("RETENTION", "access_ledger.v1.Retention"),
+    ("CUSTODIAN", "access_ledger.v1.Custodian"),
 ];
 
 /// Defaults of `rules.proto`.

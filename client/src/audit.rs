@@ -4,7 +4,7 @@
 //! they are cheap and convict at once; then every entry is verified; only then is the pin moved. A
 //! ledger that refuses what it signed for is caught like one that serves something else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
@@ -12,18 +12,21 @@ use access_ledger_proto::{
     note::VerifierKey,
     position::{Index, Size},
     proof::verify_inclusion,
+    quorum::Quorum,
     receipt::TlogProof,
     wire,
 };
+use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
 
 pub use self::copy::audit_copy;
 use crate::{
     evidence::Caught,
     folder::FolderError,
     pull::{PullError, Puller, RUNS_AHEAD, Records, Run, is_missing},
-    verify::{LogVerifier, Record, Scope, StateError, Violation},
+    verify::{Fault, LogVerifier, Record, Scope, StateError, Violation},
     view::{View, ViewError, check_consistency, compare},
 };
 
@@ -63,6 +66,20 @@ pub enum AuditError {
         /// The first such event.
         index: Index,
     },
+    /// The ledger shows no checkpoint that its witnesses have cosigned as the policy wants: they may
+    /// be down, or refuse. Nothing is proven, and nothing is believed.
+    #[error(
+        "no checkpoint of size {wanted} or more has its quorum: newest is size {found}{}",
+        lacking_told(.lacking)
+    )]
+    Quorum {
+        /// Size of the newest checkpoint that was served.
+        found: Size,
+        /// The least size that would do: what was seen before.
+        wanted: Size,
+        /// Names of witnesses that are missing on it.
+        lacking: Vec<String>,
+    },
     /// The runtime is shutting down: nothing is known about the ledger.
     #[error("audit was cut off")]
     CutOff,
@@ -81,8 +98,9 @@ pub struct AuditOptions {
     pub scope: Scope,
     /// Begin at entry 0, although there is a pin.
     pub full: bool,
-    /// Known cosigners, whose signatures on the checkpoint are verified.
-    pub witnesses: Vec<VerifierKey>,
+    /// Known witnesses, whose cosignatures on the checkpoint are verified, and which of them must
+    /// have cosigned what is believed. It must accept the ledger.
+    pub quorum: Quorum,
 }
 
 /// Told after each step: entries verified, and how many there are to be.
@@ -143,11 +161,11 @@ pub async fn audit(
 pub async fn audit_observed<O: Observer>(
     puller: &Puller,
     view: &mut View,
-    witnesses: Vec<VerifierKey>,
+    quorum: Quorum,
     progress: Progress,
     observer: O,
 ) -> Result<(Audited, O), AuditError> {
-    let options = &AuditOptions { scope: Scope::Events, full: true, witnesses };
+    let options = &AuditOptions { scope: Scope::Events, full: true, quorum };
     let look = Look { puller, ledger: view.ledger(), options, progress };
     let looked = look.run(view, observer).await;
     pin(puller, view, looked).await
@@ -164,7 +182,7 @@ async fn pin<O>(
             view.pin(audited.checkpoint.clone(), audited.verifier.save())?;
             Ok((audited, observer))
         }
-        Err(AuditError::Caught(caught)) => Err(with_proofs(puller, *caught).await.into()),
+        Err(AuditError::Caught(caught)) => Err(prove(puller, *caught).await.into()),
         Err(error) => Err(error),
     }
 }
@@ -220,10 +238,13 @@ async fn next_checkpoint(
     seen: Option<&VerifiedCheckpoint>,
     options: &AuditOptions,
 ) -> Result<VerifiedCheckpoint, AuditError> {
-    let note = puller.checkpoint().await?;
-    let served = VerifiedCheckpoint::open(&note, view.ledger(), &options.witnesses)
-        .map_err(|error| Caught::Checkpoint { error, note })?;
     let pinned = view.pinned().map(|pinned| &pinned.checkpoint);
+    let least = pinned.into_iter().chain(seen).map(VerifiedCheckpoint::size).max();
+    let least = least.unwrap_or_default();
+    let served = match options.quorum.wants_any() {
+        true => cosigned_checkpoint(puller, view, least, &options.quorum).await?,
+        false => open(puller.checkpoint().await?, view, &options.quorum)?,
+    };
     for older in pinned.into_iter().chain(seen) {
         if let Some((old, new)) = compare(older, &served)? {
             let path = puller.consistency_path(old, new).await;
@@ -232,6 +253,51 @@ async fn next_checkpoint(
         }
     }
     Ok(served)
+}
+
+/// The newest checkpoint of at least this size that has its quorum. Waits a while for one: the
+/// cosignatures come behind the entries.
+async fn cosigned_checkpoint(
+    puller: &Puller,
+    view: &View,
+    least: Size,
+    quorum: &Quorum,
+) -> Result<VerifiedCheckpoint, AuditError> {
+    let until = Instant::now() + puller.patience().repeat;
+    loop {
+        let served = open(puller.cosigned_checkpoint().await?, view, quorum)?;
+        let is_met = quorum.is_met(served.cosignatures());
+        if is_met && served.size() >= least {
+            return Ok(served);
+        }
+        if Instant::now() >= until {
+            // The newest with its quorum may be old; one that the ledger went back behind is not.
+            let newest = open(puller.checkpoint().await?, view, quorum)?;
+            if let Some(pinned) = view.pinned() {
+                compare(&pinned.checkpoint, &newest)?;
+            }
+            return Err(below_quorum(&served, least, quorum));
+        }
+        sleep(QUORUM_POLL).await;
+    }
+}
+
+/// A note as a checkpoint of the ledger, with the cosignatures of known witnesses.
+fn open(note: Bytes, view: &View, quorum: &Quorum) -> Result<VerifiedCheckpoint, Caught> {
+    VerifiedCheckpoint::open(&note, view.ledger(), &quorum.keys())
+        .map_err(|error| Caught::Checkpoint { error, note })
+}
+
+fn below_quorum(served: &VerifiedCheckpoint, wanted: Size, quorum: &Quorum) -> AuditError {
+    let lacking = quorum.lacking(served.cosignatures()).into_iter().map(str::to_owned);
+    AuditError::Quorum { found: served.size(), wanted, lacking: lacking.collect() }
+}
+
+fn lacking_told(names: &[String]) -> String {
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(", without the cosignatures of {}", names.join(", ")),
+    }
 }
 
 /// The last seals, the root, and what must not be left open.
@@ -310,7 +376,8 @@ fn log_caught(violation: Violation, served: &VerifiedCheckpoint) -> Caught {
 
 /// What it means that a consistency proof cannot be had: the ledger signed both sizes, so it can
 /// neither have lost one nor answer with something else. Anything but that is the network's fault.
-fn unproven(
+#[must_use]
+pub fn unproven(
     error: PullError,
     pinned: &VerifiedCheckpoint,
     served: &VerifiedCheckpoint,
@@ -325,10 +392,19 @@ fn unproven(
 }
 
 /// Binds the entries of a violation to the checkpoint, where the ledger still gives proofs that
-/// hold.
-async fn with_proofs(puller: &Puller, mut caught: Caught) -> Caught {
+/// hold. Anything else that a ledger is caught at comes back as it is.
+pub async fn prove(puller: &Puller, mut caught: Caught) -> Caught {
     if let Caught::Log { violation, served, proofs } = &mut caught {
-        let run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();
+        let mut run = wire::EntryRun::decode(violation.evidence.as_slice()).unwrap_or_default();
+        if let (Fault::Unsealed { .. }, Some(last)) = (&violation.what, served.size().last_index())
+        {
+            // That it carries no seal is the whole offence.
+            let mut records = puller.records(last, served.size(), Scope::EntriesOnly);
+            if let Some(Ok((first, records))) = records.next().await {
+                let entries = records.into_iter().map(|record| record.entry).collect();
+                run = wire::EntryRun { first_index: first.0, entries, events: Vec::new() };
+            }
+        }
         for (index, entry) in (run.first_index..).map(Index).zip(run.entries) {
             let Ok(path) = puller.inclusion_path(index, served.size()).await else {
                 break;
@@ -348,3 +424,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, AuditError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| AuditError::CutOff)
 }
+
+/// Between two looks for a cosigned checkpoint.
+const QUORUM_POLL: Duration = Duration::from_millis(200);

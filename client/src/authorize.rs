@@ -30,6 +30,7 @@ use access_ledger_proto::{
     note::VerifierKey,
     position::Index,
     proof::verify_inclusion,
+    quorum::Quorum,
     receipt::TlogProof,
     source::SourceName,
     wire::{self, AuthorizationDecision, Outcome, event::Body as EventBody},
@@ -286,18 +287,22 @@ pub(crate) fn intent_id(event: &Bytes) -> Option<Bytes> {
 }
 
 /// The ledger's own source, as the genesis names it: `found` proves that its entry is under a
-/// checkpoint that the ledger of this key signed.
+/// checkpoint that the ledger of this key signed. `None` while that has not its quorum.
 ///
 /// # Errors
 ///
 /// [`RecorderError::Genesis`] when it proves nothing.
 pub(crate) fn own_source(
     ledger: &VerifierKey,
+    quorum: &Quorum,
     found: &wire::GetReceiptResponse,
     event: &Bytes,
-) -> Result<SourceName, RecorderError> {
+) -> Result<Option<SourceName>, RecorderError> {
     let (entry, proof) = entry_proof(found).map_err(unproven)?;
-    proof.verify(ledger, &[]).map_err(unproven)?;
+    let checkpoint = proof.verify(ledger, &quorum.keys()).map_err(unproven)?;
+    if !quorum.is_met(checkpoint.cosignatures()) {
+        return Ok(None);
+    }
     let same =
         [(entry.index == Index::GENESIS, "index"), (entry.event_digest == sha256(event), "event")];
     expect_all(&same).map_err(unproven)?;
@@ -305,7 +310,7 @@ pub(crate) fn own_source(
     if sources.genesis().ledger_vkey != ledger.to_string() {
         return Err(unproven("genesis of another key"));
     }
-    SourceName::parse(sources.ledger_source()).map_err(unproven)
+    SourceName::parse(sources.ledger_source()).map(Some).map_err(unproven)
 }
 
 /// An event that is an intent, with what may be absent filled in.

@@ -7,7 +7,7 @@ use tonic_types::StatusExt as _;
 
 /// Growing delays between attempts, spread at random so that clients do not return all at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     min: Duration,
     max: Duration,
     failures: u32,
@@ -15,17 +15,18 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Delays between `min` and `max`.
-    pub(crate) const fn new(min: Duration, max: Duration) -> Self {
+    #[must_use]
+    pub const fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, failures: 0 }
     }
 
     /// Begins anew with the shortest delay.
-    pub(crate) const fn reset(&mut self) {
+    pub const fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// How long to wait after one more failure: at least what the ledger asked for, within reason.
-    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    pub fn next(&mut self, asked: Option<Duration>) -> Duration {
         let factor = 2_u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         let whole = self.min.saturating_mul(factor).min(self.max);

@@ -2,7 +2,7 @@
 //! decides little; what they do is in the library.
 //!
 //! Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold; 2 usage, file
-//! or network; 3 denied, of `authorize` alone.
+//! or network; 3 denied, of `authorize`, or not proven, of `check-evidence`.
 
 use std::{
     ffi::OsString,
@@ -16,6 +16,7 @@ use access_ledger_proto::{note::VerifierKey, wire::GrantState};
 use clap::{Args, Parser, Subcommand};
 
 use self::credentials::CredentialArgs;
+pub use self::json::parse_event;
 use crate::{
     audit::AuditError,
     connect::Link,
@@ -26,8 +27,10 @@ use crate::{
 mod approve;
 mod authorize;
 mod caller;
+mod check_evidence;
 mod check_proof;
 mod control;
+mod cosigners;
 mod credentials;
 mod enroll;
 mod findings;
@@ -66,6 +69,7 @@ enum Command {
     Verify(verify::Verify),
     Prove(prove::Prove),
     CheckProof(check_proof::CheckProof),
+    CheckEvidence(check_evidence::CheckEvidence),
     Read(read::Read),
     #[command(subcommand)]
     Source(source::Source),
@@ -95,7 +99,7 @@ enum Command {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 verified or done; 1 the ledger is caught, or a proof does not hold;
-2 usage, file or network; 3 (authorize) denied.
+2 usage, file or network; 3 (authorize) denied, (check-evidence) not proven.
 Start a ledger to try it on with `access-ledger-server serve`.";
 
 /// Where the ledger is.
@@ -124,6 +128,8 @@ enum Failure {
     Denied(String),
     /// A proof does not hold; the file at hand is the evidence.
     Refuted(String),
+    /// All was said in the output, and the exit code says the rest.
+    Said(u8),
     /// Usage, file or network.
     Other(anyhow::Error),
 }
@@ -186,6 +192,7 @@ impl Failure {
                 complain(format_args!("denied: {}", printable(rules)));
                 3
             }
+            Self::Said(code) => code,
             // The reader of our output has seen enough.
             Self::Other(error) if is_broken_pipe(&error) => 0,
             Self::Other(error) => {
@@ -225,6 +232,7 @@ impl Command {
             Self::Verify(command) => command.run().await,
             Self::Prove(command) => command.run().await,
             Self::CheckProof(command) => command.run(),
+            Self::CheckEvidence(command) => command.run(),
             Self::Read(command) => command.run().await,
             Self::Source(command) => command.run().await,
             Self::Policy(command) => command.run().await,

@@ -14,7 +14,7 @@ use access_ledger_proto::{
     entry::Entry,
     error::{ReceiptError, SealError},
     event::{self, Body},
-    facts::sources::Roles,
+    facts::sources::{Roles, heartbeat_nanos},
     hash::{Digest, sha256},
     note::{KeyType, Signer, VerifierKey},
     position::Index,
@@ -125,9 +125,10 @@ pub struct Enrolled {
 /// where the ledger allows that. Enrolling again with the same key and roles answers like the first
 /// time.
 ///
-/// `ledger` is the ledger's key, whose name is the origin. The answer is verified: the event says
-/// what was asked for, and its entry is in a tree that the ledger signed. That the ledger may
-/// register sources at all is for auditors to see.
+/// `heartbeat` is the silence that the source allows itself, longer is a finding; zero: it may be
+/// silent. `ledger` is the ledger's key, whose name is the origin. The answer is verified: the
+/// event says what was asked for, and its entry is in a tree that the ledger signed. That the
+/// ledger may register sources at all is for auditors to see.
 ///
 /// # Errors
 ///
@@ -140,14 +141,17 @@ pub async fn enroll(
     key: &Signer,
     roles: Roles,
     parent: Option<&Signer>,
+    heartbeat: Duration,
 ) -> Result<Enrolled, ConnectError> {
     let source = source_of(key)?;
     let roles = Roles::parse(&roles.values())?;
+    // A longer one than the message can hold is as good as none.
+    let interval = prost_types::Duration::try_from(heartbeat).ok().filter(|_| !heartbeat.is_zero());
     let claim = EnrolmentClaim {
         source: source.as_name(),
         public_key: key.verifier().public_key(),
         roles,
-        heartbeat_nanos: 0,
+        heartbeat_nanos: heartbeat_nanos(interval.as_ref()),
     };
     let message = claim.message(ledger.name());
     let sign = |signer: &Signer| Bytes::copy_from_slice(&signer.sign(message.as_bytes()));
@@ -155,7 +159,7 @@ pub async fn enroll(
         source: source.as_str().to_owned(),
         public_key: Bytes::copy_from_slice(claim.public_key.as_bytes()),
         roles: roles.values(),
-        heartbeat_interval: None,
+        heartbeat_interval: interval,
         enrolment: Some(wire::Enrolment {
             possession: sign(key),
             parent: parent.map_or_else(String::new, |parent| parent.name().to_owned()),
@@ -188,6 +192,7 @@ fn judge_enrolment(
         (status.public_key == asked.public_key, "public_key"),
         (registered == roles, "roles"),
         (enrolment == asked.enrolment.as_ref(), "enrolment"),
+        (status.heartbeat_interval == asked.heartbeat_interval, "heartbeat_interval"),
     ];
     expect_all(&same)?;
     // The ledger seals a registration alone, so the receipt's path is that of its entry.

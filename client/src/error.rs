@@ -124,6 +124,12 @@ pub enum RecorderError {
         /// Name of the known key.
         wanted: String,
     },
+    /// The quorum is for other ledgers.
+    #[error("trust policy accepts other logs than {origin}")]
+    OtherLog {
+        /// Name of the ledger.
+        origin: String,
+    },
     /// The source is registered with another key.
     #[error("source is registered with key {found:x}, the recorder has {wanted}")]
     Key {

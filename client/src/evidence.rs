@@ -1,39 +1,44 @@
 //! What a ledger is caught at, and the file that proves it to others.
 //!
 //! Evidence is for somebody who trusts neither the auditor nor the ledger: it holds the ledger's
-//! own signed notes, and the bytes that contradict them. How far it convinces by itself depends:
+//! own signed notes, and the bytes that contradict them. `access-ledger check-evidence` reads such
+//! a file offline. How far it convinces by itself depends:
 //!
-//! - A fork convicts: two notes of one size, two roots, one key.
-//! - Another history convicts when the ledger's own path leads to the served root: then it shows
-//!   what the served tree has in the place of the pinned one, which is something else.
-//! - Entries that break a rule by themselves or beside each other (links, places, times, batches)
-//!   convict with proofs that they are under the signed root, which are asked for and kept whenever
-//!   they hold. Numbers, registrations and seals take entries from further back, which anybody can
-//!   read from the ledger. Where an event does not fit its entry, the log is in order and its
-//!   server is not: that is the auditor's word, which asking again confirms.
+//! - A fork convicts: two notes of one size, two roots, one key. Notes of two sizes convict with a
+//!   path that leads from another root of the smaller size to the signed root of the larger one:
+//!   who holds the whole tree makes it ([`compare_held`]), or the ledger has shown it itself.
+//! - Entries that break a rule by themselves or beside each other (form, links, places, times,
+//!   batches, numbers) convict with proofs that they are under the signed root, which are asked for
+//!   and kept whenever they hold. Registrations and seals take entries from further back, which
+//!   anybody can read from the ledger. Where an event does not fit its entry, the log is in order
+//!   and its server is not: that is the auditor's word, which asking again confirms.
 //! - A rollback or an entry that is not served is the auditor's word too: the notes show what the
 //!   ledger committed itself to, and anybody can ask it for that.
+//! - A witness that cosigned both histories of a fork is convicted with the ledger.
 
-use std::{
-    fmt::{self, Write as _},
-    fs::OpenOptions,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::fmt;
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    error::{CheckpointError, ProofError, ReceiptError},
-    hash::{Digest, sha256},
+    error::{BuildError, CheckpointError, ProofError, ReceiptError},
+    hash::Digest,
     note::VerifierKey,
-    position::Index,
+    position::{Index, Size},
+    proof::{NodeSource, consistency_path, root_at},
     receipt::TlogProof,
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use self::{
+    judging::{Conviction, Misdeed, Verdict},
+    reading::{Evidence, EvidenceError, Exhibit},
+};
 use crate::verify::Violation;
+
+mod judging;
+mod reading;
+mod writing;
 
 /// A ledger broke a rule, and this proves it. The text is one sentence.
 #[derive(Debug, Error)]
@@ -65,6 +70,22 @@ pub enum Caught {
         pinned: Box<VerifiedCheckpoint>,
         /// Served later.
         served: Box<VerifiedCheckpoint>,
+    },
+    /// The ledger signed two histories of two sizes: what it signed of the larger size does not
+    /// begin with what it signed of the smaller one.
+    #[error(
+        "the ledger forked: under the root that it signed of size {}, size {} has root {under}, \
+         it signed root {}", .larger.size(), .smaller.size(), .smaller.root()
+    )]
+    Diverged {
+        /// Signed.
+        smaller: Box<VerifiedCheckpoint>,
+        /// Signed.
+        larger: Box<VerifiedCheckpoint>,
+        /// The root that the larger tree has at the smaller size.
+        under: Digest,
+        /// The consistency path from there to the larger root.
+        path: Vec<Digest>,
     },
     /// The ledger cannot show that the pinned tree is a part of the served one.
     #[error(
@@ -117,6 +138,23 @@ pub enum Caught {
         /// What the ledger signed.
         served: Box<VerifiedCheckpoint>,
     },
+    /// The ledger serves something else than the entry that it signed for, or another event.
+    #[error(
+        "at index {index}, the ledger serves other bytes than those under its signed size {}",
+        .signed.size()
+    )]
+    Altered {
+        /// The entry.
+        index: Index,
+        /// What the ledger signed.
+        signed: Box<VerifiedCheckpoint>,
+        /// The entry that is under it.
+        proof: Box<TlogProof>,
+        /// An encoded `access_ledger.v1.EntryRun`: the record as it was served first.
+        held: Vec<u8>,
+        /// The same as it is served now.
+        served: Vec<u8>,
+    },
     /// A proof of one entry does not hold.
     #[error("the proof of index {index} does not hold: {error}")]
     Proof {
@@ -138,85 +176,76 @@ pub enum Caught {
 }
 
 impl Caught {
-    /// Writes the evidence into `folder`, under a name that is not taken yet; the file's path.
-    ///
-    /// # Errors
-    ///
-    /// What the system says when the file cannot be written and synced.
-    pub fn keep(&self, folder: &Path, ledger: &VerifierKey) -> io::Result<PathBuf> {
-        let origin: String = sha256(ledger.name().as_bytes()).to_string().chars().take(8).collect();
-        let at = self.place();
-        let text = self.evidence(ledger);
-        for copy in 1_u32.. {
-            let copy = if copy == 1 { String::new() } else { format!("-{copy}") };
-            let path = folder.join(format!("access-ledger-evidence-{origin}-{at}{copy}.txt"));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(mut file) => {
-                    file.write_all(text.as_bytes())?;
-                    file.sync_all()?;
-                    return Ok(path);
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+    /// The witnesses that cosigned both of two histories, as far as their keys were known when the
+    /// checkpoints were opened.
+    #[must_use]
+    pub fn double_signers(&self) -> Vec<VerifierKey> {
+        let (one, other) = match self {
+            Self::Fork { pinned, served } | Self::Inconsistent { pinned, served, .. } => {
+                (pinned, served)
             }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+            Self::Diverged { smaller, larger, .. } => (smaller, larger),
+            _ => return Vec::new(),
+        };
+        cosigners(one).filter(|key| cosigners(other).any(|known| known == *key)).cloned().collect()
     }
 
-    /// The evidence as text: what was found, and the bytes that show it.
-    #[must_use]
-    pub fn evidence(&self, ledger: &VerifierKey) -> String {
-        let finding = printable(self);
-        let mut text = format!("access-ledger evidence v1\nfinding: {finding}\nledger: {ledger}\n");
+    /// The checkpoints that it rests on.
+    fn checkpoints(&self) -> Vec<&VerifiedCheckpoint> {
         match self {
-            Self::Checkpoint { note, .. } => {
-                section(&mut text, "note as served, base64", &STANDARD.encode(note));
-            }
             Self::Rollback { pinned, served }
             | Self::Fork { pinned, served }
-            | Self::Unproven { pinned, served, .. } => both(&mut text, pinned, served),
-            Self::Inconsistent { pinned, served, path, .. } => {
-                both(&mut text, pinned, served);
-                let path: Vec<String> = path.iter().map(|hash| STANDARD.encode(hash)).collect();
-                section(&mut text, "consistency proof as served", &path.join("\n"));
-            }
-            Self::Log { violation, served, proofs } => {
-                section(&mut text, "checkpoint over the entries", served.note());
-                let run = STANDARD.encode(&violation.evidence);
-                section(&mut text, "entries as served, base64 of access_ledger.v1.EntryRun", &run);
-                for proof in proofs {
-                    let title = format!("proof that entry {} is under it", proof.index);
-                    section(&mut text, &title, &proof.encode());
-                }
-            }
-            Self::Withheld { served, .. } => {
-                section(&mut text, "checkpoint over the entries", served.note());
-            }
-            Self::Proof { file, .. } => section(&mut text, "proof as served", file),
-            Self::Answer { bytes, .. } => {
-                section(&mut text, "answer as received, base64", &STANDARD.encode(bytes));
-            }
-        }
-        text
-    }
-
-    /// The size or index that names the file.
-    fn place(&self) -> u64 {
-        match self {
-            Self::Checkpoint { .. } | Self::Answer { .. } => 0,
-            Self::Rollback { served, .. }
-            | Self::Fork { served, .. }
-            | Self::Unproven { served, .. }
-            | Self::Inconsistent { served, .. } => served.size().0,
-            Self::Log { violation, .. } => violation.index.0,
-            Self::Withheld { index, .. } | Self::Proof { index, .. } => index.0,
+            | Self::Inconsistent { pinned, served, .. }
+            | Self::Unproven { pinned, served, .. } => vec![pinned, served],
+            Self::Diverged { smaller, larger, .. } => vec![smaller, larger],
+            Self::Log { served, .. } | Self::Withheld { served, .. } => vec![served],
+            Self::Altered { signed, .. } => vec![signed],
+            Self::Checkpoint { .. } | Self::Proof { .. } | Self::Answer { .. } => Vec::new(),
         }
     }
 }
 
+/// Compares what a ledger serves as a checkpoint with the tree of somebody who holds its log as
+/// `held` signs it: the tree's root at that size is that of `held`. `None` when there is nothing
+/// against it; of a larger size that is all that can be said before its entries are there.
+///
+/// # Errors
+///
+/// When the tree cannot be read.
+pub fn compare_held<S: NodeSource + ?Sized>(
+    held: &VerifiedCheckpoint,
+    served: &VerifiedCheckpoint,
+    tree: &S,
+) -> Result<Option<Caught>, BuildError<S::Error>> {
+    let (old, new) = (served.size(), held.size());
+    if old > new {
+        return Ok(None);
+    }
+    let under = root_at(tree, old)?;
+    if under == served.root() {
+        return Ok(None);
+    }
+    let (ours, theirs) = (Box::new(held.clone()), Box::new(served.clone()));
+    Ok(Some(if old == new {
+        Caught::Fork { pinned: ours, served: theirs }
+    } else if old == Size::ZERO {
+        // Nothing leads from an empty tree to another.
+        Caught::Rollback { pinned: ours, served: theirs }
+    } else {
+        let path = consistency_path(tree, old, new)?;
+        Caught::Diverged { smaller: theirs, larger: ours, under, path }
+    }))
+}
+
+/// The witnesses whose signatures on a checkpoint were verified.
+fn cosigners(checkpoint: &VerifiedCheckpoint) -> impl Iterator<Item = &VerifierKey> {
+    checkpoint.cosignatures().iter().map(|cosignature| &cosignature.key)
+}
+
 /// A message on one line, in which whatever a server put into it can neither move the cursor of a
 /// terminal nor begin a section of its own.
-pub(crate) fn printable(message: impl fmt::Display) -> String {
+#[must_use]
+pub fn printable(message: impl fmt::Display) -> String {
     let mut line = String::new();
     for char in message.to_string().chars() {
         if char.is_control() {
@@ -228,12 +257,5 @@ pub(crate) fn printable(message: impl fmt::Display) -> String {
     line
 }
 
-fn both(text: &mut String, pinned: &VerifiedCheckpoint, served: &VerifiedCheckpoint) {
-    section(text, "checkpoint seen before", pinned.note());
-    section(text, "checkpoint served", served.note());
-}
-
-fn section(text: &mut String, title: &str, content: &str) {
-    // Writing to a `String` cannot fail.
-    let _infallible = writeln!(text, "\n--- {title} ---\n{}", content.trim_end_matches('\n'));
-}
+#[cfg(test)]
+mod tests;

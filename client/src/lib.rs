@@ -16,7 +16,7 @@
 
 pub mod audit;
 pub mod authorize;
-mod backoff;
+pub mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod connect;
@@ -35,3 +35,7 @@ pub mod reports;
 mod spool;
 pub mod verify;
 pub mod view;
+
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use spool::fuzz as spool_fuzz;

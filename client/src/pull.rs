@@ -109,9 +109,27 @@ impl Puller {
     ///
     /// [`PullError::Refused`], [`PullError::Deadline`].
     pub async fn checkpoint(&self) -> Result<Bytes, PullError> {
-        let answer = self
-            .persist(async |mut client| client.get_checkpoint(wire::GetCheckpointRequest {}).await);
+        self.checkpoint_of(wire::GetCheckpointRequest { cosigned: false }).await
+    }
+
+    /// The newest checkpoint whose cosignatures are enough, as the server sees it: a note that
+    /// nobody has verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`Puller::checkpoint`].
+    pub async fn cosigned_checkpoint(&self) -> Result<Bytes, PullError> {
+        self.checkpoint_of(wire::GetCheckpointRequest { cosigned: true }).await
+    }
+
+    async fn checkpoint_of(&self, request: wire::GetCheckpointRequest) -> Result<Bytes, PullError> {
+        let answer = self.persist(async |mut client| client.get_checkpoint(request).await);
         Ok(answer.await?.checkpoint)
+    }
+
+    /// How much this one puts up with.
+    pub(crate) const fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// The consistency proof between two sizes, `1 <= old <= new`.
@@ -191,6 +209,16 @@ impl Puller {
     }
 }
 
+/// A run as [`Watch`] brought it.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The records, which nobody has verified.
+    pub run: Run,
+    /// The note that covers them, which nobody has verified either: with the last run of each
+    /// group, else empty.
+    pub checkpoint: Bytes,
+}
+
 /// New records as they come, in order and without gaps. A stream that breaks is resumed from the
 /// first index that is missing.
 #[derive(Debug)]
@@ -208,10 +236,13 @@ impl Watch {
     ///
     /// [`PullError::Refused`], [`PullError::Deadline`] when the stream could not be resumed for a
     /// while; [`PullError::Answer`] for records that do not continue those before.
-    pub async fn next(&mut self) -> Result<Run, PullError> {
+    pub async fn next(&mut self) -> Result<Watched, PullError> {
         loop {
-            let run = match self.message().await {
-                Ok(run) => check(run, self.next, None, Scope::Events)?,
+            let (run, checkpoint) = match self.message().await {
+                Ok(message) => {
+                    let run = message.run.unwrap_or_default();
+                    (check(run, self.next, None, Scope::Events)?, message.checkpoint)
+                }
                 Err(status) => {
                     self.stream = None;
                     self.attempts.wait(status).await?;
@@ -220,11 +251,11 @@ impl Watch {
             };
             self.attempts.progressed();
             self.next = self.next.plus(count_of(run.1.len()));
-            return Ok(run);
+            return Ok(Watched { run, checkpoint });
         }
     }
 
-    async fn message(&mut self) -> Result<wire::EntryRun, Status> {
+    async fn message(&mut self) -> Result<wire::WatchResponse, Status> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
@@ -236,7 +267,7 @@ impl Watch {
         };
         let message = stream.message().await?;
         let ended = || Status::unavailable("the stream ended");
-        message.ok_or_else(ended).map(|message| message.run.unwrap_or_default())
+        message.ok_or_else(ended)
     }
 }
 
@@ -251,7 +282,14 @@ impl Records {
     }
 
     /// The next run and those that wait behind it, `most` at most; empty after the last. An error
-    /// comes behind the runs before it. Blocks, so it is not for a task of the runtime.
+    /// comes behind the runs before it.
+    pub async fn next_some(&mut self, most: usize) -> Vec<Result<Run, PullError>> {
+        let mut runs = Vec::new();
+        self.runs.recv_many(&mut runs, most).await;
+        runs
+    }
+
+    /// As [`Records::next_some`]. Blocks, so it is not for a task of the runtime.
     pub fn next_blocking(&mut self, most: usize) -> Vec<Result<Run, PullError>> {
         let mut runs: Vec<_> = self.runs.blocking_recv().into_iter().collect();
         while !runs.is_empty() && runs.len() < most {

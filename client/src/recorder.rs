@@ -8,6 +8,8 @@
 //!
 //! With a spool an accepted event survives a crash of the service and an outage of the ledger.
 //! Without one, what has no receipt is lost with the process.
+//!
+//! A source that was registered with a heartbeat interval is kept heard (`pulse.rs`).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,6 +22,7 @@ use access_ledger_proto::{
     hash::{Digest, sha256},
     note::{Signer, VerifierKey},
     position::Index,
+    quorum::Quorum,
     receipt::TlogProof,
     source::SourceName,
     wire,
@@ -29,7 +32,7 @@ use prost::Message as _;
 use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 pub(crate) use self::batch::Place;
@@ -49,6 +52,7 @@ mod batch;
 mod builder;
 mod driver;
 mod keeper;
+mod pulse;
 mod shared;
 
 /// Records the events of one source. Share it between tasks behind an `Arc`.
@@ -60,12 +64,16 @@ pub struct Recorder {
     shared: Arc<Shared>,
     source: SourceName,
     driver: AbortHandle,
+    pulse: AbortHandle,
+    /// Events that an earlier recorder left in the spool.
+    left: u64,
     /// Resolves when the spool's files are closed.
     keeper: Mutex<Option<oneshot::Receiver<()>>>,
     deadline: Duration,
     backoff: Backoff,
     ledger: Ledger,
     vkey: VerifierKey,
+    quorum: Quorum,
 }
 
 /// Takes in events on behalf of a recorder.
@@ -147,7 +155,8 @@ impl Recorder {
         self.shared.wait(|progress| progress.settled >= last).await
     }
 
-    /// Takes no more events, waits until all are recorded, and ends.
+    /// Takes no more events, waits until all are recorded, and ends. With heartbeats, the last one
+    /// says that the source stops.
     ///
     /// Waits no longer than the deadline. Then, what the ledger did not answer stays in the spool,
     /// or, without one, is lost.
@@ -157,7 +166,16 @@ impl Recorder {
     /// What ended the recorder before.
     pub async fn close(&self) -> Result<Closed, RecorderError> {
         self.shared.close();
-        let flushed = timeout(self.deadline, self.flush()).await;
+        self.pulse.abort();
+        let flush = async {
+            if self.shared.rhythm.tells()
+                && let Err(error) = pulse::stop(&self.shared, &self.source).await
+            {
+                tracing::debug!(%error, "source ends without a word");
+            }
+            self.flush().await
+        };
+        let flushed = timeout(self.deadline, flush).await;
         self.driver.abort();
         self.shared.stop();
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -175,6 +193,12 @@ impl Recorder {
     #[must_use]
     pub fn unsent(&self) -> u64 {
         self.shared.unsettled()
+    }
+
+    /// How many events of an earlier recorder were found in the spool, without a verified receipt.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.left
     }
 
     /// The source whose events it records.
@@ -196,8 +220,15 @@ impl Recorder {
     /// Makes sure that the driver knows whose verdicts count.
     pub(crate) async fn learn_own_source(&self) -> Result<(), RecorderError> {
         let learn = || async {
-            let (proof, event) = self.ledger.genesis(self.backoff).await?;
-            authorize::own_source(&self.vkey, &proof, &event)
+            let mut backoff = self.backoff;
+            loop {
+                let (proof, event) = self.ledger.genesis(self.backoff).await?;
+                let own = authorize::own_source(&self.vkey, &self.quorum, &proof, &event)?;
+                match own {
+                    Some(own) => return Ok(own),
+                    None => sleep(backoff.next(None)).await,
+                }
+            }
         };
         self.shared.own_source.get_or_try_init(learn).await.map(drop)
     }
@@ -229,6 +260,7 @@ impl Acceptor {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.driver.abort();
+        self.pulse.abort();
         self.shared.stop();
         let unsent = self.shared.unsettled();
         if unsent == 0 {

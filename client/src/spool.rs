@@ -37,6 +37,8 @@ use crate::error::SpoolError;
 
 pub(crate) mod files;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 
 /// An event with its number and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]

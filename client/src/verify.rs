@@ -21,7 +21,7 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     entry::Seal,
     error::{SealError, SequenceGap},
-    facts::{sequences::Sequences, sources::Sources},
+    facts::{redactions::Erasable, sequences::Sequences, sources::Sources},
     hash::Digest,
     missing::Missing,
     note::VerifierKey,
@@ -209,9 +209,6 @@ impl LogVerifier {
             return run.violation.map_or(Ok(()), Err);
         }
         self.take_seam(&run)?;
-        for &(offset, recorded_at) in &run.erased {
-            self.missing.miss(run.index(offset), recorded_at);
-        }
         self.totals.events_erased += count_of(run.erased.len());
         for stretch in &run.stretches {
             self.take_stretch(&run, stretch)
@@ -295,6 +292,7 @@ impl LogVerifier {
 
     fn take_stretch(&mut self, run: &DigestedRun, stretch: &Stretch) -> Result<(), FaultAt> {
         let start = stretch.range.start;
+        self.miss(run, stretch);
         match &self.open {
             Some(open) => open.admits(stretch),
             None => self.begin(run, stretch),
@@ -323,6 +321,16 @@ impl LogVerifier {
         };
         let last = stretch.range.end.saturating_sub(1);
         self.take_batch(batch, run.records.get(last)).map_err(|fault| (last, fault))
+    }
+
+    /// Notes which events of the stretch are gone.
+    fn miss(&mut self, run: &DigestedRun, stretch: &Stretch) {
+        let erased = run.erased_in(stretch);
+        let Some(registry) = self.registry.as_ref().filter(|_| !erased.is_empty()) else { return };
+        let erasable = Erasable::of(&registry.sources, stretch.source.as_name());
+        for &(offset, recorded_at) in erased {
+            self.missing.miss(run.index(offset), recorded_at, erasable);
+        }
     }
 
     /// The first stretch of a batch: entry 0 must be the genesis, any other goes on with its

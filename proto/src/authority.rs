@@ -10,7 +10,7 @@ mod questions;
 use std::sync::Arc;
 
 use crate::{
-    error::{ControlError, ControlRefusal, PolicyError, SourceError},
+    error::{ControlError, ControlRefusal, PolicyError, RedactionError, SourceError},
     event,
     facts::{
         Facts, Noted, Objection,
@@ -18,6 +18,7 @@ use crate::{
         control::{control_message, parties},
         intents::intent_key,
         is_performed,
+        redactions::redaction_message,
     },
     policy::{self, Answer, Answers, POLICY_VIOLATED, Policy},
     wire::{
@@ -191,26 +192,47 @@ impl Authority {
         }
     }
 
-    /// Whether the ledger takes an event: it refuses a change of the rules that would have no
-    /// effect. All else is for others to judge.
+    /// Whether the ledger takes an event: it refuses a change of the rules, or a redaction, that
+    /// would have no effect. All else is for others to judge.
     ///
     /// # Errors
     ///
     /// [`ControlRefusal`].
     pub fn admit_control(&self, noted: &Noted<'_>) -> Result<(), ControlRefusal> {
-        let Some(EventBody::ControlChange(change)) = &noted.event.body else { return Ok(()) };
-        match self.facts.judge_control(noted.source, change) {
-            Ok(()) if change.kind() == ControlKind::Policy => parse(change).map(drop)?,
-            Err(ControlError::Alone { .. }) => return Err(self.alone(noted, change)),
-            judged => judged?,
+        let origin = &self.facts.sources().genesis().origin;
+        match &noted.event.body {
+            Some(EventBody::ControlChange(change)) => {
+                match self.facts.judge_control(noted.source, change) {
+                    Ok(()) if change.kind() == ControlKind::Policy => parse(change).map(drop)?,
+                    Err(ControlError::Alone { .. }) => {
+                        let message = control_message(origin, change);
+                        return Err(self.alone(noted, &message, &change.approvals));
+                    }
+                    judged => judged?,
+                }
+            }
+            Some(EventBody::Redaction(redaction)) => {
+                match self.facts.judge_redaction(noted, redaction) {
+                    Err(RedactionError::Alone { .. }) => {
+                        let message = redaction_message(origin, redaction);
+                        return Err(self.alone(noted, &message, &redaction.approvals));
+                    }
+                    judged => drop(judged?),
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    fn alone(&self, noted: &Noted<'_>, change: &wire::ControlChange) -> ControlRefusal {
+    fn alone(
+        &self,
+        noted: &Noted<'_>,
+        message: &str,
+        approvals: &[wire::Approval],
+    ) -> ControlRefusal {
         let sources = self.facts.sources();
-        let message = control_message(&sources.genesis().origin, change);
-        let signed = parties(sources, noted.source, &message, &change.approvals);
+        let signed = parties(sources, noted.source, message, approvals);
         let governs = sources.iter().filter(|source| {
             source.roles.contains(SourceRole::Govern) && source.decommissioned_at.is_none()
         });

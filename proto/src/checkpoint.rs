@@ -4,7 +4,7 @@
 //! [`VerifiedCheckpoint`] proves that the ledger signed it, and says which witnesses did.
 
 use crate::{
-    error::CheckpointError,
+    error::{CheckpointError, NoteError},
     hash::Digest,
     note::{self, KeyType, Note, Signer, VerifierKey},
     position::Size,
@@ -35,6 +35,15 @@ pub struct Cosignature {
     pub key: VerifierKey,
     /// When it signed: seconds since the Unix epoch, by its own clock.
     pub timestamp_s: u64,
+}
+
+/// What a witness answered to a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CosignedLines {
+    /// Cosignatures of known witnesses, each with its line, in the order of the answer.
+    pub good: Vec<(Cosignature, String)>,
+    /// Why others of known witnesses do not count.
+    pub bad: Vec<NoteError>,
 }
 
 impl Checkpoint {
@@ -114,6 +123,38 @@ impl Checkpoint {
     pub fn sign(&self, ledger: &Signer) -> Result<String, CheckpointError> {
         self.check_origin(ledger.verifier())?;
         Ok(note::sign_note(&self.text(), ledger)?)
+    }
+
+    /// Reads signature lines that are to be put under a note of this checkpoint. Each of a known
+    /// witness is verified by itself, on this very checkpoint; those of others are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Note`] when the lines are none of a note.
+    pub fn cosigned(
+        &self,
+        lines: &[u8],
+        witnesses: &[VerifierKey],
+    ) -> Result<CosignedLines, CheckpointError> {
+        let text = self.text();
+        let note = [text.as_bytes(), b"\n", lines].concat();
+        let note = Note::parse(&note)?;
+        if note.text() != text {
+            return Err(NoteError::SignatureLine { line: 1 }.into());
+        }
+        let mut found = CosignedLines::default();
+        for signature in note.signatures() {
+            match signature.judge(&text, witnesses) {
+                Some(Ok(verified)) => {
+                    let Some(timestamp_s) = verified.timestamp_s else { continue };
+                    let key = verified.key.clone();
+                    found.good.push((Cosignature { key, timestamp_s }, signature.line()));
+                }
+                Some(Err(error)) => found.bad.push(error),
+                None => {}
+            }
+        }
+        Ok(found)
     }
 
     fn check_origin(&self, ledger: &VerifierKey) -> Result<(), CheckpointError> {
@@ -223,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{error::NoteError, hash::sha256};
+    use crate::hash::sha256;
 
     const ORIGIN: &str = "ledger.example/1";
 

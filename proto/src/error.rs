@@ -7,6 +7,8 @@ mod filter;
 mod note;
 #[cfg(feature = "policy")]
 mod policy;
+mod quorum;
+mod redaction;
 mod segment;
 mod source;
 mod tree;
@@ -20,6 +22,8 @@ pub use self::{
     event::{EventError, EventFault},
     filter::{FilterError, FilterFault},
     note::{CheckpointError, KeyError, NoteError, ReceiptError, TlogProofError},
+    quorum::{QuorumError, QuorumFault},
+    redaction::{Kept, RedactionError},
     segment::SegmentError,
     source::{SequenceGap, SourceError},
     tree::{BuildError, ProofError},

@@ -128,8 +128,8 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
     check_message(GENESIS, bytes, |_| Ok(())).map_err(|error| *error)
 }
 
-/// Checks the content of a `ControlChange` of kind DATASET, TOOL or SITE (`control.proto`); that of
-/// another kind has no rules here.
+/// Checks the content of a `ControlChange` of kind DATASET, TOOL, SITE, RETENTION or CUSTODIAN
+/// (`control.proto`); that of another kind has no rules here.
 ///
 /// # Errors
 ///
@@ -139,6 +139,8 @@ pub fn validate_control(kind: ControlKind, content: &[u8]) -> Result<(), EventEr
         ControlKind::Dataset => DATASET,
         ControlKind::Tool => REGISTERED_TOOL,
         ControlKind::Site => SITE,
+        ControlKind::Retention => RETENTION,
+        ControlKind::Custodian => CUSTODIAN,
         _ => return Ok(()),
     };
     check_message(place, content, |_| Ok(())).map_err(|error| *error)

@@ -17,6 +17,7 @@ mod grants;
 pub mod intents;
 mod justification;
 mod legal;
+pub mod redactions;
 pub mod requests;
 mod rows;
 pub mod scope;
@@ -27,6 +28,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use self::{
     control::Catalogue,
+    redactions::Retention,
     sources::{Source, Sources},
 };
 pub use self::{
@@ -121,6 +123,7 @@ pub struct Facts {
     sources: Sources,
     policy: PolicyFacts,
     catalogue: Catalogue,
+    retention: Option<Retention>,
     requests: Rows<wire::RequestFacts>,
     grants: Rows<wire::GrantFacts>,
     break_glass: Rows<wire::BreakGlassFacts>,
@@ -148,6 +151,7 @@ impl Facts {
             sources,
             policy: PolicyFacts { text, revision: 1, index: Index::GENESIS },
             catalogue: Catalogue::default(),
+            retention: None,
             requests: Rows::new(Table::Requests),
             grants: Rows::new(Table::Grants),
             break_glass: Rows::new(Table::BreakGlass),
@@ -181,6 +185,21 @@ impl Facts {
         self
     }
 
+    /// Takes rows that are not in memory from another archive from now on, which holds what the one
+    /// before did.
+    pub fn rest_on(&mut self, archive: &Arc<dyn Archive>) {
+        self.requests.rest_on(archive);
+        self.grants.rest_on(archive);
+        self.break_glass.rest_on(archive);
+        self.legal.rest_on(archive);
+        self.erasures.rest_on(archive);
+        self.erased.rest_on(archive);
+        self.holdings.rest_on(archive);
+        self.intents.rest_on(archive);
+        self.controls.rest_on(archive);
+        self.handling.rest_on(archive);
+    }
+
     /// The facts as they were saved: `archive` holds their changes, `sources` the registered
     /// sources ([`Sources::iter`]), both of the same place of the log.
     ///
@@ -207,7 +226,7 @@ impl Facts {
     pub fn concerns(body: Body<'_>) -> bool {
         match body.number {
             Body::ACCESS => access_concerns(body.bytes),
-            Body::TRANSFER | Body::ATTESTATION | Body::REDACTION | Body::LEDGER_READ => false,
+            Body::TRANSFER | Body::ATTESTATION | Body::LEDGER_READ => false,
             _ => true,
         }
     }
@@ -228,10 +247,8 @@ impl Facts {
             EventBody::SourceStatus(status) => self.sources.take(noted.source, noted.index, status),
             EventBody::ControlChange(change) => return self.take_control(noted, change),
             EventBody::Finding(finding) => return self.take_handling(noted, finding),
-            EventBody::Transfer(_)
-            | EventBody::Attestation(_)
-            | EventBody::Redaction(_)
-            | EventBody::LedgerRead(_) => {}
+            EventBody::Redaction(redaction) => return self.take_redaction(noted, redaction),
+            EventBody::Transfer(_) | EventBody::Attestation(_) | EventBody::LedgerRead(_) => {}
         }
         Vec::new()
     }
@@ -284,7 +301,7 @@ impl Facts {
         &self.policy
     }
 
-    /// The registered datasets, tools and sites.
+    /// The registered datasets, tools, sites and custodians.
     #[must_use]
     pub const fn catalogue(&self) -> &Catalogue {
         &self.catalogue

@@ -18,13 +18,19 @@ use prost::Message as _;
 use crate::{
     authority::{Authority, Judgement},
     error::SourceError,
-    facts::{Facts, Noted, intents::intent_key, is_low_information},
+    facts::{
+        Facts, Noted,
+        assess::{Beyond, IntentStatus},
+        intents::intent_key,
+        is_low_information,
+        redactions::Erasable,
+    },
     missing::{Missing, Stretch},
     position::Index,
     source::Name,
     wire::{
-        self, AuthorizationDecision, BreakGlassPhase, FindingFact, FindingRecord, FindingState,
-        FindingsState, Outcome, SourcePhase, SourceRole, event::Body,
+        self, AuthorizationDecision, BreakGlassPhase, ErasableOn, FindingFact, FindingRecord,
+        FindingState, FindingsState, Outcome, SourcePhase, event::Body,
     },
 };
 
@@ -88,7 +94,13 @@ impl Findings {
         });
         let mut missing = Missing::default();
         for stretch in saved.missing {
+            let erasable = match stretch.erasable() {
+                ErasableOn::Age => Erasable::ByAge,
+                ErasableOn::Parties => Erasable::ByParties,
+                ErasableOn::Nobody | ErasableOn::Unspecified => Erasable::Never,
+            };
             missing.restore(Stretch {
+                erasable,
                 first: Index(stretch.first_index),
                 last: Index(stretch.last_index),
                 recorded_at: stretch.recorded_at,
@@ -105,6 +117,11 @@ impl Findings {
             first_index: stretch.first.0,
             last_index: stretch.last.0,
             recorded_at: stretch.recorded_at,
+            erasable: i32::from(match stretch.erasable {
+                Erasable::Never => ErasableOn::Nobody,
+                Erasable::ByParties => ErasableOn::Parties,
+                Erasable::ByAge => ErasableOn::Age,
+            }),
         });
         let (heard, intents) = (self.timers.heard(), self.timers.intents());
         let (missing, newest) = (missing.collect(), self.newest.0);
@@ -139,7 +156,11 @@ impl Findings {
             _ => None,
         };
         if let Some(judgement) = judgement.as_ref().filter(|judgement| judgement.performed) {
+            let rests_on_erased = self.rests_on_erased(noted, judgement);
             for rule in &judgement.rules {
+                if rests_on_erased && **rule == *"BEYOND_VERDICT" {
+                    continue;
+                }
                 let (related, facts) = of_access(rule, noted, judgement, self.authority.facts());
                 found.push(rule, noted.index, judgement.time, related, facts);
             }
@@ -164,7 +185,8 @@ impl Findings {
     ) {
         let mut found = Found { index, first: found.len(), list: found };
         self.pass(index, recorded_at, source, &mut found);
-        self.missing.miss(index, recorded_at);
+        let erasable = Erasable::of(self.authority.facts().sources(), source);
+        self.missing.miss(index, recorded_at, erasable);
     }
 
     /// What is found when the log ends here: events that no redaction accounts for. They are not
@@ -172,11 +194,10 @@ impl Findings {
     #[must_use]
     pub fn conclude(&self) -> Vec<FindingRecord> {
         let mut list = Vec::new();
-        for stretch in self.missing.iter() {
+        for (first, last, time) in self.missing.gaps() {
             let mut found = Found { index: self.newest, first: list.len(), list: &mut list };
-            let facts = vec![fact("first", stretch.first), fact("last", stretch.last)];
-            let (index, time) = (stretch.first, stretch.recorded_at);
-            found.push("ERASED_WITHOUT_RECORD", index, time, Vec::new(), facts);
+            let facts = vec![fact("first", first), fact("last", last)];
+            found.push("ERASED_WITHOUT_RECORD", first, time, Vec::new(), facts);
         }
         list
     }
@@ -265,6 +286,8 @@ impl Findings {
                 facts.extend(of_event(&intent).into_iter().filter(|fact| fact.name != "source"));
                 format!("denied by {}", due.rules.join(", "))
             }
+            // What it answers cannot be judged any more; its record accounts for it, or is found.
+            (None, Some(index)) if self.missing.contains(Index(index)) => return,
             _ => "no intent awaited it".to_owned(),
         };
         facts.push(fact("problem", problem));
@@ -339,14 +362,20 @@ impl Findings {
         }
     }
 
-    /// Governance alone may erase, and only what was there before.
+    /// To what is no lawful redaction the facts have objected.
     fn note_redaction(&mut self, noted: &Noted<'_>, redaction: &wire::Redaction) {
-        let sealer = self.authority.facts().sources().get(noted.source);
-        if sealer.is_some_and(|sealer| sealer.roles.contains(SourceRole::Govern))
-            && let Some(newest) = noted.index.0.checked_sub(1)
-        {
-            self.missing.account(redaction.first_index, redaction.last_index.min(newest));
+        if let Ok(erasing) = self.authority.facts().judge_redaction(noted, redaction) {
+            self.missing.account(&erasing);
         }
+    }
+
+    /// Whether an access carries out an intent that is gone: nobody can tell any more whether it
+    /// went beyond the verdict on it.
+    fn rests_on_erased(&self, noted: &Noted<'_>, judgement: &Judgement) -> bool {
+        let Some(Body::Access(access)) = &noted.event.body else { return false };
+        let intent = access.intent.as_ref().and_then(|intent| intent.index);
+        judgement.assessed.intent == IntentStatus::Beyond(Beyond::Unknown)
+            && intent.is_some_and(|index| self.missing.contains(Index(index)))
     }
 }
 

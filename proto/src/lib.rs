@@ -22,6 +22,7 @@ pub mod note;
 pub mod policy;
 pub mod position;
 pub mod proof;
+pub mod quorum;
 pub mod receipt;
 pub mod seal;
 pub mod segment;

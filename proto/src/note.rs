@@ -124,6 +124,31 @@ impl<'a> Note<'a> {
 }
 
 impl<'a> NoteSignature<'a> {
+    /// Verifies the signature with whichever of the known keys it names; `None` when it names none.
+    /// Unlike [`Note::verify`] this judges one line alone: for lines that are yet to be put under a
+    /// note, where a bad one is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError::Signature`] when the key's signature over `text` fails.
+    pub fn judge<'k>(
+        &self,
+        text: &str,
+        known: &'k [VerifierKey],
+    ) -> Option<Result<VerifiedSignature<'k>, NoteError>> {
+        let key = known.iter().find(|key| self.names(key))?;
+        let fails = || NoteError::Signature { name: self.name.to_owned(), key_id: self.key_id };
+        Some(self.verify(key, text).ok_or_else(fails))
+    }
+
+    /// The line, with its line feed.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut signature = self.key_id.0.to_vec();
+        signature.extend_from_slice(&self.payload);
+        format!("{LINE_PREFIX}{} {}\n", self.name, STANDARD.encode(signature))
+    }
+
     /// Reads one line with its line feed.
     fn parse(line: &'a str) -> Option<Self> {
         let (name, signature) =

@@ -26,6 +26,10 @@
 //! | 13 | 4 | CRC-32C of the state and the event |
 //! | 17 | | entry, event |
 //!
+//! An event is erased in two steps, so that the frame is valid whenever a machine stops. The state
+//! goes first, one byte, durably; from then on nobody is given what stands at the event's place,
+//! and the checksum is not looked at. Zeros and their checksum follow ([`Frame::is_wiped`]).
+//!
 //! A frame's checksums start from the ledger's salt instead of zero. The salt is a secret of the
 //! data folder, so no source can submit an event whose bytes pass for a frame when recovery
 //! searches behind a torn one. The event has its own checksum, so that erasing it leaves the entry
@@ -136,6 +140,7 @@ pub struct Frame<'a> {
     /// The bytes at the event's place; zeros when erased.
     pub event_area: &'a [u8],
     erased: bool,
+    event_crc: u32,
 }
 
 impl FrameHeader {
@@ -200,20 +205,39 @@ impl<'a> Frame<'a> {
         if computed != header.entry_crc {
             return Err(SegmentError::EntryChecksum { computed, stored: header.entry_crc });
         }
-        if verify == Verify::All {
+        if verify == Verify::All && header.state == State::Present {
             let computed = event_checksum(salt, header.state as u8, event_area);
             if computed != header.event_crc {
                 return Err(SegmentError::EventChecksum { computed, stored: header.event_crc });
             }
         }
         let erased = header.state == State::Erased;
-        Ok((Self { group: header.group, entry, event_area, erased }, header.frame_len()))
+        let (group, event_crc) = (header.group, header.event_crc);
+        Ok((Self { group, entry, event_area, erased, event_crc }, header.frame_len()))
     }
 
     /// The event; `None` when it was erased.
     #[must_use]
     pub fn event(&self) -> Option<&'a [u8]> {
         (!self.erased).then_some(self.event_area)
+    }
+
+    /// Whether nothing is left of an erased event but zeros under their checksum.
+    #[must_use]
+    pub fn is_wiped(&self, salt: Salt) -> bool {
+        let is_zero = self.event_area.iter().all(|&byte| byte == 0);
+        self.erased && is_zero && self.event_crc == wiped_checksum(salt, self.event_area)
+    }
+
+    /// What erases the event: bytes, and where in the frame they go. The first write must be
+    /// durable before the others begin.
+    #[must_use]
+    pub fn wipe(&self, salt: Salt) -> (Write, [Write; 2]) {
+        let zeros = vec![0; self.event_area.len()];
+        let checksum = wiped_checksum(salt, &zeros).to_be_bytes().to_vec();
+        let mark = Write { at: STATE_AT, bytes: vec![State::Erased as u8] };
+        let zeros = Write { at: FRAME_HEADER_LEN + self.entry.len(), bytes: zeros };
+        (mark, [zeros, Write { at: STATE_AT + 1, bytes: checksum }])
     }
 
     /// The entry's own index.
@@ -229,6 +253,15 @@ impl<'a> Frame<'a> {
     pub fn group_first(&self) -> Index {
         Index(self.index().0.saturating_sub(u64::from(self.group)))
     }
+}
+
+/// Bytes that go somewhere in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Offset in the frame.
+    pub at: usize,
+    /// What goes there.
+    pub bytes: Vec<u8>,
 }
 
 /// Appends the frame of an entry and its event to `out`; `group` is how many entries of the same
@@ -271,6 +304,10 @@ fn event_checksum(salt: Salt, state: u8, event: &[u8]) -> u32 {
     crc32c_append(crc32c_append(salt.0, &[state]), event)
 }
 
+fn wiped_checksum(salt: Salt, zeros: &[u8]) -> u32 {
+    event_checksum(salt, State::Erased as u8, zeros)
+}
+
 /// The name of the file of the segment that starts at `first`, in the folder `log`.
 #[must_use]
 pub fn file_name(first: Index) -> String {
@@ -290,6 +327,9 @@ pub const HEADER_LEN: usize = 64;
 
 /// Bytes of a frame before the entry.
 pub const FRAME_HEADER_LEN: usize = 17;
+
+/// Where in a frame its state stands; the event's checksum follows.
+const STATE_AT: usize = 12;
 
 /// Shortest frame: an erased event of which not even zeros are kept.
 pub const FRAME_LEN_MIN: usize = FRAME_HEADER_LEN + Entry::LEN_MIN;
@@ -357,7 +397,36 @@ mod tests {
         let mut bytes = Vec::new();
         encode_frame(&mut bytes, SALT, 0, &entry(40), (State::Erased, &[0; 5]));
         let (frame, _) = Frame::parse(&bytes, SALT, Verify::All).unwrap();
-        assert_eq!(frame.event(), None);
+        assert_eq!((frame.event(), frame.is_wiped(SALT)), (None, true));
+    }
+
+    #[test]
+    fn an_erasure_that_stops_anywhere_leaves_a_valid_frame() {
+        let mut bytes = frame(40, 0, b"personal");
+        let apply = |bytes: &mut Vec<u8>, write: &Write, length: usize| {
+            bytes[write.at..][..length].copy_from_slice(&write.bytes[..length]);
+        };
+        let parse = |bytes: &[u8]| {
+            let (frame, _) = Frame::parse(bytes, SALT, Verify::All).unwrap();
+            (frame.event().is_some(), frame.is_wiped(SALT))
+        };
+        let (mark, rest) = Frame::parse(&bytes, SALT, Verify::All).unwrap().0.wipe(SALT);
+        assert_eq!((mark.bytes.len(), parse(&bytes)), (1, (true, false)));
+        apply(&mut bytes, &mark, 1);
+        assert_eq!(parse(&bytes), (false, false));
+        let marked = bytes.clone();
+        for order in [[0, 1], [1, 0]] {
+            bytes.clone_from(&marked);
+            for write in order.map(|at| &rest[at]) {
+                for length in 0..write.bytes.len() {
+                    apply(&mut bytes, write, length);
+                    assert!(!parse(&bytes).0);
+                }
+                apply(&mut bytes, write, write.bytes.len());
+            }
+            assert_eq!(parse(&bytes), (false, true));
+            assert!(!bytes.windows(4).any(|some| some == b"pers"));
+        }
     }
 
     #[test]

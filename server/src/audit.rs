@@ -111,9 +111,10 @@ impl Auditor {
 impl AuditService for Auditor {
     async fn get_checkpoint(
         &self,
-        _: Request<wire::GetCheckpointRequest>,
+        request: Request<wire::GetCheckpointRequest>,
     ) -> Result<Response<wire::GetCheckpointResponse>, Status> {
-        let checkpoint = self.book.published().note.clone();
+        let cosigned = request.into_inner().cosigned.then(|| self.book.cosigned()).flatten();
+        let checkpoint = cosigned.unwrap_or_else(|| self.book.published()).note.clone();
         Ok(Response::new(wire::GetCheckpointResponse { checkpoint }))
     }
 
@@ -200,7 +201,7 @@ impl AuditService for Auditor {
             field: "entry",
             problem: "missing, wanted is an index or a position".to_owned(),
         })?;
-        self.blocking(move |book, published| {
+        self.blocking(move |book, _| {
             let index = match &wanted {
                 AtIndex(index) => Index(*index),
                 Position(position) => {
@@ -210,7 +211,7 @@ impl AuditService for Auditor {
                     book.position(name, position.seq)?
                 }
             };
-            let response = receipt_response(book, published, index)?;
+            let response = receipt_response(book, index)?;
             // Whoever records sees what its sources recorded, and the genesis.
             if !caller.is_reader() && index != Index::GENESIS {
                 let entry = Entry::parse(&response.entry).map_err(unreadable)?;
@@ -338,22 +339,15 @@ async fn next_run(
     Ok(wire::WatchResponse { run: Some(run), checkpoint })
 }
 
-fn receipt_response(
-    book: &Book,
-    published: &Published,
-    index: Index,
-) -> Result<wire::GetReceiptResponse, Refusal> {
-    if !published.size.contains(index) {
-        let (what, found, size) = ("index", index.0, published.size);
-        return Err(Refusal::BeyondTree { what, found, size });
-    }
+fn receipt_response(book: &Book, index: Index) -> Result<wire::GetReceiptResponse, Refusal> {
+    let published = book.proves(index)?;
     let stored = StoredBatch::around(&book.reader, index)?;
     let entry = book.reader.read_entries(index, 1, 1).map_err(unreadable)?.into_iter().next();
     Ok(wire::GetReceiptResponse {
         index: index.0,
         entry: entry.ok_or_else(|| unreadable(format!("no entry at index {index}")))?,
         inclusion_path: inclusion_path(&book.tree, index, published.size)?,
-        receipt: Some(stored.receipt(&book.tree, published)?),
+        receipt: Some(stored.receipt(&book.tree, &published)?),
         first_seq: stored.first_seq,
         count: u32::try_from(stored.digests.len()).unwrap_or(u32::MAX),
     })

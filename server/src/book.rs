@@ -45,7 +45,7 @@ pub struct Published {
     pub size: Size,
     /// Root of the tree over them.
     pub root: Digest,
-    /// The signed note.
+    /// The signed note, with the cosignatures that have arrived.
     pub note: Bytes,
 }
 
@@ -57,6 +57,10 @@ pub(crate) struct Book {
     /// Where each source stands in what is durable.
     durable: RwLock<Sequences>,
     published: watch::Sender<Arc<Published>>,
+    /// The newest checkpoint whose cosignatures are enough.
+    cosigned: watch::Sender<Option<Arc<Published>>>,
+    /// Receipts are given under `cosigned` alone.
+    receipts_wait: bool,
     failed: watch::Sender<bool>,
     checkpoint_file: CheckpointFile,
     pub(crate) reader: LogReader,
@@ -76,6 +80,8 @@ pub(crate) struct Opening {
     pub(crate) reader: LogReader,
     pub(crate) tree: TreeFiles,
     pub(crate) index: Index,
+    /// Whether receipts are given under cosigned checkpoints alone.
+    pub(crate) receipts_wait: bool,
 }
 
 impl Book {
@@ -89,13 +95,15 @@ impl Book {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LedgerError> {
-        let Opening { vkey, sources, sequences, published, checkpoint, reader, tree, index } =
-            opening;
+        let Opening { vkey, sources, sequences, published, checkpoint, .. } = opening;
+        let Opening { reader, tree, index, receipts_wait, .. } = opening;
         let book = Self {
             vkey,
             sources: RwLock::new(sources),
             durable: RwLock::new(sequences),
             published: watch::Sender::new(published),
+            cosigned: watch::Sender::new(None),
+            receipts_wait,
             failed: watch::Sender::new(false),
             checkpoint_file: CheckpointFile::start(disk, checkpoint)?,
             reader,
@@ -148,6 +156,11 @@ impl Book {
         self.sources.write().unwrap_or_else(PoisonError::into_inner).apply(change);
     }
 
+    /// Takes over the sources as they follow from a log that was verified. For whoever grows it.
+    pub(crate) fn renew(&self, sources: Sources) {
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
+    }
+
     /// Notes where sources stand after a group became durable. For whoever grows the log.
     pub(crate) fn note_durable<'a>(&self, sources: impl Iterator<Item = (&'a SourceName, u64)>) {
         let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
@@ -168,9 +181,59 @@ impl Book {
     pub(crate) fn publish(&self, published: Arc<Published>) {
         metrics::gauge!("access_ledger_size_entries").set(published.size.0 as f64);
         metrics::gauge!("access_ledger_indexed_entries").set(self.index.indexed_size().0 as f64);
-        self.checkpoint_file.put(published.note.clone());
         self.index.notify(published.size);
-        self.published.send_replace(published);
+        self.published.send_modify(|newest| {
+            // With the newest still held, so that the file is never put back behind it.
+            self.checkpoint_file.put(published.note.clone());
+            *newest = published;
+        });
+    }
+
+    /// Takes up a checkpoint of this log with the cosignatures that have arrived on it; `is_met`
+    /// says whether they are enough. For whoever gathers them.
+    pub(crate) fn cosign(&self, cosigned: &Arc<Published>, is_met: bool) {
+        self.published.send_if_modified(|newest| {
+            let is_newest = newest.size == cosigned.size && newest.root == cosigned.root;
+            if is_newest {
+                self.checkpoint_file.put(cosigned.note.clone());
+                *newest = cosigned.clone();
+            }
+            is_newest
+        });
+        if is_met {
+            self.cosigned.send_if_modified(|known| {
+                let is_newer = known.as_ref().is_none_or(|known| known.size <= cosigned.size);
+                if is_newer {
+                    metrics::gauge!("access_ledger_cosigned_entries").set(cosigned.size.0 as f64);
+                    *known = Some(cosigned.clone());
+                }
+                is_newer
+            });
+        }
+    }
+
+    /// The newest checkpoint whose cosignatures are enough, if any is known.
+    pub(crate) fn cosigned(&self) -> Option<Arc<Published>> {
+        self.cosigned.borrow().clone()
+    }
+
+    /// The checkpoint under which the receipt for an entry is given.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::BeyondTree`] for an entry that is not there; [`Refusal::QuorumPending`] while
+    /// receipts wait for cosignatures that have not arrived.
+    pub(crate) fn proves(&self, index: LogIndex) -> Result<Arc<Published>, Refusal> {
+        let published = self.published();
+        if !published.size.contains(index) {
+            let (what, found) = ("index", index.0);
+            return Err(Refusal::BeyondTree { what, found, size: published.size });
+        }
+        if !self.receipts_wait {
+            return Ok(published);
+        }
+        let cosigned = self.cosigned().filter(|cosigned| cosigned.size.contains(index));
+        cosigned.ok_or(Refusal::QuorumPending { index })
     }
 
     /// Where the event of this number is. Waits until the index has seen all that is durable.

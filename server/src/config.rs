@@ -1,17 +1,27 @@
 //! Flags and environment, checked before anything opens.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use access_ledger_proto::note::VerifierKey;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use access_ledger_client::{
+    connect::{CredentialFiles, Credentials},
+    error::ConnectError,
+};
+use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::{
+    custodian::CustodianOptions,
     error::LedgerError,
     folder::Genesis,
     identity::{DoorFiles, TlsFiles},
-    ledger::LedgerOptions,
-    os::Disk,
+    ledger::{Cosigning, LedgerOptions},
+    os::{self, Disk},
     storage::Options,
+    witness::parse_logs,
 };
 
 /// The access ledger: an append-only, hash-chained, signed log of accesses to protected data.
@@ -30,6 +40,15 @@ pub struct Cli {
     /// How they are written.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+
+    /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
+    /// command line and the environment count before it.
+    #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Print the settings that the subcommand would run with, as such a file, and do nothing.
+    #[arg(long, global = true)]
+    pub print_config: bool,
 }
 
 /// The form of log lines.
@@ -52,6 +71,10 @@ pub enum Command {
     /// Verify everything that a stopped ledger has on disk; name the first entry that does not
     /// hold.
     Check(CheckArgs),
+    /// Follow a ledger: hold a verified copy, cosign what is held, raise alarms, serve auditors.
+    Custodian(CustodianArgs),
+    /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
+    Restore(RestoreArgs),
     /// Show the whole thing in under a minute: record a half-year, verify it, tell what it shows,
     /// tamper with copies.
     Demo(DemoArgs),
@@ -89,6 +112,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub door: DoorArgs,
 
+    /// What witnesses are shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+
     /// The name of the ledger that an empty folder gets. By default one that is nobody else's.
     #[arg(long, value_name = "NAME")]
     pub origin: Option<String>,
@@ -105,6 +132,30 @@ pub struct ServeArgs {
     /// MiB at which a segment file is full. Opening reads one segment.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
+
+    /// Trust policy (C2SP tlog-policy) whose witnesses, as far as it gives their addresses, are
+    /// asked to cosign every checkpoint, and at the start what they have seen of the ledger.
+    #[arg(long, value_name = "FILE")]
+    pub witnesses: Option<PathBuf>,
+
+    /// Trust policy whose witnesses are asked too, and whose quorum must have cosigned before a
+    /// receipt is given.
+    #[arg(long, value_name = "FILE")]
+    pub receipts_policy: Option<PathBuf>,
+
+    /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
+    /// again.
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub receipts_wait_ms: u32,
+
+    /// With witnesses: seconds without an entry after which the ledger records a heartbeat.
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = value_parser!(u32).range(1..))]
+    pub heartbeat_s: u32,
+
+    /// Start although a witness does not tell what it has seen, or has seen more than is here:
+    /// entries may have been lost, and the ledger would sign a second history.
+    #[arg(long)]
+    pub danger_skip_guard: bool,
 
     /// Threads for the network. By default half the processors: the writer and the disk need the
     /// rest.
@@ -145,6 +196,56 @@ pub struct DoorArgs {
     pub danger_plaintext: bool,
 }
 
+/// What this server shows when it calls others, and whom it believes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Calling others")]
+pub struct CredentialArgs {
+    /// Certificates (PEM) of the authorities that vouch for the ledger, besides those of the system
+    /// for witnesses, instead of them for the ledger.
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CA")]
+    pub ca: Option<PathBuf>,
+
+    /// The certificate chain (PEM) that is shown.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "certificate_key",
+        env = "ACCESS_LEDGER_CERTIFICATE"
+    )]
+    pub certificate: Option<PathBuf>,
+
+    /// The private key (PEM) to it, mode 0600.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "certificate",
+        env = "ACCESS_LEDGER_CERTIFICATE_KEY"
+    )]
+    pub certificate_key: Option<PathBuf>,
+
+    /// The file with the bearer token, mode 0600. The followed ledger sees it, no witness does: each
+    /// of them could use it elsewhere.
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl CredentialArgs {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// As [`CredentialFiles::read`].
+    pub fn read(&self) -> Result<Credentials, ConnectError> {
+        let files = CredentialFiles {
+            ca: self.ca.clone(),
+            certificate: self.certificate.clone(),
+            key: self.certificate_key.clone(),
+            token: self.token_file.clone(),
+        };
+        files.read()
+    }
+}
+
 /// Flags of `init`.
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
@@ -181,6 +282,93 @@ pub struct CheckArgs {
     pub data: DataArgs,
 }
 
+/// Flags of `custodian`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct CustodianArgs {
+    /// Address of the ledger, as in `http://127.0.0.1:7070`.
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_SERVER", required = true)]
+    pub ledger: Option<String>,
+
+    /// Verifier key of the ledger, from a source that is not the ledger.
+    #[arg(long, value_name = "VKEY", env = "LEDGER", required = true)]
+    pub ledger_key: Option<VerifierKey>,
+
+    /// The custodian's data folder.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-custodian",
+        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
+    )]
+    pub data: PathBuf,
+
+    /// Address for gRPC and HTTP. Port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:7170", env = "ACCESS_LEDGER_CUSTODIAN_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:7171", env = "ACCESS_LEDGER_CUSTODIAN_METRICS_LISTEN")]
+    pub metrics_listen: SocketAddr,
+
+    /// Who may call.
+    #[command(flatten)]
+    pub door: DoorArgs,
+
+    /// What the ledger is shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+
+    /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
+    /// By default `http://` and the address of --listen.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+
+    /// The custodian's name, as in `custodian.example/us-user-data`: that of its witness key; the
+    /// mirror key has the same with `/mirror`. By default one that is nobody else's; for good.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// File with further logs to witness, a line `log <vkey>` each: their checkpoints are cosigned
+    /// as consistent, without a copy.
+    #[arg(long, value_name = "FILE")]
+    pub witness_logs: Option<PathBuf>,
+
+    /// Seconds that the copy may be behind the ledger before that is an alarm. Not counted before
+    /// it caught up for the first time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub behind_after: u32,
+
+    /// MiB at which a segment file is full. Opening reads one segment.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub segment_mib: u16,
+
+    /// Threads for the network. By default half the processors: verifying needs the rest.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Flags of `restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Where the ledger lies. No server may have it open.
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Address of the custodian that holds what is missing, as in `http://127.0.0.1:7170`.
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+
+    /// What the custodian is shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+
+    /// Verifier key of a custodian whose cosignature the checkpoint that is restored must have;
+    /// as often as wanted. Without any, the ledger's own signature is enough.
+    #[arg(long, value_name = "VKEY")]
+    pub custodian: Vec<VerifierKey>,
+}
+
 /// Flags of `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
@@ -198,7 +386,7 @@ pub struct DemoArgs {
 }
 
 /// A refusal of flags that are each right but not together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// Not loopback, not encrypted.
@@ -215,6 +403,17 @@ pub enum ConfigError {
     Everybody {
         /// The address asked for.
         address: SocketAddr,
+    },
+    /// No ledger to follow.
+    #[error("wanted are --ledger and --ledger-key")]
+    NoLedger,
+    /// A file cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and in which line.
+        problem: String,
     },
 }
 
@@ -247,6 +446,9 @@ impl DoorArgs {
     }
 }
 
+/// Of a file that a flag names.
+const FILE_BYTES_MAX: usize = 1 << 20;
+
 impl ServeArgs {
     /// Checks what the flags say together.
     ///
@@ -258,13 +460,72 @@ impl ServeArgs {
     }
 
     /// How the ledger is opened.
-    #[must_use]
-    pub fn ledger(&self) -> LedgerOptions {
-        LedgerOptions {
-            folder: self.data.data.clone(),
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Io`], [`LedgerError::Quorum`] for the files of the policies.
+    pub fn ledger(&self, disk: &dyn Disk) -> Result<LedgerOptions, LedgerError> {
+        let policy = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| read_quorum(disk, path)).transpose()
+        };
+        Ok(LedgerOptions {
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             queue_bytes_max: usize::from(self.queue_mib.max(1)) << 20,
-        }
+            cosigning: Cosigning {
+                witnesses: policy(&self.witnesses)?,
+                receipts: policy(&self.receipts_policy)?,
+                receipts_wait: Duration::from_millis(self.receipts_wait_ms.into()),
+                heartbeat: Duration::from_secs(self.heartbeat_s.into()),
+                ..Cosigning::default()
+            },
+            ..LedgerOptions::new(&self.data.data)
+        })
+    }
+}
+
+/// Reads a trust policy.
+///
+/// # Errors
+///
+/// [`LedgerError::Io`]; [`LedgerError::Quorum`] with the line.
+pub fn read_quorum(disk: &dyn Disk, path: &Path) -> Result<Quorum, LedgerError> {
+    let file = os::read(disk, path, POLICY_BYTES_MAX);
+    let file = file.map_err(|source| LedgerError::io(path, source))?;
+    Quorum::parse(file).map_err(|error| LedgerError::Quorum { path: path.to_owned(), error })
+}
+
+/// Thousands of witnesses.
+const POLICY_BYTES_MAX: usize = 1 << 20;
+
+impl CustodianArgs {
+    /// Checks what the flags say together: the ledger's address and how the custodian is opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`DoorArgs::check`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
+    pub fn check(&self, disk: &dyn Disk) -> Result<(String, CustodianOptions), ConfigError> {
+        self.door.check(&[self.listen, self.metrics_listen])?;
+        // clap wants both, unless a subcommand is named.
+        let (url, key) =
+            self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;
+        let witness_logs = match &self.witness_logs {
+            None => Vec::new(),
+            Some(path) => {
+                let file = |problem| ConfigError::File { path: path.clone(), problem };
+                let bytes = os::read(disk, path, FILE_BYTES_MAX)
+                    .map_err(|error| file(error.to_string()))?;
+                let text = String::from_utf8(bytes).map_err(|error| file(error.to_string()))?;
+                parse_logs(&text).map_err(|error| file(error.to_string()))?
+            }
+        };
+        let options = CustodianOptions {
+            name: self.name.clone(),
+            witness_logs,
+            segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
+            behind_after: Duration::from_secs(self.behind_after.into()),
+            ..CustodianOptions::new(&self.data, key)
+        };
+        Ok((url, options))
     }
 }
 

@@ -24,7 +24,7 @@ use access_ledger_client::{
     verify::Scope,
     view::View,
 };
-use access_ledger_proto::{note::VerifierKey, wire::FindingRecord};
+use access_ledger_proto::{note::VerifierKey, quorum::Quorum, wire::FindingRecord};
 use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::oneshot, time::Instant};
 
@@ -174,7 +174,7 @@ async fn live(
     let telling = Telling::new(Period::of(START, START + DAYS * DAY_NANOS)?);
     let progress = Arc::new(|_, _| ());
     let (audited, telling) =
-        audit_observed(&puller, &mut view, Vec::new(), progress, telling).await?;
+        audit_observed(&puller, &mut view, Quorum::default(), progress, telling).await?;
     let took = started.elapsed();
     let (size, totals) = (audited.checkpoint.size(), audited.verifier.totals());
     let sources = audited.verifier.sequences().iter().count();
@@ -201,7 +201,7 @@ async fn look(
 ) -> anyhow::Result<Result<Audited, String>> {
     let puller = Puller::new(connect::channel(url)?);
     let mut view = View::open(view, ledger)?;
-    let options = AuditOptions { scope: Scope::Events, full: false, witnesses: Vec::new() };
+    let options = AuditOptions { scope: Scope::Events, full: false, quorum: Quorum::default() };
     match audit(&puller, &mut view, &options, Arc::new(|_, _| ())).await {
         Ok(audited) => Ok(Ok(audited)),
         Err(AuditError::Caught(caught)) => Ok(Err(caught.to_string())),

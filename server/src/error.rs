@@ -8,13 +8,13 @@ use std::{
 
 use access_ledger_client::verify;
 use access_ledger_proto::{
-    error::{ChainError, CheckpointError, EntryError, PolicyError, SegmentError},
+    error::{ChainError, CheckpointError, EntryError, PolicyError, QuorumError, SegmentError},
     hash::Digest,
     position::{Index, Size},
 };
 use thiserror::Error;
 
-use crate::index::IndexError;
+use crate::{folder::Role, index::IndexError, outbound::OutboundError};
 
 /// The storage cannot do what it was asked to.
 #[derive(Debug, Error)]
@@ -184,6 +184,26 @@ pub enum LedgerError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The folder is not what the command is for.
+    #[error("{} is the folder of a {found}, wanted is that of a {wanted}", .folder.display())]
+    Role {
+        /// The data folder.
+        folder: PathBuf,
+        /// Whose it is.
+        found: Role,
+        /// Whose it should be.
+        wanted: Role,
+    },
+    /// The custodian in the folder follows another ledger.
+    #[error("{} is the folder of a custodian of {found}, asked for is {wanted}", .folder.display())]
+    Follows {
+        /// The data folder.
+        folder: PathBuf,
+        /// Verifier key of the ledger that it follows.
+        found: String,
+        /// Verifier key asked for.
+        wanted: String,
+    },
     /// A single governance party, which could change no rule, for that takes two.
     #[error(
         "{name} is the only governance key, wanted are two of two parties, who change rules only \
@@ -224,6 +244,66 @@ pub enum LedgerError {
     Locked {
         /// The data folder.
         folder: PathBuf,
+    },
+    /// The file is no trust policy.
+    #[error("{}, {error}", .path.display())]
+    Quorum {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        error: QuorumError,
+    },
+    /// A trust policy that names logs, and not this one.
+    #[error("trust policy accepts other logs than {origin}")]
+    OtherLog {
+        /// This ledger's name.
+        origin: String,
+    },
+    /// A quorum that cannot be reached: witnesses that it takes have no address.
+    #[error("receipts would wait for ever: no address is known of {}", .names.join(", "))]
+    Unasked {
+        /// Names of those witnesses in the trust policy.
+        names: Vec<String>,
+    },
+    /// A witness has cosigned more than there is here: entries were lost.
+    #[error(
+        "the ledger was rolled back: it holds {local} entries, {by} has cosigned {cosigned}; bring \
+         back the {} that are missing with `access-ledger-server restore --from {by}`",
+        .cosigned.0.saturating_sub(.local.0)
+    )]
+    RolledBack {
+        /// Entries in the local log.
+        local: Size,
+        /// Entries that the witness has cosigned.
+        cosigned: Size,
+        /// Address of the witness.
+        by: String,
+    },
+    /// A witness has cosigned another history than the local one.
+    #[error(
+        "the ledger holds another history than it signed: root at size {size} is {found}, {by} has \
+         cosigned {wanted}; a copy of that one has `access-ledger-server restore --from {by}`"
+    )]
+    OtherHistory {
+        /// The size of the checkpoint.
+        size: Size,
+        /// Root of the local tree at this size.
+        found: Digest,
+        /// Root that the ledger signed and the witness cosigned.
+        wanted: Digest,
+        /// Address of the witness.
+        by: String,
+    },
+    /// A witness did not tell what it has seen, so nobody knows whether entries were lost.
+    #[error(
+        "{by} does not tell what it has seen of this ledger ({problem}), so nobody knows whether \
+         entries were lost; to start nevertheless: --danger-skip-guard"
+    )]
+    Unguarded {
+        /// Address of the witness.
+        by: String,
+        /// What went wrong.
+        problem: String,
     },
     /// A file is malformed or missing.
     #[error("{}: {problem}", .path.display())]
@@ -332,6 +412,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Witnesses cannot be asked.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// The reflection service cannot be built.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),

@@ -12,9 +12,21 @@
 //! log/ tree/         storage
 //! index/             derived
 //! ```
+//!
+//! A custodian's folder has the same log, tree, index, checkpoint and lock, and further:
+//!
+//! ```text
+//! meta.toml          says so, and names the key of the ledger that it follows
+//! keys/witness.key   cosigns: consistent with all that it saw
+//! keys/mirror.key    cosigns: it holds every entry
+//! follow.json        what it remembers besides the log       custodian/memory.rs
+//! witness/           the newest cosigned notes                witness.rs
+//! alarms/ halted     what it found                            custodian/alarms.rs, halt.rs
+//! quorum.policy      asks for its cosignatures: for the ledger and its clients
+//! ```
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,6 +47,8 @@ use crate::{
     error::LedgerError,
     os::{self, Clock, Disk},
 };
+
+mod custodian;
 
 /// The name of the ledger's own source.
 pub const LEDGER_SOURCE: &str = "ledger";
@@ -98,6 +112,38 @@ struct Meta {
     /// [`FORMAT_VERSION`] of the binary that made the folder.
     format_version: u32,
     origin: String,
+    #[serde(default, skip_serializing_if = "Role::is_ledger")]
+    role: Role,
+    /// Verifier key of the ledger that a custodian follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ledger: Option<String>,
+}
+
+/// Whose data folder it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It grows by what sources record.
+    #[default]
+    Ledger,
+    /// It grows by what a ledger signed.
+    Custodian,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Ledger => "ledger",
+            Self::Custodian => "custodian",
+        })
+    }
+}
+
+impl Role {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_ledger(&self) -> bool {
+        *self == Self::Ledger
+    }
 }
 
 /// The keys that a running ledger holds.
@@ -165,8 +211,36 @@ impl Folder {
     /// # Errors
     ///
     /// [`LedgerError::File`] when `meta.toml` cannot be read or understood;
-    /// [`LedgerError::FormatVersion`] when a newer binary made the folder.
+    /// [`LedgerError::FormatVersion`] when a newer binary made the folder; [`LedgerError::Role`]
+    /// for a custodian's.
     pub fn origin(&self, disk: &dyn Disk) -> Result<Option<String>, LedgerError> {
+        let meta = self.read_meta(disk)?;
+        meta.map(|meta| self.check_role(&meta, Role::Ledger).map(|()| meta.origin)).transpose()
+    }
+
+    /// The key that signs the checkpoints of the log in this folder, a ledger's or a custodian's;
+    /// `None` when there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::origin`] and [`Folder::open_keys`].
+    pub fn ledger_key(&self, disk: &dyn Disk) -> Result<Option<VerifierKey>, LedgerError> {
+        match self.read_meta(disk)? {
+            None => Ok(None),
+            Some(Meta { role: Role::Custodian, .. }) => self.followed(disk),
+            Some(_) => Ok(Some(self.open_keys(disk)?.ledger.verifier().clone())),
+        }
+    }
+
+    fn check_role(&self, meta: &Meta, wanted: Role) -> Result<(), LedgerError> {
+        let found = meta.role;
+        if found == wanted {
+            return Ok(());
+        }
+        Err(LedgerError::Role { folder: self.root.clone(), found, wanted })
+    }
+
+    fn read_meta(&self, disk: &dyn Disk) -> Result<Option<Meta>, LedgerError> {
         let path = self.meta();
         let Some(text) = read_text(disk, &path)? else {
             return Ok(None);
@@ -177,12 +251,17 @@ impl Folder {
             let (found, known) = (meta.format_version, FORMAT_VERSION);
             return Err(LedgerError::FormatVersion { path, found, known });
         }
-        Ok(Some(meta.origin))
+        Ok(Some(meta))
     }
 
-    /// Marks the folder as initialised.
+    /// Marks the folder as that of an initialised ledger.
     pub(crate) fn write_meta(&self, disk: &dyn Disk, origin: &str) -> Result<(), LedgerError> {
-        let meta = Meta { format_version: FORMAT_VERSION, origin: origin.to_owned() };
+        let origin = origin.to_owned();
+        let role = Role::Ledger;
+        self.put_meta(disk, &Meta { format_version: FORMAT_VERSION, origin, role, ledger: None })
+    }
+
+    fn put_meta(&self, disk: &dyn Disk, meta: &Meta) -> Result<(), LedgerError> {
         let path = self.meta();
         let text = toml::to_string(&meta).map_err(|error| malformed(&path, error))?;
         os::replace(disk, &path, text.as_bytes()).map_err(|source| LedgerError::io(&path, source))
@@ -203,19 +282,22 @@ impl Folder {
 
     /// Reads the keys, and makes those that are missing.
     pub(crate) fn make_keys(&self, disk: &dyn Disk, origin: &str) -> Result<Keys, LedgerError> {
-        Ok(Keys {
-            ledger: self.make_key(disk, "ledger.key", origin)?,
-            source: self.make_key(disk, "source.key", LEDGER_SOURCE)?,
-        })
+        let make = |file, name| self.make_key(disk, file, (name, KeyType::Ed25519));
+        Ok(Keys { ledger: make("ledger.key", origin)?, source: make("source.key", LEDGER_SOURCE)? })
     }
 
-    fn make_key(&self, disk: &dyn Disk, file: &str, name: &str) -> Result<Signer, LedgerError> {
+    fn make_key(
+        &self,
+        disk: &dyn Disk,
+        file: &str,
+        (name, key_type): (&str, KeyType),
+    ) -> Result<Signer, LedgerError> {
         let folder = self.keys();
         let path = folder.join(file);
         if let Some(key) = read_key(disk, &path)? {
             return Ok(key);
         }
-        let key = new_key(name).map_err(|problem| malformed(&path, problem))?;
+        let key = new_key(name, key_type).map_err(|problem| malformed(&path, problem))?;
         let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
         disk.create_dir(&folder)
             .and_then(|()| os::replace(disk, &path, line.as_bytes()))
@@ -248,7 +330,8 @@ impl Folder {
         let mut governance = genesis.governance.clone();
         if governance.is_empty() {
             for name in GOVERNANCE_SOURCES {
-                let key = self.make_key(disk, &format!("{name}.key"), name)?;
+                let file = format!("{name}.key");
+                let key = self.make_key(disk, &file, (name, KeyType::Ed25519))?;
                 governance.push(key.verifier().clone());
             }
             let [company, custodian] = self.governance_keys();
@@ -299,10 +382,10 @@ pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event
 }
 
 /// A new key of this name.
-fn new_key(name: &str) -> Result<Signer, String> {
+fn new_key(name: &str, key_type: KeyType) -> Result<Signer, String> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|error| error.to_string())?;
-    Signer::new(name, KeyType::Ed25519, *seed).map_err(|error| error.to_string())
+    Signer::new(name, key_type, *seed).map_err(|error| error.to_string())
 }
 
 fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {
@@ -336,7 +419,8 @@ fn malformed(path: &Path, problem: impl ToString) -> LedgerError {
 /// [`LedgerError::GovernanceAlone`] for a single key.
 pub(crate) fn check_genesis(genesis: &Genesis) -> Result<(), LedgerError> {
     let refused = |name: &str, problem: String| LedgerError::Origin { name: name.into(), problem };
-    new_key(&genesis.origin).map_err(|problem| refused(&genesis.origin, problem))?;
+    new_key(&genesis.origin, KeyType::Ed25519)
+        .map_err(|problem| refused(&genesis.origin, problem))?;
     if let [key] = &genesis.governance[..] {
         return Err(LedgerError::GovernanceAlone { name: key.name().to_owned() });
     }

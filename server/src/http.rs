@@ -139,7 +139,7 @@ async fn add_checkpoint(
     State((site, witness)): State<(Arc<Site>, Arc<Witness>)>,
     body: Body,
 ) -> Response<Body> {
-    match add::read_body(body).await {
+    match add::read_body(body, add::BODY_TIME).await {
         Ok(body) => {
             let add = move || add::add_checkpoint(&witness, &body);
             site.blocking(&site.adds, add).await
@@ -176,6 +176,9 @@ fn count(answer: Response<Body>) -> Response<Body> {
     metrics::counter!("access_ledger_http_requests_total", "status" => status).increment(1);
     answer
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Tiles that are read from the disk at once: more only wait for each other there.
 const READS_MAX: usize = 16;

@@ -5,6 +5,7 @@
 //! index/blocks/<first index, 20 digits>-<level>   postings, immutable     posting.rs, blocks.rs
 //! index/findings                                  findings, append-only   findings.rs
 //! index/state/                                    sources, watermark      state.rs (sled)
+//! index/current                                   which of the two count  purge.rs
 //! ```
 //!
 //! [`open`] brings the index up to the log and hands out two ends: [`Index`] answers, from any
@@ -21,12 +22,16 @@
 //! log, and when findings were lost everything is built again.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use access_ledger_proto::{
+    authority::Authority,
     hash::{Digest, leaf_hash, sha256},
     position::{Index as Place, Size},
     source::Name,
@@ -34,6 +39,7 @@ use access_ledger_proto::{
 use roaring::RoaringTreemap;
 use tracing::{info, warn};
 
+pub(crate) use self::workers::step_back;
 use self::{
     archive::StateArchive,
     blocks::Blocks,
@@ -41,6 +47,7 @@ use self::{
     fold::Fold,
     follower::Progress,
     posting::{Layout, Lookup},
+    purge::Files,
     state::{Loaded, State, Watermark},
     tail::Tail,
     workers::{Pace, Workers},
@@ -68,6 +75,7 @@ mod ground;
 mod indexer;
 mod listing;
 mod posting;
+mod purge;
 mod query;
 mod registry;
 mod rollups;
@@ -114,6 +122,12 @@ pub(crate) struct Shared {
     state: Arc<State>,
     archive: Arc<StateArchive>,
     progress: Progress,
+    workers: Workers,
+    /// Held by whoever moves the index on, or exchanges a part of it.
+    working: Mutex<()>,
+    /// How often events were forgotten.
+    generation: AtomicU64,
+    files: Files,
 }
 
 impl Index {
@@ -128,6 +142,20 @@ impl Index {
     #[must_use]
     pub fn saved_size(&self) -> Size {
         self.shared.progress.saved()
+    }
+
+    /// How often what erased events had said was forgotten. Facts that were taken from the index
+    /// before that may still rest on them.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// The facts and the policy behind the first `size` entries, as [`Indexer::authority`] gives
+    /// them; `None` while the index covers more or fewer.
+    #[must_use]
+    pub fn authority_at(&self, size: Size) -> Option<Authority> {
+        self.shared.read_fold(|fold| (fold.size == size).then(|| fold.findings.authority().clone()))
     }
 
     /// Whether all facts that were loaded from the state so far could be read.
@@ -209,6 +237,10 @@ fn rebuilding(first: Place, end: Place) -> IndexError {
 }
 
 impl Shared {
+    fn work(&self) -> MutexGuard<'_, ()> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read_tail<T>(&self, read: impl FnOnce(&Tail) -> T) -> T {
         read(&self.tail.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -252,9 +284,10 @@ pub fn open(
     let genesis = reader.read(Place::GENESIS, 1, usize::MAX)?.pop();
     let genesis = genesis.and_then(|record| record.event).unwrap_or_default();
 
-    let Opened { state, archive, fold } = open_state(&*disk, &folder, &layout, &reader, &genesis)?;
+    let files = Files::open(disk.clone(), folder)?;
+    let Opened { state, archive, fold } = open_state(&files, &layout, &reader, &genesis)?;
     let indexed = fold.size;
-    let blocks = Blocks::open(disk, folder.join("blocks"), layout, indexed)?;
+    let blocks = Blocks::open(disk, files.blocks(), layout, indexed)?;
     let shared = Arc::new(Shared {
         blocks,
         tail: RwLock::new(Tail::new(indexed.next_index())),
@@ -262,9 +295,13 @@ pub fn open(
         state,
         archive,
         progress: Progress::new(indexed),
+        workers: Workers::start()?,
+        working: Mutex::default(),
+        generation: AtomicU64::new(0),
+        files,
     });
     let index = Index { shared: shared.clone() };
-    let mut indexer = Indexer::new(shared, layout, reader, Workers::start()?);
+    let mut indexer = Indexer::new(shared, layout, reader);
     let target = indexer.log_size();
     while indexer.size() < target {
         indexer.follow(Pace::Quick)?;
@@ -282,13 +319,13 @@ struct Opened {
 
 /// Opens the state and what it holds of the fold, or starts with nothing.
 fn open_state(
-    disk: &dyn Disk,
-    folder: &Path,
+    files: &Files,
     layout: &Layout,
     reader: &LogReader,
     genesis: &[u8],
 ) -> Result<Opened, IndexError> {
-    let (state_folder, findings) = (folder.join("state"), folder.join("findings"));
+    let disk = &*files.disk;
+    let (state_folder, findings) = (files.state(), files.findings());
     let reason = match State::load(&state_folder, layout) {
         Loaded::Empty => None,
         Loaded::Unusable(reason) => Some(reason),

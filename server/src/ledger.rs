@@ -3,15 +3,20 @@
 //! ```text
 //! gRPC -> append (judge) -> queue -> writer (order, chain) -> storage (1 fdatasync)
 //!      -> tree -> publish (sign) -> receipt -> gRPC
+//!                     |               \-> release (waits for cosignatures) -> receipt
+//!                     |-> cosigners (asked beside all that)
 //!                     \-> index (behind the log) -> repeat, reads
 //! ```
 
 mod append;
 mod authorize;
+mod cosigners;
 mod enroll;
+mod heartbeat;
 mod own;
 mod publish;
 mod queue;
+mod release;
 mod repeat;
 mod service;
 mod writer;
@@ -20,31 +25,38 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
     error::SourceError,
     facts::sources::{SourceChange, Sources},
     note::{Signer, VerifierKey},
     position::{Index, Size},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
+pub use self::cosigners::Cosigning;
 pub(crate) use self::service::{Recorder, message_too_large};
 use self::{
     append::Admitted,
+    cosigners::Cosigners,
     own::OwnSource,
     publish::Publisher,
     queue::Queue,
+    release::Release,
     repeat::{REPEAT_BYTES_MAX, Repeats},
     writer::{ToWrite, Writer},
 };
 pub use crate::book::Published;
 use crate::{
     book::{Book, Opening},
-    error::LedgerError,
+    erase::Eraser,
+    error::{LedgerError, ServeError},
     folder::{self, Folder, Genesis, Keys},
+    guard::{self, Seen},
     index::{self, Follower},
     os::{Clock, Disk, Lock},
     refusal::Refusal,
@@ -60,6 +72,10 @@ pub struct LedgerOptions {
     pub segment_bytes: u64,
     /// Most bytes that wait to be written.
     pub queue_bytes_max: usize,
+    /// Whom to ask to cosign, and what receipts wait for.
+    pub cosigning: Cosigning,
+    /// What witnesses have seen of the ledger: it is not opened with less.
+    pub seen: Vec<Seen>,
 }
 
 impl LedgerOptions {
@@ -70,6 +86,8 @@ impl LedgerOptions {
             folder: folder.into(),
             segment_bytes: Options::SEGMENT_BYTES,
             queue_bytes_max: QUEUE_BYTES_MAX,
+            cosigning: Cosigning::default(),
+            seen: Vec::new(),
         }
     }
 }
@@ -77,7 +95,12 @@ impl LedgerOptions {
 /// An open ledger. Closing it (or dropping it) writes what waits and joins its threads.
 pub struct Ledger {
     shared: Arc<Shared>,
+    eraser: Option<Eraser>,
+    /// The writer, and who answers repeats.
     threads: Vec<JoinHandle<()>>,
+    /// Who gives receipts that wait; ends after the others.
+    release: Option<JoinHandle<()>>,
+    heartbeat: Duration,
     /// Stops when dropped, after the threads were joined.
     _follower: Follower,
 }
@@ -88,6 +111,10 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue<ToWrite>,
     /// Batches whose numbers were used before.
     repeats: Queue<Admitted>,
+    /// Where receipts wait for cosignatures, if they do.
+    release: Option<Arc<Release>>,
+    /// Who gathers cosignatures, if there are witnesses.
+    cosigners: Option<Arc<Cosigners>>,
     /// Dropped last: only then may another process open the folder.
     _lock: Option<Lock>,
 }
@@ -130,7 +157,9 @@ impl Ledger {
     /// # Errors
     ///
     /// [`LedgerError::Uninitialised`]; [`LedgerError::Storage`] and [`LedgerError::Index`] when
-    /// what is stored is damaged; [`LedgerError::File`] for keys.
+    /// what is stored is damaged; [`LedgerError::File`] for keys; [`LedgerError::RolledBack`] and
+    /// [`LedgerError::OtherHistory`] when a witness has seen more, or something else;
+    /// [`LedgerError::OtherLog`], [`LedgerError::Unasked`] for trust policies that do not fit.
     pub fn open(
         options: &LedgerOptions,
         disk: &Arc<dyn Disk>,
@@ -147,17 +176,33 @@ impl Ledger {
             return Err(LedgerError::ForeignKey { key, origin });
         }
         let vkey = keys.ledger.verifier();
-        let signed = folder.read_checkpoint(&**disk, vkey);
-        let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
+        options.cosigning.check(vkey)?;
+        let stored = folder.read_checkpoint(&**disk, vkey);
+        let signed = stored.as_ref().map(|checkpoint| (checkpoint.size(), checkpoint.root()));
         let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
         info!(size = opened.link.size.0, recovery = ?opened.recovery, "opened log");
-        let queue_bytes_max = options.queue_bytes_max;
-        Start { folder, disk, clock, keys, opened, queue_bytes_max, lock }.start()
+        guard::compare(&options.seen, opened.link.size, &opened.tree)?;
+        Start { folder, options, disk, clock, keys, stored, opened, lock }.start()
     }
 
     /// What the services need.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Asks the witnesses, and records heartbeats for them, for as long as the returned tasks are
+    /// kept; `None` without any. Inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Outbound`] when no calls can be made.
+    pub(crate) fn ask_cosigners(&self) -> Result<Option<JoinSet<()>>, ServeError> {
+        let Some(cosigners) = &self.shared.cosigners else {
+            return Ok(None);
+        };
+        let mut tasks = cosigners.spawn()?;
+        tasks.spawn(heartbeat::beat(self.shared.clone(), self.heartbeat));
+        Ok(Some(tasks))
     }
 
     /// The ledger's verifier key; its name is the origin.
@@ -191,11 +236,22 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        // It may wait for a run of the retention that it records.
+        drop(self.eraser.take());
         self.stop_appending();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 warn!("a thread of the ledger panicked");
             }
+        }
+        // Behind those that hand batches to it.
+        if let Some(release) = &self.shared.release {
+            release.close();
+        }
+        if let Some(thread) = self.release.take()
+            && thread.join().is_err()
+        {
+            warn!("the thread that gives receipts panicked");
         }
     }
 }
@@ -203,11 +259,13 @@ impl Drop for Ledger {
 /// What a ledger is started from.
 struct Start<'a> {
     folder: Folder,
+    options: &'a LedgerOptions,
     disk: &'a Arc<dyn Disk>,
     clock: &'a Arc<dyn Clock>,
     keys: Keys,
+    /// The checkpoint in the file, which may carry cosignatures.
+    stored: Option<VerifiedCheckpoint>,
     opened: Opened,
-    queue_bytes_max: usize,
     lock: Option<Lock>,
 }
 
@@ -217,10 +275,11 @@ impl Start<'_> {
         let (disk, clock) = (self.disk, self.clock);
         let vkey = self.keys.ledger.verifier().clone();
         let own = own_source(self.keys.source, vkey.name())?;
+        let cosigning = &self.options.cosigning;
         let publisher = Publisher { signer: self.keys.ledger };
         let published = publisher.sign(link.size, frontier.root())?;
-        let options = index::Options::new(self.folder.root(), vkey.name());
-        let (index, indexer) = index::open(disk.clone(), &options, reader.clone())?;
+        let index_options = index::Options::new(self.folder.root(), vkey.name());
+        let (index, indexer) = index::open(disk.clone(), &index_options, reader.clone())?;
         let (authority, sequences) = (indexer.authority(), indexer.sequences());
         let follower = Follower::spawn(indexer)?;
         let opening = Opening {
@@ -232,11 +291,26 @@ impl Start<'_> {
             reader,
             tree: tree.clone(),
             index,
+            receipts_wait: cosigning.receipts.is_some(),
         };
+        let book = Arc::new(Book::open(opening, disk.clone(), clock.clone())?);
+        let release = cosigning
+            .receipts
+            .is_some()
+            .then(|| Arc::new(Release::new(book.clone(), cosigning.receipts_wait)));
+        let cosigners = (!cosigning.is_empty())
+            .then(|| Arc::new(Cosigners::new(book.clone(), cosigning, release.clone())));
+        if let (Some(cosigners), Some(stored)) = (&cosigners, &self.stored)
+            && let Err(problem) = cosigners.take_note(stored.note().as_bytes())
+        {
+            warn!(%problem, "left the cosignatures of the checkpoint file aside");
+        }
         let shared = Arc::new(Shared {
-            book: Arc::new(Book::open(opening, disk.clone(), clock.clone())?),
-            queue: Queue::new(self.queue_bytes_max, "access_ledger_queue_bytes"),
+            book,
+            queue: Queue::new(self.options.queue_bytes_max, "access_ledger_queue_bytes"),
             repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
+            release: release.clone(),
+            cosigners,
             _lock: self.lock,
         });
         let writer = Writer {
@@ -248,6 +322,7 @@ impl Start<'_> {
             sequences,
             publisher,
             own,
+            generation: shared.book.index.generation(),
             authority,
             settled: Size::ZERO,
         };
@@ -255,7 +330,23 @@ impl Start<'_> {
         let repeats = Repeats { shared: shared.clone(), disk: disk.clone(), evidence };
         let threads =
             vec![spawn("writer", move || writer.run())?, spawn("repeat", move || repeats.run())?];
-        Ok(Ledger { shared, threads, _follower: follower })
+        let runs = shared.clone();
+        let eraser = Eraser::spawn(
+            shared.book.clone(),
+            disk.clone(),
+            self.folder.root().to_owned(),
+            Some(Box::new(move |redaction| runs.record_run(redaction))),
+        )?;
+        let release = release.map(|release| spawn("release", move || release.run())).transpose()?;
+        let heartbeat = cosigning.heartbeat;
+        Ok(Ledger {
+            shared,
+            eraser: Some(eraser),
+            threads,
+            release,
+            heartbeat,
+            _follower: follower,
+        })
     }
 }
 

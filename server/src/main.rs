@@ -10,18 +10,22 @@ use std::{
 
 use access_ledger_server::{
     check,
-    config::{CheckArgs, Cli, Command, InitArgs, LogFormat, ServeArgs},
+    config::{CheckArgs, Cli, Command, CustodianArgs, InitArgs, LogFormat, RestoreArgs, ServeArgs},
+    custodian::{self, Custodian},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
+    guard,
     identity::Door,
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
+    restore,
     serve::{self, Serving, stop_signal},
+    settings::{self, SettingsError},
 };
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use tracing_subscriber::EnvFilter;
 
 /// Events are many small allocations that cross threads; mimalloc is faster at those than the
@@ -30,21 +34,34 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (command, disk) = (Cli::command(), real_disk());
+    let matches = match settings::parse(&command, std::env::args_os(), &*disk) {
+        Ok(matches) => matches,
+        Err(SettingsError::Usage(usage)) => usage.exit(),
+        Err(failure) => return refuse(&failure.into()),
+    };
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|usage| usage.exit());
+    if cli.print_config {
+        let _unread = write!(io::stdout(), "{}", settings::print(&command, &matches));
+        return ExitCode::SUCCESS;
+    }
     let done = start_log(&cli).and_then(|()| match cli.command {
         Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),
         Command::Check(args) => check(&args),
+        Command::Custodian(args) => run_custodian(&args),
+        Command::Restore(args) => restore(&args),
         Command::Demo(args) => demo::run(&args),
     });
     match done {
         Ok(code) => code,
-        Err(failure) => {
-            let told = told(&failure);
-            let _unwritten = writeln!(io::stderr(), "access-ledger-server: {told}");
-            ExitCode::from(2)
-        }
+        Err(failure) => refuse(&failure),
     }
+}
+
+fn refuse(failure: &anyhow::Error) -> ExitCode {
+    let _unwritten = writeln!(io::stderr(), "access-ledger-server: {}", told(failure));
+    ExitCode::from(2)
 }
 
 /// A failure with its causes, each told once: some messages end with their cause already.
@@ -93,11 +110,14 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
-    let options = args.ledger();
     let (disk, clock) = (real_disk(), system_clock());
     let door = Door::open(&disk, args.door.files())?;
+    let mut options = args.ledger(&*disk)?;
+    options.cosigning.credentials = args.credentials.read()?;
     let lock = lock(&*disk, &options.folder)?;
-    if Folder::new(&options.folder).origin(&*disk)?.is_none() {
+    let folder = Folder::new(&options.folder);
+    let is_new = folder.origin(&*disk)?.is_none();
+    if is_new {
         let origin = args.origin.clone().map_or_else(own_origin, Ok)?;
         let genesis = Genesis { self_enrolment: true, ..Genesis::new(origin) };
         let genesis = genesis.with_policy(&*disk, args.policy.as_deref())?;
@@ -105,6 +125,11 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     serve::runtime(args.threads)?.block_on(async {
         let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
+        // Nobody can have seen anything of a key that was just made.
+        if !is_new && !args.danger_skip_guard {
+            let vkey = folder.open_keys(&*disk)?.ledger.verifier().clone();
+            options.seen = guard::ask(&options.cosigning, &vkey, guard::PATIENCE).await?;
+        }
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
         let serving = Serving::bind(ledger, args.listen).await?.behind(door);
@@ -112,6 +137,55 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         serving.run(stop).await?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
+    let (disk, clock) = (real_disk(), system_clock());
+    let (ledger, options) = args.check(&*disk)?;
+    let door = Door::open(&disk, args.door.files())?;
+    let credentials = args.credentials.read()?;
+    let lock = lock(&*disk, &options.folder)?;
+    serve::runtime(args.threads)?.block_on(async {
+        let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
+        let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
+        let stop = stop_signal()?;
+        let serving = custodian::Serving::bind(custodian, args.listen).await?.behind(door);
+        greet_custodian(args, &serving, &metrics_address.to_string())?;
+        serving.run(credentials.link(&ledger)?, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Tells on standard output where the custodian is and what to do with its keys.
+fn greet_custodian(
+    args: &CustodianArgs,
+    serving: &custodian::Serving,
+    metrics_address: &str,
+) -> anyhow::Result<()> {
+    let scheme = if serving.is_encrypted() { "https" } else { "http" };
+    let here = format!("{scheme}://{}", serving.address());
+    let url = args.url.as_ref().unwrap_or(&here);
+    let [witness, mirror] = serving.custodian().vkeys();
+    let policy = serving.custodian().write_quorum_policy(url)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "serving     {here}")?;
+    writeln!(out, "witness key {witness}")?;
+    writeln!(out, "mirror key  {mirror}")?;
+    writeln!(out, "metrics     {scheme}://{metrics_address}/metrics")?;
+    writeln!(out, "policy      {}\n", policy.display())?;
+    writeln!(out, "{}", serving.custodian().quorum_policy(url))?;
+    if let Some(halt) = serving.custodian().halt() {
+        writeln!(out, "HALTED      {}", halt.message)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    let custodian = (&*args.from, &args.credentials.read()?);
+    restore::run(&disk, folder, custodian, &args.custodian)
 }
 
 /// Tells on standard output where the ledger is and what to type next.

@@ -73,6 +73,15 @@ fn describe() {
     gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
+    gauge!("access_ledger_cosigned_entries", "entries under the newest checkpoint with its quorum");
+    gauge!("access_ledger_witness_entries", "entries that a witness has cosigned");
+    gauge!("access_ledger_waiting_receipts", "batches whose receipts wait for cosignatures");
+    histogram!("access_ledger_cosign_seconds", "one cosignature, from question to answer");
+    counter!(
+        "access_ledger_witness_failures_total",
+        "questions to witnesses without a cosignature"
+    );
+    counter!("access_ledger_cosignatures_dropped_total", "cosignatures that do not verify");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
 }
 

@@ -7,7 +7,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use access_ledger_proto::{
-    error::{ControlError, ControlRefusal, EventError, SealError, SequenceGap, SourceError},
+    error::{
+        ControlError, ControlRefusal, EventError, Kept, RedactionError, SealError, SequenceGap,
+        SourceError,
+    },
     position::{Index, Size},
     source::SourceName,
 };
@@ -42,6 +45,22 @@ pub enum Refusal {
     /// A change of the rules that would have no effect.
     #[error(transparent)]
     Control(#[from] ControlRefusal),
+    /// A redaction covers an event that is never erased.
+    #[error("event at index {index} {kept}")]
+    Kept {
+        /// The first such event.
+        index: Index,
+        /// Why it is not.
+        kept: Kept,
+    },
+    /// A redaction covers nothing that is not erased already.
+    #[error("events from {first} to {last} are erased already")]
+    Erased {
+        /// The first of them.
+        first: Index,
+        /// The last one.
+        last: Index,
+    },
     /// The seal does not hold.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -91,6 +110,12 @@ pub enum Refusal {
     Indexing {
         /// What the index said.
         problem: String,
+    },
+    /// What is asked for is recorded, and to be proven under cosignatures that have not arrived yet.
+    #[error("the entry at index {index} is recorded, its receipt waits for cosignatures")]
+    QuorumPending {
+        /// The last entry that the receipt is for.
+        index: Index,
     },
     /// Beyond the newest checkpoint.
     #[error("{what} {found} is beyond the tree of size {size}")]
@@ -157,6 +182,8 @@ impl Refusal {
             Self::Source(error) => source_reason(error).1,
             Self::Seal(SealError::Count { .. } | SealError::Sequence { .. }) => "BATCH_INVALID",
             Self::Control(refusal) => control_reason(refusal).1,
+            Self::Kept { .. } => "NOT_ERASABLE",
+            Self::Erased { .. } => "ERASED_ALREADY",
             Self::Seal(_) => "SEAL_INVALID",
             Self::Gap(_) => "SEQUENCE_GAP",
             Self::Recut { .. } => "BATCH_RECUT",
@@ -166,6 +193,7 @@ impl Refusal {
             Self::StorageFailed => "STORAGE_FAILED",
             Self::Unreadable { .. } => "STORAGE_DAMAGED",
             Self::Indexing { .. } => "INDEXING",
+            Self::QuorumPending { .. } => "QUORUM_PENDING",
             Self::BeyondTree { .. } => "BEYOND_TREE",
             Self::Unauthenticated { .. } => "UNAUTHENTICATED",
             Self::CallForbidden { .. } => "CALL_FORBIDDEN",
@@ -190,10 +218,15 @@ impl Refusal {
             }
             Self::Unauthenticated { .. } => Code::Unauthenticated,
             Self::NoCall { .. } => Code::Unimplemented,
-            Self::Gap(_) | Self::Recut { .. } => Code::FailedPrecondition,
+            Self::Gap(_) | Self::Recut { .. } | Self::Kept { .. } | Self::Erased { .. } => {
+                Code::FailedPrecondition
+            }
             Self::Reused { .. } => Code::Aborted,
             Self::QueueFull { .. } => Code::ResourceExhausted,
-            Self::Stopping | Self::StorageFailed | Self::Indexing { .. } => Code::Unavailable,
+            Self::Stopping
+            | Self::StorageFailed
+            | Self::Indexing { .. }
+            | Self::QuorumPending { .. } => Code::Unavailable,
             Self::Unreadable { .. } => Code::DataLoss,
             Self::BeyondTree { .. } => Code::OutOfRange,
             Self::NoSource { .. } | Self::NoEvent { .. } => Code::NotFound,
@@ -212,7 +245,7 @@ impl Refusal {
             Self::Request { field, .. } => Some((*field).to_owned()),
             // A change of the rules stands alone in its batch.
             Self::Control(refusal) => {
-                Some(format!("batch.events[0].control_change.{}", control_reason(refusal).2))
+                Some(format!("batch.events[0].{}", control_reason(refusal).2))
             }
             Self::Seal(SealError::Count { .. }) => Some("batch.events".to_owned()),
             Self::Seal(SealError::Sequence { .. }) => Some("batch.first_seq".to_owned()),
@@ -226,6 +259,9 @@ impl Refusal {
             Self::Recut { expected, .. } => vec![("expected_seq", expected.to_string())],
             Self::Reused { seq, index, .. } => {
                 vec![("seq", seq.to_string()), ("index", index.to_string())]
+            }
+            Self::Kept { index, .. } | Self::QuorumPending { index } => {
+                vec![("index", index.to_string())]
             }
             Self::BeyondTree { size, .. } => vec![("size", size.to_string())],
             Self::Control(ControlRefusal::Policy(error)) => {
@@ -242,6 +278,7 @@ impl Refusal {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { .. } => Some(QUEUE_RETRY),
+            Self::QuorumPending { .. } => Some(QUORUM_RETRY),
             Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
             _ => None,
         }
@@ -266,19 +303,26 @@ impl From<Refusal> for Status {
     }
 }
 
-/// Code, reason, and the field of the change that is to blame.
+/// Code, reason, and the field that is to blame, below the event.
 const fn control_reason(refusal: &ControlRefusal) -> (Code, &'static str, &'static str) {
     match refusal {
+        ControlRefusal::Redaction(RedactionError::Alone { .. }) => {
+            (Code::PermissionDenied, "CONTROL_CHANGED_ALONE", "redaction.approvals")
+        }
+        ControlRefusal::Redaction(RedactionError::Beyond { .. }) => {
+            (Code::OutOfRange, "REDACTION_INVALID", "redaction.last_index")
+        }
+        ControlRefusal::Redaction(_) => (Code::InvalidArgument, "REDACTION_INVALID", "redaction"),
         ControlRefusal::Alone { .. } | ControlRefusal::Control(ControlError::Alone { .. }) => {
-            (Code::PermissionDenied, "CONTROL_CHANGED_ALONE", "approvals")
+            (Code::PermissionDenied, "CONTROL_CHANGED_ALONE", "control_change.approvals")
         }
         ControlRefusal::Control(ControlError::Revision { .. }) => {
-            (Code::FailedPrecondition, "CONTROL_REVISION", "revision")
+            (Code::FailedPrecondition, "CONTROL_REVISION", "control_change.revision")
         }
         ControlRefusal::Control(ControlError::Kind) => {
-            (Code::InvalidArgument, "CONTROL_INVALID", "kind")
+            (Code::InvalidArgument, "CONTROL_INVALID", "control_change.kind")
         }
-        _ => (Code::InvalidArgument, "CONTROL_INVALID", "content"),
+        _ => (Code::InvalidArgument, "CONTROL_INVALID", "control_change.content"),
     }
 }
 
@@ -287,6 +331,9 @@ const DOMAIN: &str = "access-ledger";
 
 /// A few groups' worth of time: the queue empties at the disk's speed.
 const QUEUE_RETRY: Duration = Duration::from_millis(50);
+
+/// The same call waits again, so this only keeps a caller from asking in a loop.
+const QUORUM_RETRY: Duration = Duration::from_millis(200);
 
 /// About what a restart, or reading a block of the log again, takes.
 const STOP_RETRY: Duration = Duration::from_secs(1);

@@ -107,6 +107,8 @@ impl Serving {
         let shared = self.ledger.shared();
         let offer =
             Offer { book: shared.book.clone(), recorder: Some(shared.clone()), witness: None };
+        // Kept until the last receipt was given.
+        let _asking = self.ledger.ask_cosigners()?;
         serve(self.listener, &self.door, offer, stop).await?;
         let ledger = self.ledger;
         // Joining threads blocks; the runtime's other tasks are over.

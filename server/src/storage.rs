@@ -20,11 +20,13 @@
 //!    only the segment with the highest name may be incomplete.
 //! 4. Groups consist of whole batches and lie in one segment. So the log may be cut behind any
 //!    seal.
+//! 5. What is written again is only the event of a durable entry, when it is erased (erase.rs).
 //!
 //! Everything blocks; callers bring their own threads.
 
 use std::path::PathBuf;
 
+mod erase;
 pub(crate) mod file;
 pub(crate) mod frame;
 mod log;
@@ -36,6 +38,7 @@ pub(crate) mod tree;
 pub(crate) mod walk;
 
 pub use self::{
+    erase::Erased,
     frame::GroupFrames,
     log::{Durable, Log},
     reader::{LogReader, Record},

@@ -36,6 +36,8 @@ use access_ledger_proto::{
     witness::{AddCheckpoint, origin_hex},
 };
 
+use tracing::debug;
+
 use self::record::Record;
 pub use self::{
     error::{AddRefusal, WitnessError},
@@ -286,6 +288,7 @@ impl Witness {
         os::replace(&*self.disk, &log.path, cosigned.note.as_bytes())
             .map_err(|source| WitnessError::io(&log.path, source))?;
         metrics::counter!("access_ledger_cosigned_total").increment(1);
+        debug!(origin = log.key.name(), size = checkpoint.size().0, "cosigned checkpoint");
         Ok(record.set(cosigned))
     }
 }
@@ -323,6 +326,7 @@ impl Log {
                     cosigned: record.newest(),
                 }))
             }
+            HoldError::Unsealed { size } => AddRefusal::Unsealed { size },
             error => AddRefusal::Unavailable { problem: error.to_string() },
         })
     }

@@ -6,6 +6,7 @@
 
 use access_ledger_proto::{
     chain::Link,
+    checkpoint::Checkpoint,
     entry::{Entry, Seal},
     hash::{Digest, sha256},
     note::{KeyType, Signer, VerifierKey},
@@ -162,6 +163,16 @@ fn signer(name: &str, seed: u8) -> Result<Signer> {
 /// None: the name can be a key's.
 pub fn ledger_key() -> Result<VerifierKey> {
     Ok(signer(ORIGIN, 4)?.verifier().clone())
+}
+
+/// What the ledger signs at this size of its history.
+///
+/// # Errors
+///
+/// None for a size that it has.
+pub fn checkpoint(history: &History, size: Size) -> Result<String> {
+    let checkpoint = Checkpoint::new(ORIGIN, size, history.root(size))?;
+    Ok(checkpoint.sign(&signer(ORIGIN, 4)?)?)
 }
 
 fn event(id: [u8; 16], text: String) -> Vec<u8> {

@@ -20,6 +20,7 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     position::{count_of, memory_len},
+    quorum::Quorum,
     wire::{
         self,
         audit_service_server::{AuditService, AuditServiceServer},
@@ -31,6 +32,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -70,6 +72,12 @@ impl Asked {
     #[must_use]
     pub fn reads(&self) -> Vec<(u64, u64)> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often `GetCheckpoint` was called.
+    #[must_use]
+    pub fn checkpoints(&self) -> usize {
+        self.checkpoints.load(Ordering::Relaxed)
     }
 
     /// How often `Watch` was called.
@@ -120,7 +128,8 @@ impl Hostile {
         }
     }
 
-    /// Changes the answers of `GetCheckpoint`.
+    /// Changes the notes that `GetCheckpoint` answers and that `Watch` brings; for those of `Watch`
+    /// the number is `usize::MAX`.
     #[must_use]
     pub fn checkpoint(
         mut self,
@@ -182,10 +191,11 @@ impl Server {
     /// # Errors
     ///
     /// When there is none.
-    pub async fn start(hostile: Hostile) -> anyhow::Result<Self> {
+    pub async fn start(hostile: impl Into<Arc<Hostile>>) -> anyhow::Result<Self> {
+        let hostile = hostile.into();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (address, asked) = (listener.local_addr()?, Arc::clone(&hostile.asked));
-        let service = AuditServiceServer::new(hostile);
+        let service = AuditServiceServer::from_arc(hostile);
         let run = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             let server = tonic::transport::Server::builder().add_service(service);
@@ -261,10 +271,61 @@ impl Server {
     }
 }
 
+/// A cable with its far end in the operator's hands: whoever is connected is cut off when it is
+/// plugged elsewhere.
+pub struct Cable {
+    /// Where the near end listens.
+    pub address: SocketAddr,
+    far: watch::Sender<SocketAddr>,
+    run: JoinHandle<()>,
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.run.abort();
+    }
+}
+
+impl Cable {
+    /// A cable to a server.
+    ///
+    /// # Errors
+    ///
+    /// When no port is free.
+    pub async fn to(server: &Server) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, far) = (listener.local_addr()?, watch::Sender::new(server.address));
+        let plugged = far.subscribe();
+        let run = tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut plugged = plugged.clone();
+                let address = *plugged.borrow_and_update();
+                tokio::spawn(async move {
+                    let copy = async {
+                        let mut far = TcpStream::connect(address).await?;
+                        tokio::io::copy_bidirectional(&mut near, &mut far).await
+                    };
+                    // Whoever is cut off sees that; there is nobody else to tell.
+                    tokio::select! {
+                        _ = copy => {}
+                        _ = plugged.changed() => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { address, far, run })
+    }
+
+    /// Plugs the far end into a server, the same one too.
+    pub fn plug(&self, server: &Server) {
+        self.far.send_replace(server.address);
+    }
+}
+
 /// From the pin on, events and all.
 #[must_use]
-pub const fn options() -> AuditOptions {
-    AuditOptions { scope: Scope::Events, full: false, witnesses: Vec::new() }
+pub fn options() -> AuditOptions {
+    AuditOptions { scope: Scope::Events, full: false, quorum: Quorum::default() }
 }
 
 /// Copies both ways, and drops both sides after so many bytes from behind.
@@ -356,8 +417,15 @@ impl AuditService for Hostile {
         let wire::WatchRequest { first_index, with_events } = request;
         let read = wire::ReadEntriesRequest { first_index, end_index: 0, with_events };
         let runs = (self.on_watch)(call, &request, self.liar.runs(&read).collect());
-        let note = |run| wire::WatchResponse { run: Some(run), checkpoint: Bytes::new() };
-        Ok(Response::new(Box::pin(runs.map(move |run| run.map(note)))))
+        let (size, checkpoint) = (self.liar.size(), self.liar.checkpoint().clone());
+        let checkpoint = (self.on_checkpoint)(usize::MAX, checkpoint).unwrap_or_default();
+        // The last run of all comes with the note that covers them.
+        let note = move |run: wire::EntryRun| {
+            let end = run.first_index.saturating_add(count_of(run.entries.len()));
+            let checkpoint = if end == size { checkpoint.clone() } else { Bytes::new() };
+            wire::WatchResponse { run: Some(run), checkpoint }
+        };
+        Ok(Response::new(Box::pin(runs.map(move |run| run.map(&note)))))
     }
 
     async fn get_source(

@@ -2,7 +2,10 @@
 //! recording client made of the protocol's own pieces, ledgers to try all of it on, and the load
 //! tool.
 
+pub mod adversary;
+pub mod clock;
 pub mod disk;
+pub mod fuzz;
 pub mod gate;
 pub mod generate;
 pub mod history;
@@ -12,9 +15,12 @@ pub mod model;
 pub mod node;
 pub mod offences;
 pub mod operator;
+pub mod pages;
 pub mod parties;
 pub mod pki;
 pub mod process;
+pub mod python;
+pub mod signed;
 pub mod source;
 pub mod stored;
 pub mod story;

@@ -84,7 +84,8 @@ impl Audit {
     /// The first thing that does not hold.
     pub async fn pull(&mut self, clients: &Clients) -> anyhow::Result<VerifiedCheckpoint> {
         let mut auditor = clients.auditor.clone();
-        let answer = auditor.get_checkpoint(wire::GetCheckpointRequest {}).await?.into_inner();
+        let answer =
+            auditor.get_checkpoint(wire::GetCheckpointRequest::default()).await?.into_inner();
         let head = VerifiedCheckpoint::open(&answer.checkpoint, &self.vkey, &[])?;
         let first_index = self.link.size.0;
         ensure!(first_index <= head.size().0, "rolled back to {}", head.size());

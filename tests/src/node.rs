@@ -254,7 +254,8 @@ impl Clients {
     /// When the checkpoint is not this ledger's.
     pub async fn size(&self, vkey: &VerifierKey) -> anyhow::Result<u64> {
         use access_ledger_proto::checkpoint::VerifiedCheckpoint;
-        let answer = self.auditor.clone().get_checkpoint(wire::GetCheckpointRequest {}).await?;
+        let answer =
+            self.auditor.clone().get_checkpoint(wire::GetCheckpointRequest::default()).await?;
         let note = answer.into_inner().checkpoint;
         Ok(VerifiedCheckpoint::open(&note, vkey, &[])?.size().0)
     }
@@ -262,7 +263,7 @@ impl Clients {
     /// Waits until the ledger has answered a call, so that what was sent before on this connection
     /// has most likely been read. Tests get sharper by it; none depends on it.
     pub async fn settled(&self) {
-        let call = self.auditor.clone().get_checkpoint(wire::GetCheckpointRequest {}).await;
+        let call = self.auditor.clone().get_checkpoint(wire::GetCheckpointRequest::default()).await;
         drop(call);
     }
 

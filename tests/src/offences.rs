@@ -9,8 +9,8 @@ use access_ledger_proto::{
         Access, AccessRequest, Action, AuthorizationDecision, Boundary, BreakGlass,
         BreakGlassPhase, ControlKind, Data, Dataset, Decision, Erasure, ErasurePhase, Event,
         GrantChange, GrantState, LegalProcess, LegalRequest, LegalRequestPhase, LocationEvidence,
-        Outcome, Place, Principal, Purpose, RecipientKind, Redaction, ReviewVerdict, Sensitivity,
-        SourcePhase, SourceRole, SourceStatus, Transfer, TransferMode, event::Body,
+        Outcome, Place, Principal, Purpose, RecipientKind, ReviewVerdict, Sensitivity, SourcePhase,
+        SourceRole, SourceStatus, Transfer, TransferMode, event::Body,
     },
 };
 use prost::Message as _;
@@ -457,12 +457,7 @@ fn erased_event(story: &mut Story, is_recorded: bool) -> anyhow::Result<()> {
     let index = story.access(|_, _| {})?;
     story.erase(index);
     if is_recorded {
-        let redaction = Redaction {
-            first_index: index.0,
-            last_index: index.0,
-            legal_basis: "court order 17".to_owned(),
-            ..Default::default()
-        };
+        let redaction = story.redaction(index, index)?;
         story.tell(PARTIES[0], Body::Redaction(redaction))?;
     }
     Ok(())

@@ -1,33 +1,28 @@
 //! An operator with every key and disk in its hands: it seizes a ledger, changes what it likes, and
 //! serves the result.
 
-use std::{fs, path::Path};
+use std::path::{Path, PathBuf};
 
-use access_ledger_client::{
-    audit::{AuditError, AuditOptions},
-    evidence::Caught,
-    verify::Fault,
-    view::View,
-};
+use access_ledger_client::view::View;
 use access_ledger_proto::{
     entry::Entry,
-    error::ProofError,
     hash::{Digest, sha256},
     note::{KeyType, Signer, VerifierKey},
-    position::{Index, Size, memory_len},
+    position::{Index, count_of, memory_len},
     seal::Batch,
     source::SourceName,
     wire::{self, SourceRole},
 };
-use access_ledger_server::{demo::tamper::Seized, storage::Record};
+use access_ledger_server::{demo::tamper::Seized, ledger::LedgerOptions, storage::Record};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    hostile::{Hostile, Server, options},
-    node::{Node, ORIGIN},
+    hostile::{Hostile, Server},
+    node::{ORIGIN, Setup},
+    parties::Governance,
     source::{Source, access},
 };
 
@@ -39,6 +34,8 @@ pub struct Crime {
     pub vkey: VerifierKey,
     /// The sources whose keys the operator does not have.
     pub sources: [Source; 2],
+    /// The two parties whose keys the operator does not have either.
+    pub governance: Governance,
     folder: tempfile::TempDir,
 }
 
@@ -57,8 +54,19 @@ impl Crime {
     ///
     /// When files or the network fail.
     pub async fn scene() -> anyhow::Result<Self> {
+        Self::scene_in_segments(LedgerOptions::new("").segment_bytes).await
+    }
+
+    /// The same, in segments of a length.
+    ///
+    /// # Errors
+    ///
+    /// As [`Crime::scene`].
+    pub async fn scene_in_segments(segment_bytes: u64) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let node = Node::start(&folder.path().join("ledger")).await?;
+        let mut setup = Setup::new(&folder.path().join("ledger"));
+        setup.options.segment_bytes = segment_bytes;
+        let node = setup.start().await?;
         let (clients, vkey) = (node.clients(), node.vkey.clone());
         let mut sources = [
             clients.enrolled("payments", 1, &vkey).await?,
@@ -72,8 +80,31 @@ impl Crime {
         }
         drop(clients);
         node.stop().await?;
-        let honest = Seized::read(&folder.path().join("ledger"))?;
-        Ok(Self { honest, vkey, sources, folder })
+        let data = folder.path().join("ledger");
+        let honest = Seized::read(&data)?;
+        let governance = Governance::of(&data, &vkey)?;
+        Ok(Self { honest, vkey, sources, governance, folder })
+    }
+
+    /// Entries of the honest log.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        end(&self.honest)
+    }
+
+    /// The data folder of the ledger, stopped in order.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder().join("ledger")
+    }
+
+    /// The ledger's own source, whose key the operator has.
+    ///
+    /// # Errors
+    ///
+    /// None: its name is a source's.
+    pub fn own(&self) -> anyhow::Result<Source> {
+        Source::with_key(self.honest.own.clone(), &self.vkey)
     }
 
     /// A folder for views and evidence.
@@ -138,6 +169,38 @@ pub fn sealed_records(
     Ok(records)
 }
 
+/// Adds a batch that a source seals under its next numbers to a log, as a ledger would that records
+/// it a second after the last one; the index of its first entry.
+///
+/// # Errors
+///
+/// When the log is empty or the batch is.
+pub fn append(log: &mut Seized, source: &Source, events: Vec<Bytes>) -> anyhow::Result<u64> {
+    append_at(log, source, newest_time(log)? + SECOND, events)
+}
+
+/// As [`append`], at a time of the operator's choice.
+///
+/// # Errors
+///
+/// As [`append`].
+pub fn append_at(
+    log: &mut Seized,
+    source: &Source,
+    recorded_at: u64,
+    events: Vec<Bytes>,
+) -> anyhow::Result<u64> {
+    let first = end(log);
+    let mut first_seq = 1;
+    for record in &log.records {
+        let is_its = entry(record, |entry| entry.source.as_str() == source.name())?;
+        first_seq += u64::from(is_its);
+    }
+    log.records.extend(sealed_records(ORIGIN, source.key(), first_seq, recorded_at, events)?);
+    log.rechain()?;
+    Ok(first)
+}
+
 /// A registration that nobody has asked for or signed.
 #[must_use]
 pub fn forged_registration(name: &str, key: &Signer) -> wire::SourceStatus {
@@ -150,90 +213,10 @@ pub fn forged_registration(name: &str, key: &Signer) -> wire::SourceStatus {
     }
 }
 
-/// What an audit must say.
-pub enum Says {
-    /// This fault at this index.
-    Log(u64, fn(&Fault) -> bool),
-    /// Smaller than the pin.
-    Rollback,
-    /// As large as the pin, with another root.
-    Fork,
-    /// Larger than the pin, and no continuation of it.
-    Inconsistent,
-    /// Nothing: the log is in order in itself.
-    InOrder,
-}
-
-impl Says {
-    /// Compares with what an audit said.
-    ///
-    /// # Errors
-    ///
-    /// What it said instead.
-    pub fn judge(&self, audited: Result<(), AuditError>) -> anyhow::Result<()> {
-        let caught = match audited {
-            Ok(()) => {
-                ensure!(matches!(self, Self::InOrder), "nothing was noticed");
-                return Ok(());
-            }
-            Err(AuditError::Caught(caught)) => caught,
-            Err(error) => return Err(error.into()),
-        };
-        let holds = match (self, &*caught) {
-            (Self::Log(index, is), Caught::Log { violation, .. }) => {
-                violation.index == Index(*index) && is(&violation.what)
-            }
-            (Self::Rollback, Caught::Rollback { .. }) | (Self::Fork, Caught::Fork { .. }) => true,
-            // The ledger's own path leads to its new root, and so convicts it of another past.
-            (Self::Inconsistent, Caught::Inconsistent { error, .. }) => {
-                matches!(error, ProofError::Root { size: Size(SIZE), .. })
-            }
-            _ => false,
-        };
-        ensure!(holds, "{caught}");
-        Ok(())
-    }
-}
-
-/// Tampers with a copy of the honest log and lets both auditors look at it, and then at the honest
-/// one.
-///
-/// # Errors
-///
-/// When one of them says something else.
-pub async fn act(
-    crime: &mut Crime,
-    [first_time, pinned]: [Says; 2],
-    tamper: impl FnOnce(&mut Seized, &mut Crime) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    for view in ["fresh.json", "pinned.json"] {
-        drop(fs::remove_file(crime.folder().join(view)));
-    }
-    let mut copy = crime.honest.clone();
-    tamper(&mut copy, crime)?;
-    let server = Server::start(Hostile::new(copy.serve()?.with_run_entries(5))).await?;
-    let honest = Server::start(Hostile::new(crime.honest.serve()?)).await?;
-
-    let mut fresh = crime.fresh("fresh.json")?;
-    let said = first_time.judge(server.audit(&mut fresh).await.map(drop));
-    said.context("an auditor who comes for the first time")?;
-    if !matches!(first_time, Says::InOrder) {
-        ensure!(fresh.pinned().is_none() && !fresh.path().exists(), "a failed audit pins nothing");
-        honest.audit(&mut fresh).await.context("the honest twin")?;
-    }
-
-    let mut view = crime.pinned("pinned.json").await?;
-    let before = fs::read(view.path())?;
-    let full = AuditOptions { full: true, ..options() };
-    for options in [options(), full] {
-        let said = pinned.judge(server.audit_with(&mut view, &options).await.map(drop));
-        said.with_context(|| format!("an auditor with a pin, full: {}", options.full))?;
-        if !matches!(pinned, Says::InOrder) {
-            ensure!(fs::read(view.path())? == before, "a failed audit moves no pin");
-        }
-        honest.audit_with(&mut view, &options).await.context("the honest twin")?;
-    }
-    Ok(())
+/// Entries of a log: the index of the next one.
+#[must_use]
+pub fn end(log: &Seized) -> u64 {
+    count_of(log.records.len())
 }
 
 /// Reads the entry of a record.
@@ -294,3 +277,6 @@ pub fn own_key(name: &str) -> anyhow::Result<Signer> {
 pub fn newest_time(copy: &Seized) -> anyhow::Result<u64> {
     entry(copy.records.last().context("a log")?, |entry| entry.recorded_at)
 }
+
+/// Nanoseconds.
+pub const SECOND: u64 = 1_000_000_000;

@@ -13,6 +13,7 @@ use access_ledger_proto::{
     enrolment::EnrolmentClaim,
     facts::{
         control::{control_message, registration_message},
+        redactions::redaction_message,
         sources::Roles,
     },
     hash::{Digest, sha256},
@@ -344,6 +345,23 @@ impl Story {
         let message = control_message(ORIGIN, &change);
         change.approvals.push(approval(PARTIES[1], &message)?);
         Ok(change)
+    }
+
+    /// A redaction that the second of [`PARTIES`] has signed, for the first to record.
+    ///
+    /// # Errors
+    ///
+    /// None: the party's name is good.
+    pub fn redaction(&self, first: Index, last: Index) -> anyhow::Result<wire::Redaction> {
+        let mut redaction = wire::Redaction {
+            first_index: first.0,
+            last_index: last.0,
+            legal_basis: "court order 17".to_owned(),
+            ..Default::default()
+        };
+        let message = redaction_message(ORIGIN, &redaction);
+        redaction.approvals.push(approval(PARTIES[1], &message)?);
+        Ok(redaction)
     }
 
     /// [`PERSON`] asks for access to [`DATASET`] for a week, or what `edit` makes of that.

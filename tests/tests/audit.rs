@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, path::Path};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions},
-    evidence::Caught,
+    evidence::{self, Caught, Exhibit},
     pull::PullError,
     verify::Scope,
     view::{View, ViewError},
@@ -87,7 +87,7 @@ async fn a_checkpoint_that_the_ledger_did_not_sign_is_evidence() -> anyhow::Resu
         let caught = server.caught(&mut crime.fresh("fresh.json")?).await?;
         ensure!(matches!(caught, Caught::Checkpoint { .. }), "{what}: {caught}");
         let evidence = Evidence::of(&caught, &crime.vkey);
-        let kept = STANDARD.decode(evidence.section("note as served, base64")?)?;
+        let kept = STANDARD.decode(evidence.section("note as served")?)?;
         ensure!(kept == note, "{what}: the note is kept byte by byte");
         ensure!(VerifiedCheckpoint::open(&kept, &crime.vkey, &[]).is_err(), "{what}");
     }
@@ -227,12 +227,10 @@ async fn entries_that_break_a_rule_convict_with_proofs_that_the_ledger_signed_th
     let evidence = Evidence::of(&caught, &crime.vkey);
     let signed = evidence.section("checkpoint over the entries")?;
     let signed = VerifiedCheckpoint::open(format!("{signed}\n").as_bytes(), &crime.vkey, &[])?;
-    let run = evidence.section("entries as served, base64 of access_ledger.v1.EntryRun")?;
+    let run = evidence.section("entries as served")?;
     let run = wire::EntryRun::decode(STANDARD.decode(run)?.as_slice())?;
     ensure!(run.first_index == 9 && run.entries.len() == 2);
-    for (index, entry) in (9..).zip(&run.entries) {
-        let proof = evidence.section(&format!("proof that entry {index} is under it"))?;
-        let proof = TlogProof::parse(format!("{proof}\n").as_bytes())?;
+    for ((index, entry), proof) in (9..).zip(&run.entries).zip(evidence.proofs()?) {
         ensure!(proof.verify(&crime.vkey, &[])? == signed);
         ensure!(proof.index == Index(index) && proof.entry == *entry);
     }
@@ -249,10 +247,9 @@ async fn an_event_that_is_not_the_recorded_one_is_kept_beside_its_entry() -> any
     let server = Server::start(Hostile::new(copy.serve()?)).await?;
     let caught = server.caught(&mut crime.fresh("fresh.json")?).await?;
     let evidence = Evidence::of(&caught, &crime.vkey);
-    let proof = format!("{}\n", evidence.section("proof that entry 9 is under it")?);
-    let proof = TlogProof::parse(proof.as_bytes())?;
+    let proof = evidence.proofs()?.pop().context("a proof")?;
     proof.verify(&crime.vkey, &[])?;
-    let run = evidence.section("entries as served, base64 of access_ledger.v1.EntryRun")?;
+    let run = evidence.section("entries as served")?;
     let run = wire::EntryRun::decode(STANDARD.decode(run)?.as_slice())?;
     let event = run.events.last().context("the event")?;
     ensure!(sha256(event) != Entry::parse(&proof.entry)?.event_digest, "the contradiction");
@@ -274,7 +271,7 @@ async fn an_entry_that_is_withheld_lies_under_the_note_that_is_kept() -> anyhow:
     ensure!(matches!(caught, Caught::Withheld { index: Index(20), .. }), "{caught}");
     let signed = Evidence::of(&caught, &crime.vkey);
     ensure!(
-        !signed.0.contains('\u{1b}') && signed.0.matches("\n--- ").count() == 1,
+        !signed.0.contains('\u{1b}') && signed.0.matches("\n--- ").count() == 2,
         "{}",
         signed.0
     );
@@ -382,9 +379,20 @@ impl Evidence {
 
     /// The content below a title.
     fn section(&self, title: &str) -> anyhow::Result<&str> {
-        let title = format!("\n--- {title} ---\n");
+        let title = format!("\n--- {title} (");
         let (_, behind) = self.0.split_once(&title).with_context(|| self.0.clone())?;
+        let (_, behind) = behind.split_once(" lines) ---\n").with_context(|| self.0.clone())?;
         Ok(behind.split("\n\n--- ").next().unwrap_or_default().trim_end_matches('\n'))
+    }
+
+    /// The proofs of entries.
+    fn proofs(&self) -> anyhow::Result<Vec<TlogProof>> {
+        let exhibits = evidence::Evidence::parse(self.0.as_bytes())?.exhibits;
+        let proofs = exhibits.into_iter().filter_map(|exhibit| match exhibit {
+            Exhibit::EntryProof(proof) => Some(proof),
+            _ => None,
+        });
+        Ok(proofs.collect())
     }
 
     /// Both notes, with signatures that hold.

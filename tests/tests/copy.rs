@@ -15,6 +15,7 @@ use access_ledger_proto::{
     hash::{leaf_hash, sha256},
     note::{KeyType, Signer},
     position::{Index, Size},
+    quorum::Quorum,
     tree::root_of,
 };
 use access_ledger_server::{os::RealDisk, storage};
@@ -62,7 +63,7 @@ fn audit(copy: &TempDir, view: &Path) -> anyhow::Result<Result<(Audited, Counted
     let mut view = View::open(view, &ledger)?;
     let progress: Progress = Arc::new(|_, _| {});
     let folder = Folder::new(copy.path(), &ledger);
-    Ok(audit_copy(&folder, &mut view, &[], &progress, Counted::default()))
+    Ok(audit_copy(&folder, &mut view, &Quorum::default(), &progress, Counted::default()))
 }
 
 fn story(accesses: usize) -> anyhow::Result<Story> {

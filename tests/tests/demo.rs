@@ -11,6 +11,7 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     position::{Index, Size},
+    quorum::Quorum,
     wire::{Event, Outcome, event::Body},
 };
 use access_ledger_server::{
@@ -51,7 +52,7 @@ async fn counted(puller: &Puller, end: Size) -> anyhow::Result<Counts> {
 /// What an auditor with the demonstration's own pinned view says of the ledger that it left behind.
 async fn audited(node: &Node, view: &Path, puller: &Puller) -> anyhow::Result<Audited> {
     let mut view = View::open(view, &node.vkey)?;
-    let options = AuditOptions { scope: Scope::Events, full: true, witnesses: Vec::new() };
+    let options = AuditOptions { scope: Scope::Events, full: true, quorum: Quorum::default() };
     Ok(audit(puller, &mut view, &options, Arc::new(|_, _| ())).await?)
 }
 

@@ -1,6 +1,10 @@
 //! Who may become a source, and who may not.
 
+use std::{path::Path, sync::Arc, time::Duration};
+
+use access_ledger_client::connect;
 use access_ledger_proto::{
+    facts::sources::Roles,
     note::Signer,
     wire::{self, SourcePhase, SourceRole},
 };
@@ -11,7 +15,6 @@ use access_ledger_tests::{
     source::{Refused, Source},
 };
 use anyhow::Context as _;
-use std::{path::Path, sync::Arc};
 use tonic::Code;
 
 /// The governance source of a ledger that this process made.
@@ -277,4 +280,24 @@ async fn a_decommissioned_source_records_no_more_and_its_last_words_keep_their_r
     }
     Audit::new(&node.vkey).pull(&node.clients()).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_source_is_told_how_often_it_promised_to_be_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path()).await.unwrap();
+    let clients = node.clients();
+    for (name, seconds) in [("beating", 60), ("silent", 0)] {
+        let source = Source::new(name, 1, &node.vkey).unwrap();
+        let heartbeat = Duration::from_secs(seconds);
+        let (channel, key) = (clients.channel.clone(), source.key());
+        let enrolled =
+            connect::enroll(channel, &node.vkey, key, Roles::RECORDER, None, heartbeat).await;
+        enrolled.unwrap();
+        let request = wire::GetSourceStateRequest { source: name.to_owned() };
+        let state = clients.recorder.clone().get_source_state(request).await.unwrap().into_inner();
+        let told = state.heartbeat_interval.map(|interval| interval.seconds);
+        assert_eq!(told, (seconds > 0).then_some(60));
+    }
+    node.stop().await.unwrap();
 }

@@ -19,6 +19,7 @@ use access_ledger_proto::{
     facts::{Facts, Noted},
     policy::Policy,
     position::Index,
+    quorum::Quorum,
     wire::{self, Event, GrantState, Verdict},
 };
 use access_ledger_tests::{node::Node, process::binaries};
@@ -131,7 +132,8 @@ impl Desk {
         let puller = Puller::new(self.node.clients().channel);
         let progress = std::sync::Arc::new(|_, _| ());
         let seen = Seen(Ok(None));
-        let (_, seen) = audit_observed(&puller, &mut view, Vec::new(), progress, seen).await?;
+        let (_, seen) =
+            audit_observed(&puller, &mut view, Quorum::default(), progress, seen).await?;
         seen.0?.context("no genesis")
     }
 }

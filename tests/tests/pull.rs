@@ -392,7 +392,7 @@ async fn watched(puller: &Puller, first: u64, count: usize) -> anyhow::Result<Ve
     let mut watch = puller.watch(Index(first));
     let mut records = Vec::new();
     while records.len() < count {
-        let (index, run): Run = watch.next().await?;
+        let (index, run): Run = watch.next().await?.run;
         ensure!(index.0 == first + count_of(records.len()), "a run is not the next one");
         records.extend(run);
     }

@@ -5,19 +5,21 @@
 //! installed once into cargo's target directory.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Mutex,
 };
 
-use access_ledger_tests::process::server_binary;
+use access_ledger_tests::{
+    process::server_binary,
+    python::{run, script},
+};
 use anyhow::{Context as _, ensure};
 
 #[test]
 fn python_agrees_with_the_known_answers() -> anyhow::Result<()> {
-    run(python()?.arg("--self-test").arg(Path::new(PACKAGE).join("vectors/ledger.json")))
+    run(client()?.arg("--self-test").arg(Path::new(PACKAGE).join("vectors/ledger.json")))
 }
 
 #[test]
@@ -26,7 +28,7 @@ fn python_records_verifies_and_is_refused_what_must_be() -> anyhow::Result<()> {
     let server = Server::start(&folder.path().join("data"))?;
     let seed_file = folder.path().join("seed.hex");
     File::create(&seed_file)?.write_all("5eed".repeat(16).as_bytes())?;
-    let mut client = python()?;
+    let mut client = client()?;
     client.arg("--server").arg(&server.address).arg("--ledger").arg(&server.vkey);
     client.arg("--source").arg("interop/python").arg("--seed-file").arg(&seed_file);
     run(&mut client)?;
@@ -79,40 +81,8 @@ impl Drop for Server {
 }
 
 /// `client.py`, ready for its arguments.
-fn python() -> anyhow::Result<Command> {
-    let mut command = Command::new(environment()?.join("bin/python"));
-    // -B: no compiled files beside the sources.
-    command.arg("-B").arg(Path::new(PACKAGE).join("python/client.py"));
-    Ok(command)
-}
-
-/// A virtual environment with exactly the packages of `requirements.txt`.
-fn environment() -> anyhow::Result<PathBuf> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock();
-    let folder = Path::new(SCRATCH).join("python");
-    let requirements = Path::new(PACKAGE).join("python/requirements.txt");
-    // Copied last, so that it is there only when all the rest is.
-    let installed = folder.join("requirements.txt");
-    if fs::read(&installed).ok() == Some(fs::read(&requirements)?) {
-        return Ok(folder);
-    }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-        .context("this test needs python3 with the module venv (Debian: python3-venv)")?;
-    let mut pip = Command::new(folder.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    run(pip.arg(&requirements)).context("pip could not install tests/python/requirements.txt")?;
-    fs::copy(&requirements, &installed)?;
-    Ok(folder)
-}
-
-/// Runs a command to its end; an error with all that it printed unless it succeeds.
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
-    Ok(())
+fn client() -> anyhow::Result<Command> {
+    script("client.py", SCRATCH)
 }
 
 /// The folder of this package.

@@ -13,6 +13,7 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     note::VerifierKey,
+    quorum::Quorum,
     terms::Criteria,
     wire::{
         self, Filter, QueryRequest, QueryResponse,
@@ -77,7 +78,7 @@ impl Scene {
         let mut view = View::open(&self.folder.path().join("view.json"), self.vkey())?;
         let selection = Selection::new(Criteria::parse(filter)?, newest_first, usize::MAX);
         let quiet = Arc::new(|_, _| ());
-        let audited = audit_observed(&puller, &mut view, Vec::new(), quiet, selection);
+        let audited = audit_observed(&puller, &mut view, Quorum::default(), quiet, selection);
         let (audited, selection) = Box::pin(audited).await?;
         let selected = selection.conclude(&puller, &audited.checkpoint, self.vkey()).await?;
         ensure!(selected.count == Some(u64::try_from(selected.hits.len())?));

@@ -306,7 +306,8 @@ async fn findings_and_reports_are_served_at_the_indexed_size() -> anyhow::Result
     };
     let report = auditor.get_report(good.clone()).await?.into_inner();
     let footer = report.footer.context("no footer")?;
-    let checkpoint = auditor.get_checkpoint(wire::GetCheckpointRequest {}).await?.into_inner();
+    let checkpoint =
+        auditor.get_checkpoint(wire::GetCheckpointRequest::default()).await?.into_inner();
     let note = String::from_utf8(checkpoint.checkpoint.to_vec())?;
     let root = note.lines().nth(2).context("no root")?;
     assert_eq!(footer.size, size);

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 async fn seen(node: &Node, sent: &[Sealed]) -> anyhow::Result<Vec<String>> {
     let clients = node.clients();
     let mut auditor = clients.auditor.clone();
-    let head = auditor.get_checkpoint(wire::GetCheckpointRequest {}).await?.into_inner();
+    let head = auditor.get_checkpoint(wire::GetCheckpointRequest::default()).await?.into_inner();
     let sources = auditor.list_sources(wire::ListSourcesRequest::default()).await?.into_inner();
     let findings = auditor.list_findings(wire::ListFindingsRequest::default()).await?.into_inner();
     let midnight = |day: i64| Some(prost_types::Timestamp { seconds: day * 86_400, nanos: 0 });

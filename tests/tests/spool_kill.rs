@@ -5,9 +5,10 @@ use std::{
     io::{BufRead as _, BufReader, Lines},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
-use access_ledger_client::{pull::Puller, verify::Scope};
+use access_ledger_client::{connect, pull::Puller, verify::Scope};
 use access_ledger_proto::{
     entry::Entry,
     note::{KeyType, Signer},
@@ -176,7 +177,7 @@ async fn trial() -> anyhow::Result<()> {
     let channel = Clients::connect(ledger.address).await?.channel;
     let roles = [SourceRole::Record].into_iter().collect();
     let registered =
-        access_ledger_client::connect::enroll(channel, &ledger.vkey, &setting.key, roles, None);
+        connect::enroll(channel, &ledger.vkey, &setting.key, roles, None, Duration::ZERO);
     registered.await?;
 
     let mut accepted = Vec::new();

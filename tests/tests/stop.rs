@@ -10,7 +10,11 @@ use access_ledger_tests::{
     source::{Refused, Sealed},
 };
 use anyhow::ensure;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -122,7 +126,25 @@ async fn a_stopping_server_is_not_serving_and_still_answers_the_calls_under_way(
     let begun = tokio::time::Instant::now();
     drop((clients, watch));
     stopping.finish().await?;
-    ensure!(begun.elapsed() < std::time::Duration::from_secs(10), "took {:?}", begun.elapsed());
+    ensure!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
     assert!(health.message().await.is_err() || health.message().await?.is_none());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_of_browsers_do_not_hold_up_a_stop() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Setup::new(folder.path()).start().await?;
+    // One that says nothing, one that keeps its connection for later.
+    let silent = TcpStream::connect(node.address).await?;
+    let mut kept = TcpStream::connect(node.address).await?;
+    kept.write_all(b"GET /checkpoint HTTP/1.1\r\nhost: ledger\r\n\r\n").await?;
+    let mut answer = [0; 64];
+    ensure!(kept.read(&mut answer).await? > 0, "no answer");
+    tokio::time::timeout(STOP_TIME, node.stop()).await??;
+    drop((silent, kept));
+    Ok(())
+}
+
+/// Far less than calls that do not end are given.
+const STOP_TIME: Duration = Duration::from_secs(10);

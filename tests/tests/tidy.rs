@@ -23,7 +23,7 @@ fn files() -> anyhow::Result<Vec<Tracked>> {
         for file in fs::read_dir(&folder)? {
             let path = file?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if matches!(name, ".git" | "target" | "__pycache__") {
+            if matches!(name, ".git" | "target" | "__pycache__" | "corpus" | "artifacts") {
                 continue;
             }
             if path.is_dir() {

@@ -11,7 +11,10 @@ use access_ledger_client::{
     verify::Scope,
     view::View,
 };
-use access_ledger_proto::wire::{self, Outcome};
+use access_ledger_proto::{
+    quorum::Quorum,
+    wire::{self, Outcome},
+};
 use access_ledger_server::{
     error::IdentityError,
     identity::{Door, DoorFiles, TlsFiles},
@@ -87,7 +90,7 @@ impl Scene {
 
 /// How a call for the checkpoint, which needs to be known, is refused.
 async fn refused(clients: &Clients) -> Option<(Code, String)> {
-    let call = clients.auditor.clone().get_checkpoint(wire::GetCheckpointRequest {}).await;
+    let call = clients.auditor.clone().get_checkpoint(wire::GetCheckpointRequest::default()).await;
     let refused = Refused::of(&call.err()?);
     Some((refused.code, refused.reason))
 }
@@ -110,7 +113,7 @@ async fn certificates_lead_to_principals_for_recorders_and_auditors() -> anyhow:
 
     let auditor = scene.reach(&scene.pki.client("auditor.pem", &AUDITOR)?).await?;
     let mut view = View::open(&scene.pki.path("view.json"), &scene.node.vkey)?;
-    let options = AuditOptions { scope: Scope::Events, full: false, witnesses: Vec::new() };
+    let options = AuditOptions { scope: Scope::Events, full: false, quorum: Quorum::default() };
     let puller = Puller::new(auditor.clone());
     let audited = audit(&puller, &mut view, &options, Arc::new(|_, _| {})).await?;
     ensure!(audited.checkpoint.size().contains(recorded.index()), "{audited:?}");

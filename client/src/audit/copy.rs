@@ -6,11 +6,11 @@
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    note::VerifierKey,
     position::{Size, count_of},
+    quorum::Quorum,
 };
 
-use super::{AuditError, Audited, Fold, Observer, Progress, log_caught};
+use super::{AuditError, Audited, Fold, Observer, Progress, below_quorum, log_caught, open};
 use crate::{
     evidence::Caught,
     folder::{Folder, FolderRecords},
@@ -28,14 +28,16 @@ use crate::{
 pub fn audit_copy<O: Observer>(
     folder: &Folder,
     view: &mut View,
-    witnesses: &[VerifierKey],
+    quorum: &Quorum,
     progress: &Progress,
     observer: O,
 ) -> Result<(Audited, O), AuditError> {
     let ledger = view.ledger().clone();
     let note = folder.checkpoint()?;
-    let checkpoint = VerifiedCheckpoint::open(&note, &ledger, witnesses)
-        .map_err(|error| Caught::Checkpoint { error, note })?;
+    let checkpoint = open(note, view, quorum)?;
+    if !quorum.is_met(checkpoint.cosignatures()) {
+        return Err(below_quorum(&checkpoint, checkpoint.size(), quorum));
+    }
     let pin = view.pinned().map(|pinned| &pinned.checkpoint);
     if let Some(pin) = pin {
         let (found, known) = (checkpoint.size(), pin.size());

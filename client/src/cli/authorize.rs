@@ -2,13 +2,14 @@
 
 use std::{fs, io::Read as _, path::PathBuf};
 
-use access_ledger_proto::note::VerifierKey;
+use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 
 use super::{
     Failure, Server,
+    cosigners::read_quorum,
     json::parse_event,
     keys::{beside, ledger_key, read_key},
     record::SPOOL_BYTES_MAX,
@@ -33,6 +34,10 @@ pub(super) struct Authorize {
     /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
     #[arg(long, value_name = "VKEY")]
     ledger: Option<VerifierKey>,
+    /// Trust policy (C2SP tlog-policy): the verdict counts once the policy's witnesses have
+    /// cosigned it
+    #[arg(long, value_name = "FILE", value_parser = read_quorum)]
+    quorum: Option<Quorum>,
     /// The folder that keeps events until they are recorded; default: the key file's name +
     /// `.spool`
     #[arg(long, value_name = "DIR")]
@@ -56,6 +61,7 @@ impl Authorize {
         let spool = self.spool.clone().unwrap_or_else(|| beside(&self.key, ".spool"));
         let recorder = Recorder::builder(link, key, ledger.clone())
             .spool(&spool, SPOOL_BYTES_MAX)
+            .quorum(self.quorum.clone().unwrap_or_default())
             .start()
             .await
             .map_err(caught)?;

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use access_ledger_proto::note::{Signer, VerifierKey};
+use access_ledger_proto::{
+    note::{Signer, VerifierKey},
+    quorum::Quorum,
+};
 use clap::Args;
 
 use super::{
     Failure, Server,
+    cosigners::read_quorum,
     keys::{ledger_key, read_key},
 };
 use crate::{connect::Link, governance::GovernanceError, pull::Puller, recorder::Recorder};
@@ -22,6 +26,10 @@ pub(super) struct Caller {
     /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
     #[arg(long, value_name = "VKEY")]
     ledger: Option<VerifierKey>,
+    /// Trust policy (C2SP tlog-policy): an event counts as recorded once the policy's witnesses
+    /// have cosigned it
+    #[arg(long, value_name = "FILE", value_parser = read_quorum)]
+    quorum: Option<Quorum>,
 }
 
 /// A caller whose ledger was reached.
@@ -30,6 +38,7 @@ pub(super) struct Called {
     pub(super) link: Link,
     pub(super) key: Signer,
     pub(super) ledger: VerifierKey,
+    pub(super) quorum: Quorum,
 }
 
 impl Caller {
@@ -39,7 +48,8 @@ impl Caller {
         let link = self.server.reach().await?;
         let puller = Puller::new(link.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
-        Ok(Called { link, key, ledger })
+        let quorum = self.quorum.clone().unwrap_or_default();
+        Ok(Called { link, key, ledger, quorum })
     }
 }
 
@@ -54,7 +64,7 @@ impl Called {
     pub(super) async fn recorder(&self) -> Result<Recorder, Failure> {
         let (link, key) = (self.link.clone(), self.key.clone());
         let builder = Recorder::builder(link, key, self.ledger.clone()).batch_events_max(1);
-        builder.start().await.map_err(|error| self.failure(error))
+        builder.quorum(self.quorum.clone()).start().await.map_err(|error| self.failure(error))
     }
 
     /// Ends a recorder whose events all have their receipts.

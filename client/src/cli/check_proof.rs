@@ -8,7 +8,7 @@ use access_ledger_proto::{
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Failure, say, time};
+use super::{Failure, cosigners::Cosigners, say, time};
 
 /// Verifies a proof file without asking anybody
 #[derive(Debug, Args)]
@@ -22,9 +22,8 @@ pub(super) struct CheckProof {
     /// The event's bytes, to be compared with the entry
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
-    /// Verifier key of a cosigner; repeat for more
-    #[arg(long = "witness", value_name = "VKEY")]
-    witnesses: Vec<VerifierKey>,
+    #[command(flatten)]
+    cosigners: Cosigners,
 }
 
 impl CheckProof {
@@ -33,7 +32,14 @@ impl CheckProof {
         let bytes = fs::read(&self.file).with_context(file)?;
         let proof = TlogProof::parse(&bytes).with_context(file)?;
         let refuted = |error: ReceiptError| Failure::Refuted(error.to_string());
-        let checkpoint = proof.verify(&self.ledger, &self.witnesses).map_err(refuted)?;
+        let quorum = self.cosigners.quorum(&self.ledger)?;
+        let checkpoint = proof.verify(&self.ledger, &quorum.keys()).map_err(refuted)?;
+        let lacking = quorum.lacking(checkpoint.cosignatures());
+        if !lacking.is_empty() {
+            let (size, names) = (checkpoint.size(), lacking.join(", "));
+            let problem = format!("checkpoint of size {size} without the cosignatures of {names}");
+            return Err(Failure::Refuted(problem));
+        }
         let entry = Entry::parse(&proof.entry).map_err(|error| refuted(error.into()))?;
         if let Some(path) = &self.event {
             let event = fs::read(path).with_context(|| path.display().to_string())?;

@@ -18,7 +18,11 @@ static EVENT: LazyLock<Result<MessageDescriptor, String>> = LazyLock::new(|| {
 
 /// Reads an event from one line of JSON. A field that the schema does not know is an error that
 /// names it.
-pub(super) fn parse_event(json: &str) -> anyhow::Result<wire::Event> {
+///
+/// # Errors
+///
+/// With the column, and what is wrong there.
+pub fn parse_event(json: &str) -> anyhow::Result<wire::Event> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let message = DynamicMessage::deserialize_with_options(schema()?, &mut deserializer, &options);

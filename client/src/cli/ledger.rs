@@ -8,6 +8,7 @@ use access_ledger_proto::{
     hash::sha256,
     note::VerifierKey,
     position::{Index, Size},
+    quorum::Quorum,
     wire,
 };
 use anyhow::{Context as _, anyhow};
@@ -16,6 +17,7 @@ use prost::Message as _;
 
 use super::{
     Failure, Server,
+    cosigners::Cosigners,
     credentials::CredentialArgs,
     prove::pull_proof,
     verify::{default_view, progress},
@@ -52,15 +54,14 @@ pub(super) struct LedgerArgs {
     /// current directory
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
-    /// Verifier key of a cosigner; repeat for more
-    #[arg(long = "witness", value_name = "VKEY")]
-    witnesses: Vec<VerifierKey>,
+    #[command(flatten)]
+    cosigners: Cosigners,
 }
 
 impl LedgerArgs {
     pub(super) fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
-        let Server { url, credentials } = server;
-        Self { url: Some(url), credentials, data: None, ledger, view, witnesses: Vec::new() }
+        let (Server { url, credentials }, cosigners) = (server, Cosigners::default());
+        Self { url: Some(url), credentials, data: None, ledger, view, cosigners }
     }
 
     /// The server, whose word is believed.
@@ -75,16 +76,16 @@ impl LedgerArgs {
         let path = self.view.clone().unwrap_or_else(|| default_view(&self.ledger));
         let mut view = View::open(&path, &self.ledger)?;
         let (bar, progress) = progress()?;
-        let witnesses = self.witnesses.clone();
+        let quorum = self.cosigners.quorum(&self.ledger)?;
         let audited = match &self.data {
             Some(data) => {
                 let folder = Folder::new(data, &self.ledger);
-                let audit = move || audit_copy(&folder, &mut view, &witnesses, &progress, observer);
+                let audit = move || audit_copy(&folder, &mut view, &quorum, &progress, observer);
                 tokio::task::spawn_blocking(audit).await?
             }
             None => {
                 let puller = self.puller().await?;
-                audit_observed(&puller, &mut view, witnesses, progress, observer).await
+                audit_observed(&puller, &mut view, quorum, progress, observer).await
             }
         };
         bar.finish_and_clear();
@@ -125,7 +126,7 @@ impl Observer for Rules {
 
 /// The sources of the genesis, among them who governs: entry 0, proven to be the ledger's.
 pub(super) async fn founders(puller: &Puller, ledger: &VerifierKey) -> Result<Sources, Failure> {
-    let (proof, _) = pull_proof(puller, Index::GENESIS, ledger, &[]).await?;
+    let (proof, _) = pull_proof(puller, Index::GENESIS, ledger, &Quorum::default()).await?;
     let mut records = puller.records(Index::GENESIS, Size(1), Scope::Events);
     let run = records.next().await.ok_or_else(|| anyhow!("the ledger has no genesis"))??;
     let event = run.1.into_iter().next().and_then(|record| record.event).unwrap_or_default();

@@ -4,7 +4,6 @@
 //! serials, no revocation. The private keys are readable by their owner alone.
 
 use std::{
-    fs,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -41,9 +40,6 @@ pub(super) struct Ca {
     /// The certificate to write (PEM); neither file may exist
     #[arg(long, value_name = "FILE", default_value = "ca.pem")]
     out: PathBuf,
-    /// The name that it stands under in certificates
-    #[arg(long, default_value = "access-ledger development")]
-    name: String,
     /// Days that it is good for
     #[arg(long, value_name = "N", default_value_t = 3_650)]
     days: u32,
@@ -89,7 +85,7 @@ pub(super) struct Token {
 /// By whom, and for how long.
 #[derive(Debug, Args)]
 pub(super) struct Issued {
-    /// The authority's certificate (PEM); its private key lies beside it as FILE.key
+    /// The authority's certificate, which `pki ca` made; its private key lies beside it as FILE.key
     #[arg(long, value_name = "FILE", default_value = "ca.pem")]
     ca: PathBuf,
     /// Days that the certificate is good for
@@ -111,10 +107,8 @@ impl Pki {
 
 impl Ca {
     fn run(self) -> anyhow::Result<()> {
-        let mut params = params(&self.name, self.days)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
+        let params = authority(&key, self.days)?;
         let certificate = params.self_signed(&key)?;
         write_pair(&self.out, &certificate.pem(), &key)
     }
@@ -166,16 +160,25 @@ impl Issued {
     fn issue(&self, mut params: CertificateParams, out: &Path) -> anyhow::Result<()> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let named = || self.ca.display().to_string();
-        let authority = fs::read_to_string(&self.ca).with_context(named)?;
         let key_path = key_beside(&self.ca);
         let key = read_secret(&key_path).with_context(|| key_path.display().to_string())?;
         let key = KeyPair::from_pem(&key).with_context(|| key_path.display().to_string())?;
-        let issuer = Issuer::from_ca_cert_pem(&authority, key).with_context(named)?;
+        let issuer = Issuer::new(authority(&key, self.days)?, key);
         let own = KeyPair::generate()?;
         let certificate = params.signed_by(&own, &issuer)?;
         write_pair(out, &certificate.pem(), &own)
     }
+}
+
+/// What an authority with this key is called follows from the key, so that its certificate need not
+/// be read to issue another in its name.
+fn authority(key: &KeyPair, days: u32) -> anyhow::Result<CertificateParams> {
+    let digest = sha256(key.public_key_raw()).to_string();
+    let id = digest.get(..AUTHORITY_DIGITS).unwrap_or_default();
+    let mut params = params(&format!("access-ledger development {id}"), days)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// Good from the day before, for clocks that are behind, for so many days.
@@ -213,6 +216,9 @@ fn write_pair(out: &Path, certificate: &str, key: &KeyPair) -> anyhow::Result<()
 fn key_beside(certificate: &Path) -> PathBuf {
     beside(certificate, ".key")
 }
+
+/// Enough to tell authorities apart.
+const AUTHORITY_DIGITS: usize = 16;
 
 /// Nobody guesses 256 bits, nor finds them from their digest.
 const TOKEN_BYTES: usize = 32;

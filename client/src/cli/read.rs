@@ -64,7 +64,7 @@ impl Read {
         let mut watch = puller.watch(Index(self.from));
         let mut last = None;
         loop {
-            last = self.print(watch.next().await?, last)?;
+            last = self.print(watch.next().await?.run, last)?;
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 use access_ledger_proto::{
     note::VerifierKey,
     position::Index,
+    quorum::Quorum,
     receipt::TlogProof,
     source::SourceName,
     wire::{self, SourcePhase, event::Body},
@@ -74,6 +75,7 @@ struct Receipts<'a> {
     folder: &'a Path,
     puller: &'a Puller,
     ledger: &'a VerifierKey,
+    quorum: &'a Quorum,
 }
 
 /// What was recorded, for the summary.
@@ -90,22 +92,28 @@ impl Record {
         let lines = open(&self.file)?;
         let called = self.caller.call().await?;
         let puller = called.puller();
-        let Called { link, key, ledger } = called;
+        let Called { link, key, ledger, quorum } = called;
         if let Some(folder) = &self.receipts {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         let spool = self.spool.clone().unwrap_or_else(|| beside(&self.caller.key, ".spool"));
         let recorder = Recorder::builder(link, key, ledger.clone())
             .spool(&spool, SPOOL_BYTES_MAX)
+            .quorum(quorum.clone())
             .start()
             .await
             .map_err(|error| Failure::of_recorder(error, &ledger))?;
-        if recorder.unsent() > 0 {
-            let (left, spool) = (recorder.unsent(), spool.display());
+        if recorder.left() > 0 {
+            let (left, spool) = (recorder.left(), spool.display());
             complain(format_args!("recording {left} events too that wait in the spool {spool}"));
         }
         let receipts = self.receipts.as_deref();
-        let receipts = receipts.map(|folder| Receipts { folder, puller: &puller, ledger: &ledger });
+        let receipts = receipts.map(|folder| Receipts {
+            folder,
+            puller: &puller,
+            ledger: &ledger,
+            quorum: &quorum,
+        });
         let mut progress = Progress { waiting: VecDeque::new(), receipts, tally: Tally::default() };
         // What was accepted is seen through, whatever comes behind it.
         let read = self.record_lines(lines, &recorder, &mut progress, &ledger).await;
@@ -198,7 +206,7 @@ impl Receipts<'_> {
         let proof = if recorded.proof().index == index {
             recorded.proof().clone()
         } else {
-            let (proof, _) = pull_proof(self.puller, index, self.ledger, &[]).await?;
+            let (proof, _) = pull_proof(self.puller, index, self.ledger, self.quorum).await?;
             proof
         };
         self.write(&proof, event)?;

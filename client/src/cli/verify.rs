@@ -6,7 +6,7 @@ use access_ledger_proto::{note::VerifierKey, position::Size};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Server, say, time};
+use super::{Failure, Server, cosigners::Cosigners, say, time};
 use crate::{
     audit::{AuditOptions, Audited, Progress, audit},
     pull::Puller,
@@ -36,9 +36,8 @@ pub(super) struct Verify {
     /// Leave the events aside: seals and who may record cannot be checked
     #[arg(long)]
     entries_only: bool,
-    /// Verifier key of a cosigner; repeat for more
-    #[arg(long = "witness", value_name = "VKEY")]
-    witnesses: Vec<VerifierKey>,
+    #[command(flatten)]
+    cosigners: Cosigners,
 }
 
 impl Verify {
@@ -47,7 +46,8 @@ impl Verify {
         let mut view = View::open(&path, &self.ledger)?;
         let puller = Puller::new(self.server.reach().await?);
         let scope = if self.entries_only { Scope::EntriesOnly } else { Scope::Events };
-        let options = AuditOptions { scope, full: self.full, witnesses: self.witnesses };
+        let quorum = self.cosigners.quorum(&self.ledger)?;
+        let options = AuditOptions { scope, full: self.full, quorum };
         let (bar, progress) = progress()?;
         let audited = audit(&puller, &mut view, &options, progress).await;
         bar.finish_and_clear();

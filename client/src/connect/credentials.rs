@@ -73,6 +73,18 @@ impl Credentials {
         Ok(self)
     }
 
+    /// The authorities that are believed instead of the system's, as PEM.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&[u8]> {
+        self.ca.as_deref()
+    }
+
+    /// The client's certificate chain and its private key, each as PEM.
+    #[must_use]
+    pub fn identity_pem(&self) -> Option<(&[u8], &[u8])> {
+        self.identity.as_ref().map(|(certificate, key)| (&certificate[..], &key[..]))
+    }
+
     /// An address with the options that the ledger's services need; nothing is connected yet. The
     /// token is no part of it: [`Credentials::link`] sends it.
     ///

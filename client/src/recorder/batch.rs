@@ -9,6 +9,7 @@ use access_ledger_proto::{
     hash::Digest,
     note::Signer,
     position::Index,
+    quorum::Quorum,
     receipt::{ReceiptVerifier, TlogProof},
     seal,
     source::SourceName,
@@ -17,6 +18,7 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use prost::Message;
 
+use super::driver::Interrupt;
 use crate::{
     authorize::{Verdict, intent_id},
     connect::{entry_proof, expect_all},
@@ -51,8 +53,10 @@ pub(crate) struct Place {
 pub(super) struct Notary {
     pub(super) source: SourceName,
     pub(super) key: Signer,
-    /// Verifies receipts; holds the ledger's key.
+    /// Verifies receipts; holds the ledger's key, and those of the witnesses.
     pub(super) receipts: ReceiptVerifier,
+    /// Whose cosignatures a receipt must bear.
+    pub(super) quorum: Quorum,
     /// The newest checkpoint seen.
     pub(super) newest: Option<Arc<VerifiedCheckpoint>>,
 }
@@ -93,18 +97,19 @@ impl Notary {
     ///
     /// # Errors
     ///
-    /// [`RecorderError::Evidence`] when it does not prove that the batch is in the ledger, or
-    /// contradicts what the ledger signed before.
+    /// [`Interrupt::Retry`] when it does not bear the cosignatures that it must: it proves nothing
+    /// yet, and the same batch gets another one. [`RecorderError::Evidence`] when it does not
+    /// prove that the batch is in the ledger, or contradicts what the ledger signed before.
     pub(super) fn judge(
         &mut self,
         batch: &Batch,
         receipt: Option<&wire::Receipt>,
-    ) -> Result<Place, RecorderError> {
+    ) -> Result<Place, Interrupt> {
         let first_seq = batch.first_seq();
         let empty = wire::Receipt::default();
         let receipt = receipt.unwrap_or(&empty);
         let judged = self.try_judge(batch, receipt);
-        judged.map_err(|fault| evidence(first_seq, fault, receipt))
+        judged.map_err(|fault| evidence(first_seq, fault, receipt))?.ok_or_else(pending)
     }
 
     /// Judges the verdicts on the intents of a batch whose place was proven, and adds them to it;
@@ -145,33 +150,39 @@ impl Notary {
     ///
     /// # Errors
     ///
-    /// [`RecorderError::Reused`] when the ledger proves that it holds another event;
-    /// [`RecorderError::Evidence`] when it proves nothing.
+    /// [`Interrupt::Retry`] as of [`Notary::judge`]; [`RecorderError::Reused`] when the ledger
+    /// proves that it holds another event; [`RecorderError::Evidence`] when it proves nothing.
     pub(super) fn judge_found(
         &mut self,
         waiting: &Numbered,
         found: &wire::GetReceiptResponse,
-    ) -> Result<Place, RecorderError> {
+    ) -> Result<Place, Interrupt> {
         let (place, digest) = self
             .try_judge_found(waiting.seq, found)
-            .map_err(|fault| evidence(waiting.seq, fault, found))?;
+            .map_err(|fault| evidence(waiting.seq, fault, found))?
+            .ok_or_else(pending)?;
         if digest != waiting.digest {
             let index = Some(place.first_index);
-            return Err(RecorderError::Reused { seq: waiting.seq, index });
+            return Err(RecorderError::Reused { seq: waiting.seq, index }.into());
         }
         Ok(place)
     }
 
+    /// `None` for a receipt below the quorum.
     fn try_judge(
         &mut self,
         batch: &Batch,
         receipt: &wire::Receipt,
-    ) -> Result<Place, EvidenceFault> {
+    ) -> Result<Option<Place>, EvidenceFault> {
         let sealed = batch.sealed(&self.source);
         let verified = self.receipts.verify(&sealed, &batch.seal, receipt)?;
+        // What is below the quorum is not even remembered: others may never see it.
+        if !self.quorum.is_met(verified.checkpoint().cosignatures()) {
+            return Ok(None);
+        }
         let (first_seq, last_seq) = (sealed.first_seq, sealed.last_seq());
         let checkpoint = self.observe(verified.checkpoint())?;
-        Ok(Place {
+        Ok(Some(Place {
             first_seq,
             last_seq,
             first_index: verified.first_index(),
@@ -179,22 +190,25 @@ impl Notary {
             proof: verified.tlog_proof(),
             checkpoint,
             verdicts: Vec::new(),
-        })
+        }))
     }
 
-    /// The place of the entry in the answer, and the digest of its event.
+    /// The place of the entry in the answer, and the digest of its event; `None` below the quorum.
     fn try_judge_found(
         &mut self,
         seq: u64,
         found: &wire::GetReceiptResponse,
-    ) -> Result<(Place, Digest), EvidenceFault> {
+    ) -> Result<Option<(Place, Digest)>, EvidenceFault> {
         let (entry, proof) = entry_proof(found)?;
         let same = [
             (entry.source == self.source.as_name(), "source"),
             (entry.source_seq == seq, "number"),
         ];
         expect_all(&same)?;
-        let checkpoint = proof.verify(self.receipts.ledger(), &[])?;
+        let checkpoint = proof.verify(self.receipts.ledger(), &self.quorum.keys())?;
+        if !self.quorum.is_met(checkpoint.cosignatures()) {
+            return Ok(None);
+        }
         let checkpoint = self.observe(&checkpoint)?;
         let (first_index, recorded_at) = (entry.index, entry.recorded_at);
         let (first_seq, last_seq) = (seq, seq);
@@ -207,16 +221,22 @@ impl Notary {
             checkpoint,
             verdicts: Vec::new(),
         };
-        Ok((place, entry.event_digest))
+        Ok(Some((place, entry.event_digest)))
     }
 
     /// Compares a checkpoint with the newest one, and keeps the newer of them.
+    ///
+    /// Sizes do not go back, unless there is a quorum: then the witnesses vouch that both are of
+    /// one history, and an older one of them proves as much.
     pub(super) fn observe(
         &mut self,
         checkpoint: &VerifiedCheckpoint,
     ) -> Result<Arc<VerifiedCheckpoint>, EvidenceFault> {
         if let Some(newest) = &self.newest {
             let (found, size) = (checkpoint.size(), newest.size());
+            if found < size && self.quorum.wants_any() {
+                return Ok(Arc::new(checkpoint.clone()));
+            }
             if found < size {
                 return Err(EvidenceFault::Rollback { found, newest: size });
             }
@@ -225,13 +245,22 @@ impl Notary {
                 if found != known {
                     return Err(EvidenceFault::Fork { size, found, known });
                 }
-                return Ok(Arc::clone(newest));
+                if checkpoint.note() == newest.note() {
+                    return Ok(Arc::clone(newest));
+                }
+                // The same with other cosignatures.
             }
         }
         let checkpoint = Arc::new(checkpoint.clone());
         self.newest = Some(Arc::clone(&checkpoint));
         Ok(checkpoint)
     }
+}
+
+/// The receipt is below the quorum.
+fn pending() -> Interrupt {
+    tracing::debug!("receipt without its quorum of cosignatures, the batch is repeated");
+    Interrupt::Retry(None)
 }
 
 pub(super) fn evidence(

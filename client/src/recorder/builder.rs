@@ -10,7 +10,9 @@ use std::{
 use access_ledger_proto::{
     entry::Seal,
     error::SealError,
+    hash::Digest,
     note::{KeyType, Signer, VerifierKey},
+    quorum::Quorum,
     receipt::ReceiptVerifier,
     source::SourceName,
     wire,
@@ -25,6 +27,7 @@ use super::{
     batch::Notary,
     driver::{Driver, Interrupt, Ledger, Pace},
     keeper,
+    pulse::{self, Rhythm},
     shared::{BatchLimits, Shared, Start},
 };
 use crate::{
@@ -44,10 +47,13 @@ pub struct Builder {
     pace: Pace,
     memory_bytes_max: usize,
     spool: Option<(PathBuf, u64)>,
+    quorum: Quorum,
+    heartbeat: Option<Duration>,
+    build: Option<Digest>,
 }
 
 impl Builder {
-    pub(super) const fn new(link: Link, key: Signer, ledger: VerifierKey) -> Self {
+    pub(super) fn new(link: Link, key: Signer, ledger: VerifierKey) -> Self {
         let limits = BatchLimits { events_max: 256, bytes_max: 1 << 20 };
         let pace = Pace {
             batch_delay: Duration::from_millis(5),
@@ -56,7 +62,9 @@ impl Builder {
             backoff_max: Duration::from_secs(10),
             deadline: Duration::from_secs(30),
         };
-        Self { link, key, ledger, limits, pace, memory_bytes_max: 32 << 20, spool: None }
+        let (memory_bytes_max, spool) = (32 << 20, None);
+        let (quorum, heartbeat, build) = (Quorum::default(), None, None);
+        Self { link, key, ledger, limits, pace, memory_bytes_max, spool, quorum, heartbeat, build }
     }
 
     /// Most events of a batch: 1 to 4,096, default 256.
@@ -115,12 +123,39 @@ impl Builder {
         self
     }
 
+    /// Takes no receipt for a proof unless its checkpoint is cosigned as this policy wants; what is
+    /// below is asked for again. The ledger should let its receipts wait for the same witnesses
+    /// (`--receipts-policy`): one that does not gives the wanted receipts when it is quiet.
+    /// Default: none.
+    pub fn quorum(mut self, quorum: Quorum) -> Self {
+        self.quorum = quorum;
+        self
+    }
+
+    /// Silence that the source allows itself: when nothing was recorded for half of it, a heartbeat
+    /// is. Default: what the source was registered with; zero: no heartbeats.
+    ///
+    /// With heartbeats the recorder also records STARTED when it starts, and STOPPED when it is
+    /// closed, so that only a source that ended without a word is found silent.
+    pub const fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
+        self
+    }
+
+    /// SHA-256 of the build that runs: recorded with STARTED, which is recorded then even without
+    /// heartbeats, as is STOPPED.
+    pub const fn build_digest(mut self, build: Digest) -> Self {
+        self.build = Some(build);
+        self
+    }
+
     /// Starts the recorder, inside a tokio runtime with time enabled.
     ///
     /// Asks the ledger where the source stands: numbers go on from there. With a spool that has
     /// been used before, it starts without an answer, and sends what the spool holds once the
     /// ledger is back. When the ledger knows more than the spool, the spool was lost, and a
-    /// `SourceStatus` of the phase `GAP_DECLARED` is recorded first.
+    /// `SourceStatus` of the phase `GAP_DECLARED` is recorded first; with heartbeats, one of the
+    /// phase `STARTED` follows.
     ///
     /// # Errors
     ///
@@ -128,11 +163,15 @@ impl Builder {
     /// [`RecorderError::Spool`]; [`RecorderError::Deadline`] without an answer in time;
     /// [`RecorderError::Refused`] for an unknown source; [`RecorderError::Origin`],
     /// [`RecorderError::Key`] for another ledger or key; [`RecorderError::Lost`] when the ledger
-    /// lost what the spool knows to be recorded.
+    /// lost what the spool knows to be recorded; [`RecorderError::OtherLog`] for a quorum that is
+    /// for other ledgers.
     pub async fn start(self) -> Result<Recorder, RecorderError> {
         let source = SourceName::parse(self.key.name())?;
         if self.key.verifier().key_type() != KeyType::Ed25519 {
             return Err(SealError::Key.into());
+        }
+        if !self.quorum.accepts_log(&self.ledger) {
+            return Err(RecorderError::OtherLog { origin: self.ledger.name().to_owned() });
         }
         let ledger = Ledger {
             recorder: connect::recorder_client(self.link.clone()),
@@ -144,7 +183,8 @@ impl Builder {
         let notary = Notary {
             source: source.clone(),
             key: self.key,
-            receipts: ReceiptVerifier::new(self.ledger, Vec::new()),
+            receipts: ReceiptVerifier::new(self.ledger, self.quorum.keys()),
+            quorum: self.quorum.clone(),
             newest: None,
         };
         let mut spool = match self.spool {
@@ -152,9 +192,12 @@ impl Builder {
             None => None,
         };
         let known = spool.as_ref().map_or(0, |(spool, _)| spool.last());
-        let last = ask(&ledger, &notary, &self.pace, known > 0).await?;
+        let state = ask(&ledger, &notary, &self.pace, known > 0).await?;
+        let rhythm = Rhythm::new(self.heartbeat, self.build);
+        state.iter().for_each(|state| rhythm.learn(state));
+        let last = state.map(|state| state.last_seq);
         let begin = begin(spool.as_mut(), last)?;
-        let shared = Arc::new(Shared::new(begin, self.limits, self.memory_bytes_max));
+        let shared = Arc::new(Shared::new(begin, self.limits, self.memory_bytes_max, rhythm));
         let keeper = spool.map(|(spool, _)| keeper::spawn(spool, Arc::clone(&shared)));
         let driver = Driver {
             shared: Arc::clone(&shared),
@@ -165,24 +208,47 @@ impl Builder {
             backoff: self.pace.backoff(),
             in_flight: VecDeque::new(),
         };
+        let tells = shared.rhythm.tells();
+        let pulse = pulse::beat(Arc::clone(&shared), source.clone(), tells);
         let recorder = Recorder {
             shared,
             source,
             driver: tokio::spawn(driver.run()).abort_handle(),
+            pulse: tokio::spawn(pulse).abort_handle(),
+            left: begin.unsettled,
             keeper: Mutex::new(keeper),
             deadline: self.pace.deadline,
             backoff: self.pace.backoff(),
             ledger,
             vkey,
+            quorum: self.quorum,
         };
+        recorder.introduce(known, last, tells).await?;
+        Ok(recorder)
+    }
+}
+
+impl Recorder {
+    /// Records what the ledger must know before anything else: what was lost, that the source runs.
+    async fn introduce(
+        &self,
+        known: u64,
+        last: Option<u64>,
+        tells: bool,
+    ) -> Result<(), RecorderError> {
         if let Some(last) = last
-            && recorder.shared.has_spool()
+            && self.shared.has_spool()
             && last > known
         {
             tracing::warn!(known, last, "spool was lost, its gap is declared");
-            let _ticket = recorder.record(gap(&recorder.source, known, last)).await?;
+            let _ticket = self.record(gap(&self.source, known, last)).await?;
         }
-        Ok(recorder)
+        if tells {
+            let started = wire::SourcePhase::Started;
+            let started = pulse::status(&self.shared.rhythm, &self.source, started);
+            let _ticket = self.record(started).await?;
+        }
+        Ok(())
     }
 }
 
@@ -221,18 +287,18 @@ async fn open_spool(
     }
 }
 
-/// The last number that the ledger knows. `None` when it cannot be reached, and need not be.
+/// Where the source stands at the ledger. `None` when it cannot be reached, and need not be.
 async fn ask(
     ledger: &Ledger,
     notary: &Notary,
     pace: &Pace,
     can_wait: bool,
-) -> Result<Option<u64>, RecorderError> {
+) -> Result<Option<wire::GetSourceStateResponse>, RecorderError> {
     let mut backoff = pace.backoff();
     let attempts = async {
         loop {
             match ledger.source_state(notary).await {
-                Ok(state) => return Ok(Some(state.last_seq)),
+                Ok(state) => return Ok(Some(state)),
                 Err(Interrupt::Fatal(error)) => return Err(error),
                 Err(_) if can_wait => {
                     tracing::warn!("ledger is out of reach, events wait in the spool");

@@ -202,6 +202,7 @@ impl Driver {
         let unanswered = std::mem::take(&mut self.in_flight);
         self.shared.uncut(unanswered.into_iter().flat_map(|batch| batch.events).collect());
         let state = self.ledger.source_state(&self.notary).await?;
+        self.shared.rhythm.learn(&state);
         let (given, settled) = self.shared.numbers();
         if state.last_seq < settled {
             let (found, wanted) = (state.last_seq, settled);
@@ -246,7 +247,7 @@ impl Driver {
         let batch = self.notary.seal(events).map_err(RecorderError::from)?;
         let own = self.shared.own_source.get().filter(|_| has_intent);
         let Some(own) = own else {
-            return Ok(self.notary.judge(&batch, found.receipt.as_ref())?);
+            return self.notary.judge(&batch, found.receipt.as_ref());
         };
         // Verdicts come with the answer to the batch, however often it is sent.
         let answer = self.ledger.append(batch.request(&self.notary.source)).await?;

@@ -10,8 +10,23 @@ use tokio::sync::oneshot;
 use super::shared::Shared;
 use crate::{
     error::SpoolError,
-    spool::{Spool, files::Files},
+    spool::{Numbered, Spool, files::Files},
 };
+
+/// What the keeper has to do.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// To be synced.
+    pub(super) incoming: Vec<Numbered>,
+    /// To be acknowledged.
+    pub(super) settled: u64,
+    /// There is room for events that only the spool has.
+    pub(super) room: bool,
+    /// Nothing has happened for a while.
+    pub(super) idle: bool,
+    /// There will be no other errand.
+    pub(super) last: bool,
+}
 
 /// Starts the keeper. The receiver learns when the spool's files are closed.
 pub(super) fn spawn<F: Files>(spool: Spool<F>, shared: Arc<Shared>) -> oneshot::Receiver<()> {

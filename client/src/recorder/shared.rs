@@ -14,7 +14,7 @@ use access_ledger_proto::{hash::Digest, position::count_of, source::SourceName};
 use bytes::Bytes;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
-use super::{Ticket, batch::Place};
+use super::{Ticket, batch::Place, keeper::Errand, pulse::Rhythm};
 use crate::{
     error::RecorderError,
     spool::{Numbered, event_cost},
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     progress: watch::Sender<Progress>,
     /// The ledger's own source, once somebody waits for verdicts: nobody else's count.
     pub(super) own_source: OnceCell<SourceName>,
+    /// When the source must be heard.
+    pub(super) rhythm: Rhythm,
 }
 
 /// Whether an event waits until a batch has gathered.
@@ -52,6 +54,8 @@ pub(super) enum Urgency {
     Gathers,
     /// Somebody waits for the answer.
     AtOnce,
+    /// It is the last one, of a recorder that takes no others any more.
+    Last,
 }
 
 /// How far it got.
@@ -110,21 +114,6 @@ pub(super) enum Cut {
     Events(Vec<Numbered>),
 }
 
-/// What the keeper has to do.
-#[derive(Debug)]
-pub(super) struct Errand {
-    /// To be synced.
-    pub(super) incoming: Vec<Numbered>,
-    /// To be acknowledged.
-    pub(super) settled: u64,
-    /// There is room for events that only the spool has.
-    pub(super) room: bool,
-    /// Nothing has happened for a while.
-    pub(super) idle: bool,
-    /// There will be no other errand.
-    pub(super) last: bool,
-}
-
 /// Where a recorder begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
@@ -139,7 +128,12 @@ pub(super) struct Start {
 }
 
 impl Shared {
-    pub(super) fn new(start: Start, limits: BatchLimits, memory_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        start: Start,
+        limits: BatchLimits,
+        memory_bytes_max: usize,
+        rhythm: Rhythm,
+    ) -> Self {
         let queue = Queue {
             next_seq: start.last + 1,
             settled: start.settled,
@@ -164,6 +158,7 @@ impl Shared {
             keeper: Condvar::new(),
             progress: watch::Sender::new(progress),
             own_source: OnceCell::new(),
+            rhythm,
         }
     }
 
@@ -214,15 +209,16 @@ impl Shared {
         if let Some(failure) = &queue.failure {
             return Err(failure.clone());
         }
-        if queue.closing {
+        if queue.closing && urgency != Urgency::Last {
             return Err(RecorderError::Closed);
         }
         let seq = queue.next_seq;
         queue.next_seq += 1;
         queue.unsettled += 1;
-        if urgency == Urgency::AtOnce {
+        if urgency != Urgency::Gathers {
             queue.urgent = seq;
         }
+        self.rhythm.hear();
         let outcome = queue.await_number(seq);
         let event = Numbered { seq, event, digest };
         if self.has_spool() {

@@ -8,7 +8,7 @@ use access_ledger_proto::{
 };
 use tokio::task::JoinSet;
 
-use self::ledger::{FakeLedger, Lie};
+use self::ledger::{FakeLedger, Lie, witness};
 use super::{batch::Notary, *};
 use crate::{
     connect,
@@ -16,9 +16,14 @@ use crate::{
 };
 
 mod authorize;
+#[cfg(feature = "audit")]
+mod heartbeat;
 mod ledger;
 
 const SOURCE: &str = "payments";
+
+/// Longer than any test takes, unless it moves the clock.
+const BEAT: Duration = Duration::from_secs(3_600);
 
 fn key() -> Signer {
     Signer::new(SOURCE, KeyType::Ed25519, [5; 32]).unwrap()
@@ -192,6 +197,7 @@ fn a_checkpoint_behind_or_beside_the_newest_is_evidence() {
         source,
         key: key(),
         receipts: ReceiptVerifier::new(vkey, Vec::new()),
+        quorum: Quorum::default(),
         newest: None,
     };
     for size in [5, 5, 8] {
@@ -202,6 +208,59 @@ fn a_checkpoint_behind_or_beside_the_newest_is_evidence() {
     let fork = notary.observe(&signed(8, b"other"));
     assert!(matches!(fork, Err(EvidenceFault::Fork { size: Size(8), .. })));
     assert_eq!(notary.newest.unwrap().root(), sha256(b"root"));
+}
+
+/// The policy that the fake ledger's witness must have cosigned.
+fn quorum() -> Quorum {
+    Quorum::parse(format!("witness w {}\nquorum w\n", witness().verifier())).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_below_the_quorum_is_repeated_and_counts_once_it_is_cosigned() {
+    for seed in 0..8 {
+        println!("seed {seed}");
+        let ledger = registered();
+        let recorder = builder(&ledger).quorum(quorum()).start().await.unwrap();
+        {
+            let faults = &mut ledger.lock().faults;
+            (faults.pending, faults.uncosigned, faults.unanswered) = (40, 120, 20);
+            faults.seed = seed;
+        }
+        let mut tickets = Vec::new();
+        for name in 0..40 {
+            tickets.push(recorder.record(access(name)).await.unwrap());
+        }
+        for ticket in tickets {
+            let recorded = ticket.receipt().await.unwrap();
+            assert!(quorum().is_met(recorded.checkpoint().cosignatures()));
+            let keys = quorum().keys();
+            let proven = recorded.proof().verify(&ledger.key(), &keys).unwrap();
+            assert!(quorum().is_met(proven.cosignatures()));
+        }
+        assert_eq!(names(&ledger), (0..40).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn without_cosignatures_nothing_counts_as_recorded() {
+    let ledger = registered();
+    ledger.lock().faults.uncosigned = u8::MAX;
+    let builder = builder(&ledger).deadline(Duration::from_millis(300));
+    let recorder = builder.quorum(quorum()).start().await.unwrap();
+    let ticket = recorder.record(access(0)).await.unwrap();
+    let unanswered = tokio::spawn(ticket.receipt());
+    assert_eq!(recorder.close().await.unwrap(), Closed { unsent: 1 });
+    assert!(matches!(unanswered.await.unwrap(), Err(RecorderError::Closed)));
+    assert_eq!(names(&ledger), [0]);
+}
+
+#[tokio::test]
+async fn a_quorum_for_other_ledgers_starts_nothing() {
+    let ledger = registered();
+    let other = Signer::new("ledger.example/other", KeyType::Ed25519, [8; 32]).unwrap();
+    let policy = format!("log {}\nquorum none\n", other.verifier());
+    let builder = builder(&ledger).quorum(Quorum::parse(policy).unwrap());
+    assert!(matches!(builder.start().await, Err(RecorderError::OtherLog { .. })));
 }
 
 #[tokio::test]
@@ -390,7 +449,7 @@ async fn an_enrolment_is_verified() {
     let enrol = || {
         let channel = ledger.serve();
         let vkey = ledger.key();
-        async move { connect::enroll(channel, &vkey, &key(), Roles::RECORDER, None).await }
+        async move { connect::enroll(channel, &vkey, &key(), Roles::RECORDER, None, BEAT).await }
     };
     let enrolled = enrol().await.unwrap();
     enrolled.proof.verify(&ledger.key(), &[]).unwrap();

@@ -22,6 +22,7 @@ pub(super) struct OpenBatch {
     pub(super) first_seq: u64,
     /// At most [`Seal::COUNT_MAX`].
     pub(super) digests: Vec<Digest>,
+    recorded_at: u64,
     notable: Vec<(Index, Bytes)>,
     ordinary: Option<u32>,
 }
@@ -35,6 +36,8 @@ pub(super) struct SealedBatch {
     /// How many entries it has, which its seal may contradict.
     pub(super) count: u64,
     pub(super) seal: Seal,
+    /// Time of the last entry.
+    pub(super) recorded_at: u64,
     /// SHA-256 of the joined event digests.
     pub(super) joined: Digest,
     /// Events that may change the rules, with their places.
@@ -51,6 +54,7 @@ impl OpenBatch {
             first_index: run.index(stretch.range.start),
             first_seq: stretch.first_seq,
             digests: Vec::new(),
+            recorded_at: stretch.recorded_at,
             notable: Vec::new(),
             ordinary: None,
         };
@@ -76,6 +80,7 @@ impl OpenBatch {
     pub(super) fn extend(&mut self, run: &DigestedRun, stretch: &Stretch) {
         let digests = run.event_digests.get(stretch.range.clone()).unwrap_or_default();
         self.digests.extend_from_slice(digests);
+        self.recorded_at = stretch.recorded_at;
         self.notable.extend(notable_events(run, stretch));
         self.ordinary = self.ordinary.or(stretch.ordinary);
     }
@@ -88,6 +93,7 @@ impl OpenBatch {
             first_seq: self.first_seq,
             count: count_of(self.digests.len()),
             seal,
+            recorded_at: self.recorded_at,
             joined: sha256_of_digests(&self.digests),
             notable: self.notable,
             ordinary: self.ordinary,
@@ -104,6 +110,7 @@ impl SealedBatch {
             first_seq: stretch.first_seq,
             count: count_of(stretch.range.len()),
             seal,
+            recorded_at: stretch.recorded_at,
             joined: stretch.joined,
             notable: notable_events(run, stretch).collect(),
             ordinary: stretch.ordinary,

@@ -135,6 +135,21 @@ impl DigestedRun {
         self.records.is_empty()
     }
 
+    /// Whether an event in it may change the rules: who may record what, and what may be erased.
+    #[must_use]
+    pub fn changes_rules(&self) -> bool {
+        self.stretches.iter().any(|stretch| !stretch.notable.is_empty())
+    }
+
+    /// The sources of the entries that were found in order, with the last number that each gave;
+    /// a source may come more than once, in the order of the log.
+    pub fn last_numbers(&self) -> impl Iterator<Item = (&SourceName, u64)> {
+        self.stretches.iter().map(|stretch| {
+            let count = count_of(stretch.range.len());
+            (&stretch.source, stretch.first_seq.saturating_add(count).saturating_sub(1))
+        })
+    }
+
     /// The first violation inside the run, as far as the run alone tells.
     #[must_use]
     pub fn into_violation(self) -> Option<Violation> {
@@ -149,6 +164,12 @@ impl DigestedRun {
     /// The event at `offset`, if it was served.
     pub(super) fn event(&self, offset: usize) -> Option<&Bytes> {
         self.records.get(offset)?.event.as_ref()
+    }
+
+    /// Offset and time of those entries of a stretch whose event was erased.
+    pub(super) fn erased_in(&self, stretch: &Stretch) -> &[(usize, u64)] {
+        let before = |end: usize| self.erased.partition_point(|&(offset, _)| offset < end);
+        self.erased.get(before(stretch.range.start)..before(stretch.range.end)).unwrap_or_default()
     }
 
     /// A violation of the entry at `offset`, with what was served of it as evidence.
@@ -190,7 +211,7 @@ impl DigestedRun {
         stretch.seal = entry.seal;
         stretch.recorded_at = entry.recorded_at;
         match body {
-            Some(Body::SOURCE_STATUS | Body::CONTROL_CHANGE | REDACTION) => {
+            Some(Body::SOURCE_STATUS | Body::CONTROL_CHANGE | Body::REDACTION) => {
                 stretch.notable.push(offset);
             }
             Some(number) => stretch.ordinary = stretch.ordinary.or(Some(number)),
@@ -232,9 +253,6 @@ impl DigestedRun {
         self.stretches.last_mut().ok_or(Fault::Index { found: entry.index })
     }
 }
-
-/// Field number of `Event.redaction`.
-pub(super) const REDACTION: u32 = 29;
 
 pub(super) fn encode_evidence(first: Index, served: &[Record]) -> Vec<u8> {
     let entries = served.iter().map(|record| record.entry.clone()).collect();

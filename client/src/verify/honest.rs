@@ -7,6 +7,7 @@ use access_ledger_proto::{
     chain::Link,
     checkpoint::{Checkpoint, VerifiedCheckpoint},
     entry::Entry,
+    facts::redactions::redaction_message,
     hash::{Digest, leaf_hash, sha256},
     note::{KeyType, Signer},
     position::{Size, count_of},
@@ -23,7 +24,10 @@ use super::Record;
 pub(crate) const ORIGIN: &str = "ledger.example/test";
 pub(crate) const LEDGER: &str = "ledger";
 pub(crate) const GOVERNANCE: &str = "governance";
+/// The other party of the governance.
+pub(crate) const CUSTODIAN: &str = "custodian";
 
+#[derive(Clone)]
 pub(crate) struct Honest {
     pub(crate) signer: Signer,
     pub(crate) records: Vec<Record>,
@@ -54,7 +58,7 @@ impl Honest {
             origin: ORIGIN.to_owned(),
             ledger_vkey: ledger.signer.verifier().to_string(),
             ledger_source: Some(initial(ledger.key(LEDGER))),
-            governance: vec![initial(ledger.key(GOVERNANCE))],
+            governance: vec![initial(ledger.key(GOVERNANCE)), initial(ledger.key(CUSTODIAN))],
             self_enrolment: true,
             policy: String::new(),
         };
@@ -92,10 +96,18 @@ impl Honest {
         self.batch(name, (first..first + count).map(access).collect());
     }
 
-    pub(crate) fn redact(&mut self, sealer: &str, first_index: u64, last_index: u64) {
+    /// `sealer` records a redaction that `signer` has signed.
+    pub(crate) fn redact(&mut self, sealer: &str, signer: &str, first_index: u64, last_index: u64) {
         let legal_basis = "order 7".to_owned();
-        let redaction =
+        let mut redaction =
             wire::Redaction { first_index, last_index, legal_basis, ..Default::default() };
+        let message = redaction_message(ORIGIN, &redaction);
+        let key = self.key(signer);
+        redaction.approvals = vec![wire::Approval {
+            source: signer.to_owned(),
+            key_id: Bytes::copy_from_slice(&key.verifier().id().0),
+            signature: Bytes::copy_from_slice(&key.sign(message.as_bytes())),
+        }];
         self.batch(sealer, vec![event(0, Body::Redaction(redaction))]);
     }
 

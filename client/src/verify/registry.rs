@@ -3,23 +3,29 @@
 use access_ledger_proto::{
     error::SourceError,
     event::{self, Body},
-    facts::sources::{Source, Sources},
+    facts::{
+        control::retention_after,
+        redactions::{Retention, judge},
+        sources::Sources,
+    },
     missing::Missing,
     note::VerifierKey,
+    position::Index,
     source::SourceName,
-    wire::{self, SourceRole},
+    wire,
 };
 use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
-use super::{batch::SealedBatch, digest::REDACTION, error::Fault};
+use super::{batch::SealedBatch, error::Fault};
 
-/// The registered sources, and the genesis event that they grew from.
+/// The registered sources, the genesis event that they grew from, and how old events get.
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     pub(super) genesis: Bytes,
     pub(super) sources: Sources,
+    pub(super) retention: Option<Retention>,
 }
 
 impl Registry {
@@ -42,7 +48,7 @@ impl Registry {
             return Err(Fault::Genesis(SourceError::Foreign { name: sealer.clone() }));
         }
         // Copied, for it outlives the message that it came in.
-        Ok(Self { genesis: Bytes::copy_from_slice(event), sources })
+        Ok(Self { genesis: Bytes::copy_from_slice(event), sources, retention: None })
     }
 
     /// Judges a batch by the rules in force at its place and carries out what it changes; the key
@@ -66,27 +72,41 @@ impl Registry {
                 continue;
             };
             changes.push(self.sources.judge(sealer, *index, body, alone)?);
-            if body.number == REDACTION {
-                account(sealer, index.0, body, missing)?;
-            }
+            let retention = &mut self.retention;
+            take_rule((&self.sources, retention), batch, (*index, body), missing)?;
         }
         changes.into_iter().for_each(|change| self.sources.apply(change));
         Ok(key)
     }
 }
 
-/// Takes a redaction into account: governance alone may erase, and only what was there before.
-fn account(
-    sealer: &Source,
-    index: u64,
-    body: Body<'_>,
+/// A redaction accounts for what it erases, if it is lawful; a change may bring another retention
+/// into force. Both stand alone in their batch.
+fn take_rule(
+    (sources, retention): (&Sources, &mut Option<Retention>),
+    batch: &SealedBatch,
+    (index, body): (Index, Body<'_>),
     missing: &mut Missing,
 ) -> Result<(), SourceError> {
-    let redaction = wire::Redaction::decode(body.bytes).map_err(|_| SourceError::Undecodable)?;
-    if sealer.roles.contains(SourceRole::Govern)
-        && let Some(newest) = index.checked_sub(1)
-    {
-        missing.account(redaction.first_index, redaction.last_index.min(newest));
+    let sealer = batch.source.as_name();
+    match body.number {
+        Body::REDACTION => {
+            let redaction =
+                wire::Redaction::decode(body.bytes).map_err(|_| SourceError::Undecodable)?;
+            let place = (index, batch.recorded_at);
+            if let Ok(erasing) = judge(sources, retention.as_ref(), place, sealer, &redaction) {
+                missing.account(&erasing);
+            }
+        }
+        Body::CONTROL_CHANGE => {
+            let change =
+                wire::ControlChange::decode(body.bytes).map_err(|_| SourceError::Undecodable)?;
+            let after = retention_after(sources, retention.as_ref(), (sealer, index), &change);
+            if after.is_some() {
+                *retention = after;
+            }
+        }
+        _ => {}
     }
     Ok(())
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use access_ledger_proto::{
     chain::Link,
     checkpoint::VerifiedCheckpoint,
-    facts::sources::{Roles, Source, Sources},
+    facts::{
+        redactions::Retention,
+        sources::{Roles, Source, Sources},
+    },
     hash::Digest,
     note::{VerifierKey, parse_public_key},
     position::{Index, Size},
@@ -39,6 +42,17 @@ pub struct SavedState {
 struct SavedRegistry {
     genesis: String,
     sources: Vec<SavedSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retention: Option<SavedRetention>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedRetention {
+    index: u64,
+    revision: u64,
+    max_age_nanos: u64,
+    legal_basis: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +100,7 @@ impl LogVerifier {
             registry: self.registry.as_ref().map(|registry| SavedRegistry {
                 genesis: hex(&registry.genesis),
                 sources: registry.sources.iter().map(SavedSource::of).collect(),
+                retention: registry.retention.clone().map(SavedRetention::of),
             }),
             totals: self.totals,
         }
@@ -135,7 +150,20 @@ impl SavedRegistry {
         }
         let saved = self.sources.iter().map(SavedSource::restore);
         sources.restore(saved.collect::<Result<Vec<_>, _>>()?);
-        Ok(Registry { genesis, sources })
+        let retention = self.retention.clone().map(SavedRetention::restore);
+        Ok(Registry { genesis, sources, retention })
+    }
+}
+
+impl SavedRetention {
+    fn of(retention: Retention) -> Self {
+        let Retention { index, revision, max_age_nanos, legal_basis } = retention;
+        Self { index: index.0, revision, max_age_nanos, legal_basis }
+    }
+
+    fn restore(self) -> Retention {
+        let Self { index, revision, max_age_nanos, legal_basis } = self;
+        Retention { index: Index(index), revision, max_age_nanos, legal_basis }
     }
 }
 

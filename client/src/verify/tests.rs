@@ -6,13 +6,14 @@ use access_ledger_proto::{
     hash::sha256,
     note::KeyId,
     source::SourceName,
+    wire::SourceRole,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 
 use super::{
-    honest::{GOVERNANCE, Honest, LEDGER, access},
+    honest::{CUSTODIAN, GOVERNANCE, Honest, LEDGER, access},
     *,
 };
 
@@ -368,11 +369,19 @@ fn an_erased_event_needs_a_record_of_governance() {
     ledger.records[4].event = None;
     ledger.records[5].event = None;
     assert_eq!(caught(&ledger), (4, Fault::ErasedWithoutRecord));
-    ledger.redact(GOVERNANCE, 4, 4);
+    ledger.redact(GOVERNANCE, CUSTODIAN, 4, 4);
     assert_eq!(caught(&ledger), (5, Fault::ErasedWithoutRecord));
-    ledger.redact("a", 5, 5);
+    // One party alone, one whose signature covers other words, and one that reaches too far.
+    ledger.redact(GOVERNANCE, GOVERNANCE, 5, 5);
+    ledger.redact(GOVERNANCE, "a", 5, 5);
+    ledger.redact(GOVERNANCE, CUSTODIAN, 5, u64::MAX);
     assert_eq!(caught(&ledger), (5, Fault::ErasedWithoutRecord));
-    ledger.redact(GOVERNANCE, 5, u64::MAX);
+    let mut foreign = ledger.clone();
+    foreign.redact("a", CUSTODIAN, 5, 5);
+    let (name, role) = (SourceName::parse("a").unwrap(), SourceRole::Govern);
+    let refused = Fault::Source(SourceError::Role { name, role });
+    assert_eq!(caught(&foreign), (count_of(ledger.records.len()), refused));
+    ledger.redact(CUSTODIAN, GOVERNANCE, 5, 5);
     let verifier = audit_with(&ledger, Scope::Events, 3, 1).unwrap();
     assert_eq!(verifier.totals().events_erased, 2);
     // A record made beforehand covers nothing.

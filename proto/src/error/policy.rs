@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::ControlError;
+use super::{ControlError, RedactionError};
 use crate::source::SourceName;
 
 /// A text that cannot be the policy.
@@ -32,6 +32,9 @@ pub enum ControlRefusal {
     /// The policy cannot be one.
     #[error("policy, {0}")]
     Policy(#[from] PolicyError),
+    /// A redaction that erases nothing.
+    #[error(transparent)]
+    Redaction(#[from] RedactionError),
     /// Anything else that leaves it without effect.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -43,6 +46,7 @@ impl ControlRefusal {
     pub const fn rule(&self) -> &'static str {
         match self {
             Self::Alone { .. } => "CONTROL_CHANGED_ALONE",
+            Self::Redaction(error) => error.rule(),
             Self::Policy(_) | Self::Control(_) => "CONTROL_INVALID",
         }
     }

@@ -1,5 +1,5 @@
-//! What governance registers and changes: datasets, tools, sites and the policy; and what its two
-//! parties sign for it.
+//! What governance registers and changes: datasets, tools, sites, custodians, the retention and the
+//! policy; and what its two parties sign for it.
 //!
 //! Both parties of the governance must have signed a change: the source that seals it counts as
 //! one, the other signs the message that is built here. The same goes for the registration of a
@@ -22,6 +22,7 @@ use prost::Message as _;
 
 use super::{
     Facts, Noted, Objection, PolicyFacts,
+    redactions::{RETENTION_NANOS_MIN, Retention},
     sources::{Source, Sources},
 };
 use crate::{
@@ -29,7 +30,8 @@ use crate::{
     error::ControlError,
     event,
     hash::sha256,
-    note::verifies,
+    note::{KeyType, VerifierKey, verifies},
+    position::Index,
     source::Name,
     wire::{self, ControlKind, SourceRole},
 };
@@ -90,12 +92,13 @@ pub fn parties<'a>(
     signed.into_values().collect()
 }
 
-/// The registered datasets, tools and sites, by their names.
+/// The registered datasets, tools, sites and custodians, by their names.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     datasets: BTreeMap<String, Arc<wire::Dataset>>,
     tools: BTreeMap<String, Arc<wire::RegisteredTool>>,
     sites: BTreeMap<String, Arc<wire::Site>>,
+    custodians: BTreeMap<String, Arc<wire::Custodian>>,
 }
 
 impl Catalogue {
@@ -117,13 +120,27 @@ impl Catalogue {
         self.sites.get(name)
     }
 
+    /// A registered custodian; its keys keep the form of verifier keys.
+    #[must_use]
+    pub fn custodian(&self, name: &str) -> Option<&Arc<wire::Custodian>> {
+        self.custodians.get(name)
+    }
+
+    /// All custodians that were ever registered, withdrawn ones too, in the order of their names.
+    pub fn custodians(&self) -> impl Iterator<Item = (&str, &wire::Custodian)> {
+        self.custodians.iter().map(|(name, custodian)| (name.as_str(), &**custodian))
+    }
+
     fn register(&mut self, target: &str, content: Content) {
         let name = target.to_owned();
         match content {
             Content::Dataset(dataset) => drop(self.datasets.insert(name, Arc::new(dataset))),
             Content::Tool(tool) => drop(self.tools.insert(name, Arc::new(tool))),
             Content::Site(site) => drop(self.sites.insert(name, Arc::new(site))),
-            Content::Policy(_) => {}
+            Content::Custodian(custodian) => {
+                drop(self.custodians.insert(name, Arc::new(custodian)));
+            }
+            Content::Policy(_) | Content::Retention(_) => {}
         }
     }
 }
@@ -131,7 +148,12 @@ impl Catalogue {
 const fn is_supported(kind: ControlKind) -> bool {
     matches!(
         kind,
-        ControlKind::Policy | ControlKind::Dataset | ControlKind::Tool | ControlKind::Site
+        ControlKind::Policy
+            | ControlKind::Dataset
+            | ControlKind::Tool
+            | ControlKind::Site
+            | ControlKind::Retention
+            | ControlKind::Custodian
     )
 }
 
@@ -141,6 +163,8 @@ enum Content {
     Dataset(wire::Dataset),
     Tool(wire::RegisteredTool),
     Site(wire::Site),
+    Retention(wire::Retention),
+    Custodian(wire::Custodian),
 }
 
 impl Content {
@@ -152,12 +176,98 @@ impl Content {
             ControlKind::Policy if target.is_empty() => {
                 str::from_utf8(content).ok().map(|text| Self::Policy(text.into()))
             }
+            ControlKind::Retention if target.is_empty() => {
+                let retention = wire::Retention::decode(content).ok()?;
+                is_long_enough(&retention).then_some(Self::Retention(retention))
+            }
             _ if target.is_empty() => None,
             ControlKind::Dataset => wire::Dataset::decode(content).ok().map(Self::Dataset),
             ControlKind::Tool => wire::RegisteredTool::decode(content).ok().map(Self::Tool),
             ControlKind::Site => wire::Site::decode(content).ok().map(Self::Site),
+            ControlKind::Custodian => {
+                let custodian = wire::Custodian::decode(content).ok()?;
+                has_cosigner_keys(&custodian).then_some(Self::Custodian(custodian))
+            }
             _ => None,
         }
+    }
+}
+
+/// Nothing expires, or nothing that is younger than what may still rest on it.
+fn is_long_enough(retention: &wire::Retention) -> bool {
+    let max_age = max_age_nanos(retention);
+    max_age == 0 || max_age >= RETENTION_NANOS_MIN
+}
+
+fn max_age_nanos(retention: &wire::Retention) -> u64 {
+    retention.max_age.as_ref().map_or(0, event::nanos_in)
+}
+
+fn has_cosigner_keys(custodian: &wire::Custodian) -> bool {
+    let is_cosigners = |text: &str| {
+        VerifierKey::parse(text).is_ok_and(|key| key.key_type() == KeyType::CosignatureV1)
+    };
+    is_cosigners(&custodian.witness_vkey)
+        && (custodian.mirror_vkey.is_empty() || is_cosigners(&custodian.mirror_vkey))
+}
+
+/// Reads a change that `sealer` sealed, where `in_force` is the revision in force of its kind and
+/// target.
+fn read_change(
+    sources: &Sources,
+    in_force: u64,
+    sealer: Name<'_>,
+    change: &wire::ControlChange,
+) -> Result<Content, ControlError> {
+    if !is_supported(change.kind()) {
+        return Err(ControlError::Kind);
+    }
+    let message = control_message(&sources.genesis().origin, change);
+    let found = parties(sources, sealer, &message, &change.approvals).len();
+    if found < PARTIES_MIN {
+        return Err(ControlError::Alone { found });
+    }
+    let expected = in_force.saturating_add(1);
+    if change.revision != expected {
+        return Err(ControlError::Revision { found: change.revision, expected });
+    }
+    Content::parse(change.kind(), &change.target, &change.content).ok_or(ControlError::Content)
+}
+
+/// The retention that a change at `index` brings into force in place of another one; `None` when it
+/// is about something else, or of no effect. For whoever follows the retention without the other
+/// facts.
+#[must_use]
+pub fn retention_after(
+    sources: &Sources,
+    in_force: Option<&Retention>,
+    (sealer, index): (Name<'_>, Index),
+    change: &wire::ControlChange,
+) -> Option<Retention> {
+    if change.kind() != ControlKind::Retention {
+        return None;
+    }
+    let revision = in_force.map_or(0, |retention| retention.revision);
+    match read_change(sources, revision, sealer, change) {
+        Ok(Content::Retention(content)) => Some(Retention::of(index, change.revision, content)),
+        _ => None,
+    }
+}
+
+impl Retention {
+    /// What a change at `index` says that was found lawful before; `None` when it is about
+    /// something else.
+    #[must_use]
+    pub fn read(index: Index, change: &wire::ControlChange) -> Option<Self> {
+        match Content::parse(change.kind(), &change.target, &change.content) {
+            Some(Content::Retention(content)) => Some(Self::of(index, change.revision, content)),
+            _ => None,
+        }
+    }
+
+    fn of(index: Index, revision: u64, content: wire::Retention) -> Self {
+        let max_age_nanos = max_age_nanos(&content);
+        Self { index, revision, max_age_nanos, legal_basis: content.legal_basis }
     }
 }
 
@@ -181,19 +291,8 @@ impl Facts {
         sealer: Name<'_>,
         change: &wire::ControlChange,
     ) -> Result<Content, ControlError> {
-        if !is_supported(change.kind()) {
-            return Err(ControlError::Kind);
-        }
-        let message = control_message(&self.sources.genesis().origin, change);
-        let found = parties(&self.sources, sealer, &message, &change.approvals).len();
-        if found < PARTIES_MIN {
-            return Err(ControlError::Alone { found });
-        }
-        let expected = self.revision(change.kind, &change.target).saturating_add(1);
-        if change.revision != expected {
-            return Err(ControlError::Revision { found: change.revision, expected });
-        }
-        Content::parse(change.kind(), &change.target, &change.content).ok_or(ControlError::Content)
+        let in_force = self.revision(change.kind, &change.target);
+        read_change(&self.sources, in_force, sealer, change)
     }
 
     /// The revision in force of a kind of rule and its target; 0: none.
@@ -243,8 +342,11 @@ impl Facts {
     fn enforce(&mut self, row: &wire::ControlFacts, content: Content) {
         match content {
             Content::Policy(text) => {
-                let index = crate::position::Index(row.index);
+                let index = Index(row.index);
                 self.policy = PolicyFacts { text, revision: row.revision, index };
+            }
+            Content::Retention(content) => {
+                self.retention = Some(Retention::of(Index(row.index), row.revision, content));
             }
             other => self.catalogue.register(&row.target, other),
         }

@@ -110,6 +110,11 @@ impl<T: Message + Default + Clone> Rows<T> {
         Self { table, hot: BTreeMap::new(), changed: BTreeSet::new(), archive: None }
     }
 
+    /// Takes rows that are not in memory from another archive, which holds the same.
+    pub(super) fn rest_on(&mut self, archive: &Arc<dyn Archive>) {
+        self.archive = Some(Arc::clone(archive));
+    }
+
     /// Takes rows that are not in memory from `archive`, from now on.
     pub(super) fn attach(&mut self, archive: &Arc<dyn Archive>) {
         self.archive = None;

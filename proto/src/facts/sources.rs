@@ -133,6 +133,20 @@ impl Sources {
         self.by_name.extend(sources.into_iter().map(|source| (source.name.clone(), source)));
     }
 
+    /// The sources as they stood right before an entry: those that were registered by then, and
+    /// what took one out of service later did not yet.
+    #[must_use]
+    pub fn before(&self, index: Index) -> Self {
+        let stood = self.by_name.iter().filter(|(_, source)| {
+            source.registered_at < index || source.registered_at == Index::GENESIS
+        });
+        let by_name = stood.map(|(name, source)| {
+            let decommissioned_at = source.decommissioned_at.filter(|&since| since < index);
+            (name.clone(), Source { decommissioned_at, ..source.clone() })
+        });
+        Self { genesis: self.genesis.clone(), by_name: by_name.collect() }
+    }
+
     /// The content of entry 0.
     #[must_use]
     pub const fn genesis(&self) -> &wire::Genesis {
@@ -214,7 +228,7 @@ impl Sources {
         body: Body<'_>,
         alone: bool,
     ) -> Result<SourceChange, SourceError> {
-        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE) {
+        if matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE | Body::REDACTION) {
             // An auditor has not validated it, and it must have one reading.
             event::validate_body(body).map_err(|_| SourceError::Undecodable)?;
         }
@@ -238,6 +252,14 @@ impl Sources {
                     (ControlKind::Genesis, _) => Err(SourceError::Genesis),
                     _ => sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing)),
                 }
+            }
+            // Whether it is lawful takes more than who sealed it: `redactions.rs`.
+            Body::REDACTION if !alone => Err(SourceError::Alone),
+            Body::REDACTION if sealer.name.as_str() == self.ledger_source() => {
+                Ok(SourceChange(Change::Nothing))
+            }
+            Body::REDACTION => {
+                sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing))
             }
             number if is_ledgers_own(number) != (sealer.name.as_str() == self.ledger_source()) => {
                 Err(SourceError::Body { name: sealer.name.clone(), number })

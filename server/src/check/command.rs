@@ -17,22 +17,21 @@ use crate::{folder::Folder, os::Disk, storage::Options};
 /// When the folder holds no ledger, or the disk refuses.
 pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
     let data = Folder::new(folder);
-    let origin = data
-        .origin(&**disk)?
+    let ledger = data
+        .ledger_key(&**disk)?
         .with_context(|| format!("folder {} holds no ledger", folder.display()))?;
-    let keys = data.open_keys(&**disk)?;
-    let signed = data.read_checkpoint(&**disk, keys.ledger.verifier());
+    let signed = data.read_checkpoint(&**disk, &ledger);
     let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
 
     let bar = ProgressBar::new(0).with_style(style());
-    let options = Options::new(folder, &origin);
-    let report = check(disk, &options, keys.ledger.verifier(), signed, &|progress| {
+    let options = Options::new(folder, ledger.name());
+    let report = check(disk, &options, &ledger, signed, &|progress| {
         let CheckProgress { done_bytes, total_bytes } = progress;
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
     })?;
     bar.finish_and_clear();
-    print(&mut io::stdout().lock(), &origin, &report)?;
+    print(&mut io::stdout().lock(), ledger.name(), &report)?;
     Ok(if report.problem.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -1,7 +1,7 @@
 //! The segments of a stopped ledger, cut into pieces that are read in any order and on all cores.
 
 use std::{
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,6 +15,7 @@ use access_ledger_proto::{
 use bytes::{Bytes, BytesMut};
 
 use crate::{
+    erase::Progress,
     error::{Fault, StorageError},
     os::{Access, Disk},
     storage::{
@@ -32,6 +33,8 @@ pub(super) struct LogFiles<'a> {
     pub(super) firsts: Vec<Index>,
     /// What the checkpoint covers. A piece ends there.
     acknowledged: Size,
+    /// Where erased events may not be overwritten yet: a stop cut that off.
+    under_way: Arc<[RangeInclusive<u64>]>,
 }
 
 /// Frames that lie together in one segment: about [`PIECE_BYTES`] of them.
@@ -41,6 +44,7 @@ pub(super) struct Piece {
     bytes: Range<u64>,
     /// Where each frame must start.
     offsets: Vec<u32>,
+    under_way: Arc<[RangeInclusive<u64>]>,
 }
 
 /// The records of a piece, up to the first frame that does not hold.
@@ -91,7 +95,9 @@ impl<'a> LogFiles<'a> {
         let folder = segment::folder(&options.folder);
         let firsts = list_segments(disk, &folder)?;
         let origin = sha256(options.origin.as_bytes());
-        Ok(Self { disk, folder, origin, firsts, acknowledged })
+        let erased = Progress::load(disk, &options.folder)?.unwrap_or_default();
+        let under_way = erased.under_way().into();
+        Ok(Self { disk, folder, origin, firsts, acknowledged, under_way })
     }
 
     /// Bytes of all segments.
@@ -148,7 +154,8 @@ impl<'a> LogFiles<'a> {
             let (own, after) = rest.split_at(fitting.max(1).min(most));
             let own_end = after.first().map_or(end, |&next| next.into());
             let (bytes, offsets) = (start..own_end, own.to_vec());
-            pieces.push(Piece { segment: segment.clone(), first, bytes, offsets });
+            let (segment, under_way) = (segment.clone(), self.under_way.clone());
+            pieces.push(Piece { segment, first, bytes, offsets, under_way });
             first = first.plus(count_of(own.len()));
             (start, rest) = (own_end, after);
         }
@@ -190,7 +197,8 @@ impl Piece {
                 return Err(damage(Fault::Index { found: frame.index() }));
             }
             let event = frame.event();
-            if event.is_none() && frame.event_area.iter().any(|&byte| byte != 0) {
+            let is_left = event.is_none() && !frame.is_wiped(self.segment.header.salt);
+            if is_left && !self.under_way.iter().any(|range| range.contains(&index.0)) {
                 return Err(damage(Fault::NotErased));
             }
             read.records.push(Record {

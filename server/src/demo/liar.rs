@@ -71,6 +71,12 @@ impl Liar {
         self
     }
 
+    /// How many records there are.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        count_of(self.records.len())
+    }
+
     /// The note over all records.
     #[must_use]
     pub const fn checkpoint(&self) -> &Bytes {

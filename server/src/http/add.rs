@@ -12,14 +12,14 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::answer::{TEXT, refuse, response};
 use crate::witness::{AddRefusal, Witness};
 
 /// Reads a body of bounded length in bounded time; the response is the refusal.
-pub(super) async fn read_body(body: Body) -> Result<Bytes, Response<Body>> {
-    tokio::time::timeout(BODY_TIME, gather(body))
+pub(super) async fn read_body(body: Body, time: Duration) -> Result<Bytes, Response<Body>> {
+    tokio::time::timeout(time, gather(body))
         .await
         .unwrap_or_else(|_| Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body takes too long")))
 }
@@ -52,7 +52,7 @@ pub(super) fn add_checkpoint(witness: &Witness, body: &[u8]) -> Response<Body> {
         Err(refusal) => {
             match &refusal {
                 AddRefusal::Contradicts(contradiction) => {
-                    error!(size = contradiction.size.0, "a log contradicted itself");
+                    warn!(size = contradiction.size.0, "refused what contradicts");
                 }
                 AddRefusal::Unavailable { problem } => warn!(problem, "could not cosign"),
                 _ => {}
@@ -68,12 +68,13 @@ const fn status(refusal: &AddRefusal) -> StatusCode {
         AddRefusal::Untrusted { .. } | AddRefusal::Halted => StatusCode::FORBIDDEN,
         AddRefusal::UnknownOrigin { .. } => StatusCode::NOT_FOUND,
         AddRefusal::Conflict { .. } => StatusCode::CONFLICT,
-        AddRefusal::Proof(_) | AddRefusal::ProofFromNothing { .. } | AddRefusal::Contradicts(_) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        AddRefusal::Proof(_)
+        | AddRefusal::ProofFromNothing { .. }
+        | AddRefusal::Unsealed { .. }
+        | AddRefusal::Contradicts(_) => StatusCode::UNPROCESSABLE_ENTITY,
         AddRefusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 /// How long a body of [`AddCheckpoint::LEN_MAX`] may take.
-const BODY_TIME: Duration = Duration::from_secs(10);
+pub(super) const BODY_TIME: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@
 //! log.
 
 use std::{
+    ops::RangeInclusive,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -82,6 +83,11 @@ impl Blocks {
         }
         blocks.change(|blocks| *blocks = opened);
         Ok(blocks)
+    }
+
+    /// What the blocks have in common.
+    pub(crate) const fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The blocks at this moment, in the order of the log.
@@ -167,6 +173,27 @@ impl Blocks {
         if let Err(error) = self.remove(block.id) {
             warn!(%error, "kept the file of a damaged posting block");
         }
+    }
+
+    /// Removes the blocks that hold postings of an entry in one of these ranges, durably; they are
+    /// gaps then, which are filled from the log.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Io`] when the disk refuses.
+    pub(crate) fn forget(&self, ranges: &[RangeInclusive<u64>]) -> Result<(), StorageError> {
+        let holds = |block: &Block| {
+            let (first, end) = (block.id.first.0, block.end().0);
+            ranges.iter().any(|range| first <= *range.end() && *range.start() < end)
+        };
+        let mut forgotten = Vec::new();
+        self.change(|blocks| {
+            forgotten = blocks.extract_if(.., |block| holds(block)).collect();
+        });
+        for block in forgotten {
+            self.remove(block.id)?;
+        }
+        self.disk.sync_dir(&self.folder).map_err(io_error("sync", &self.folder))
     }
 
     fn mergeable(&self) -> Option<Vec<Arc<Block>>> {

@@ -148,6 +148,13 @@ impl Fold {
         self.archive.check()
     }
 
+    /// Goes on over another archive, which holds the same rows.
+    pub(crate) fn rest_on(&mut self, archive: &Arc<StateArchive>) {
+        self.archive = Arc::clone(archive);
+        let archive = Arc::clone(archive) as Arc<dyn Archive>;
+        self.findings.authority_mut().facts_mut().rest_on(&archive);
+    }
+
     /// Everything so far was saved.
     pub(crate) fn settle(&mut self) {
         if let Some(last) = self.size.last_index() {

@@ -1,6 +1,6 @@
 //! The indexing end: reads the log in order, and keeps postings and facts.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, atomic::Ordering};
 
 use access_ledger_proto::{
     authority::Authority,
@@ -13,11 +13,13 @@ use tracing::info;
 use super::{
     Index as Answers, Shared,
     error::IndexError,
-    fold, leaf_at,
+    fold::{self, Fold},
+    leaf_at,
     posting::Layout,
+    state::State,
     state::Watermark,
     tail::{Tail, decode},
-    workers::{Pace, Workers},
+    workers::Pace,
 };
 use crate::storage::{LogReader, Record};
 
@@ -26,19 +28,13 @@ pub struct Indexer {
     shared: Arc<Shared>,
     layout: Layout,
     reader: LogReader,
-    workers: Arc<Workers>,
-    /// Read while the stretch before it was folded.
+    /// Read and posted while the stretch before it was folded.
     ahead: Option<Chunk>,
 }
 
 impl Indexer {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        layout: Layout,
-        reader: LogReader,
-        workers: Workers,
-    ) -> Self {
-        Self { shared, layout, reader, workers: Arc::new(workers), ahead: None }
+    pub(crate) fn new(shared: Arc<Shared>, layout: Layout, reader: LogReader) -> Self {
+        Self { shared, layout, reader, ahead: None }
     }
 
     /// The facts and the policy behind the entries below [`Indexer::size`]. Rows that are not in
@@ -78,8 +74,9 @@ impl Indexer {
     /// As [`super::open`]; [`IndexError::Damaged`] for a posting block that is not as written,
     /// which [`Indexer::repair`] then builds again.
     pub(crate) fn follow(&mut self, pace: Pace) -> Result<bool, IndexError> {
-        let workers = Arc::clone(&self.workers);
-        workers.run(pace, || self.step())
+        let shared = Arc::clone(&self.shared);
+        let _working = shared.work();
+        shared.workers.run(pace, || self.step())
     }
 
     /// Builds one block again that was lost or dropped; returns whether one was missing.
@@ -88,7 +85,8 @@ impl Indexer {
     ///
     /// As [`Indexer::follow`].
     pub(crate) fn repair(&self, pace: Pace) -> Result<bool, IndexError> {
-        self.workers.run(pace, || self.fill_gap())
+        let _working = self.shared.work();
+        self.shared.workers.run(pace, || self.fill_gap())
     }
 
     fn step(&mut self) -> Result<bool, IndexError> {
@@ -98,7 +96,7 @@ impl Indexer {
             return Ok(true);
         }
         let chunk = match self.ahead.take() {
-            Some(chunk) => chunk,
+            Some(chunk) => self.refresh(chunk)?,
             None => self.prepare(size.next_index(), end)?,
         };
         if chunk.records.is_empty() {
@@ -111,6 +109,22 @@ impl Indexer {
         // Nothing of one that could not be read was posted: it is read again, and told then.
         self.ahead = ahead.ok().filter(|chunk| !chunk.records.is_empty());
         Ok(true)
+    }
+
+    /// A chunk that was posted, read again if events were erased since.
+    fn refresh(&self, chunk: Chunk) -> Result<Chunk, IndexError> {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if chunk.generation == generation {
+            return Ok(chunk);
+        }
+        let (first, end) = (chunk.first, chunk.end());
+        let mut again = Chunk { generation, first, records: Vec::new(), events: Vec::new() };
+        while again.end() < end {
+            let more = self.read(again.end(), end)?;
+            again.records.extend(more.records);
+            again.events.extend(more.events);
+        }
+        Ok(again)
     }
 
     /// Reads and decodes a stretch of the log and appends it to the postings: they reach at least
@@ -162,25 +176,8 @@ impl Indexer {
 
     /// Moves what the fold has gathered to the disk.
     fn save(&self, size: Size) -> Result<(), IndexError> {
-        let shared = &*self.shared;
-        let last_leaf = leaf_at(&self.reader, size.last_index().unwrap_or_default())?;
-        let (draft, watermark) = shared.read_fold(|fold| {
-            let findings_length = fold.log.write()?;
-            let mut draft = shared.state.draft()?;
-            fold.save(&shared.state, &mut draft)?;
-            let recorded_at = fold.recorded_at;
-            Ok::<_, IndexError>((
-                draft,
-                Watermark { size, last_leaf, recorded_at, findings_length },
-            ))
-        })?;
-        // Together, for whoever reads both.
-        shared.change_fold(|fold| {
-            draft.apply(&watermark)?;
-            fold.settle();
-            Ok::<_, IndexError>(())
-        })?;
-        shared.progress.save(size);
+        save(&self.shared.fold, &self.shared.state, &self.reader, size)?;
+        self.shared.progress.save(size);
         Ok(())
     }
 
@@ -190,31 +187,63 @@ impl Indexer {
 
     /// Reads a stretch of the log that starts at `first` and ends at `end` at the latest.
     fn read(&self, first: Index, end: Index) -> Result<Chunk, IndexError> {
-        let entries_max = memory_len(end.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
-        if entries_max == 0 {
-            return Ok(Chunk { first, records: Vec::new(), events: Vec::new() });
-        }
-        let records = self.reader.read(first, entries_max, READ_BYTES)?;
-        let events = decode(&records);
-        Ok(Chunk { first, records, events })
+        // Before the read: what is erased meanwhile is read again.
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        Ok(Chunk { generation, ..Chunk::read(&self.reader, first, end)? })
     }
 }
 
+/// Moves what a fold has gathered, up to `size`, to the disk.
+pub(super) fn save(
+    fold: &RwLock<Fold>,
+    state: &State,
+    reader: &LogReader,
+    size: Size,
+) -> Result<(), IndexError> {
+    let last_leaf = leaf_at(reader, size.last_index().unwrap_or_default())?;
+    let (draft, watermark) = {
+        let fold = fold.read().unwrap_or_else(PoisonError::into_inner);
+        let findings_length = fold.log.write()?;
+        let mut draft = state.draft()?;
+        fold.save(state, &mut draft)?;
+        let recorded_at = fold.recorded_at;
+        (draft, Watermark { size, last_leaf, recorded_at, findings_length })
+    };
+    // Together, for whoever reads both.
+    let mut fold = fold.write().unwrap_or_else(PoisonError::into_inner);
+    draft.apply(&watermark)?;
+    fold.settle();
+    Ok(())
+}
+
 /// A stretch of the log.
-struct Chunk {
+pub(super) struct Chunk {
+    /// How often events had been forgotten when it was read.
+    generation: u64,
     first: Index,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     /// Of the records, `None` for those that are gone.
-    events: Vec<Option<wire::Event>>,
+    pub(super) events: Vec<Option<wire::Event>>,
 }
 
 impl Chunk {
+    /// Reads a stretch that starts at `first` and ends at `end` at the latest.
+    pub(super) fn read(reader: &LogReader, first: Index, end: Index) -> Result<Self, IndexError> {
+        let entries_max = memory_len(end.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
+        let records = match entries_max {
+            0 => Vec::new(),
+            _ => reader.read(first, entries_max, READ_BYTES)?,
+        };
+        let events = decode(&records);
+        Ok(Self { generation: 0, first, records, events })
+    }
+
     fn end(&self) -> Index {
         self.first.plus(count_of(self.records.len()))
     }
 
     /// Appends it to the postings.
-    fn post(&self, tail: &mut Tail) -> Result<(), IndexError> {
+    pub(super) fn post(&self, tail: &mut Tail) -> Result<(), IndexError> {
         let mut rest = &self.events[..];
         fold::runs(self.first, &self.records, |source, run, _, _| {
             let (events, after) = rest.split_at(run.len().min(rest.len()));

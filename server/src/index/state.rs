@@ -33,6 +33,7 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
 use access_ledger_proto::{hash::Digest, position::Size};
@@ -44,7 +45,8 @@ use super::{
 
 /// The opened state.
 pub(crate) struct State {
-    store: sled::Db,
+    /// Exchanged when the state was built anew in another folder.
+    store: RwLock<sled::Db>,
     layout: Layout,
 }
 
@@ -104,17 +106,18 @@ impl State {
 
     /// Opens an empty state in `folder`, whatever was there.
     pub(crate) fn reset(folder: &Path, layout: &Layout) -> Result<Self, IndexError> {
-        match fs::remove_dir_all(folder) {
-            Err(source) if source.kind() == io::ErrorKind::NotADirectory => {
-                fs::remove_file(folder)
-                    .map_err(|source| IndexError::Remove { path: folder.into(), source })?;
-            }
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(IndexError::Remove { path: folder.into(), source });
-            }
-            _ => {}
-        }
+        Self::remove(folder)?;
         Self::open(folder, layout)
+    }
+
+    /// Removes the folder of a state that nobody has open, or whatever has its name.
+    pub(crate) fn remove(folder: &Path) -> Result<(), IndexError> {
+        let removed = match fs::remove_dir_all(folder) {
+            Err(source) if source.kind() == io::ErrorKind::NotADirectory => fs::remove_file(folder),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        removed.map_err(|source| IndexError::Remove { path: folder.into(), source })
     }
 
     fn open(folder: &Path, layout: &Layout) -> Result<Self, IndexError> {
@@ -124,7 +127,18 @@ impl State {
             .mode(sled::Mode::LowSpace)
             // Saving flushes; nothing else is worth a sync.
             .flush_every_ms(None);
-        Ok(Self { store: guarded(|| options.open())?, layout: *layout })
+        Ok(Self { store: RwLock::new(guarded(|| options.open())?), layout: *layout })
+    }
+
+    /// Answers from the rows of another state of the same layout from now on. The store that was
+    /// used before is closed.
+    pub(crate) fn adopt(&self, other: &Self) {
+        let store = other.store().clone();
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+    }
+
+    fn store(&self) -> RwLockReadGuard<'_, sled::Db> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of a key.
@@ -133,7 +147,7 @@ impl State {
     ///
     /// [`IndexError::State`] when the store refuses or is damaged.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, IndexError> {
-        guarded(|| self.store.get(key))
+        guarded(|| self.store().get(key))
     }
 
     /// Hands out all rows whose key starts with `prefix`, in the order of what follows it in the
@@ -148,7 +162,7 @@ impl State {
         each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), IndexError> {
         guarded(|| {
-            for row in self.store.scan_prefix(prefix) {
+            for row in self.store().scan_prefix(prefix) {
                 let (key, value) = row?;
                 if !each(key.get(prefix.len()..).unwrap_or_default(), &value) {
                     break;
@@ -169,7 +183,7 @@ impl State {
         each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), IndexError> {
         guarded(|| {
-            for row in self.store.range(keys) {
+            for row in self.store().range(keys) {
                 let (key, value) = row?;
                 if !each(&key, &value) {
                     break;
@@ -195,14 +209,14 @@ impl State {
     ///
     /// [`IndexError::State`] when the store refuses.
     pub(crate) fn flush(&self) -> Result<(), IndexError> {
-        guarded(|| self.store.flush()).map(drop)
+        guarded(|| self.store().flush()).map(drop)
     }
 
     /// Whether the rows are what was written; then how far they go.
     fn check(&self) -> Result<Option<Watermark>, String> {
         let text = |error: IndexError| error.to_string();
         let Some(meta) = self.get(WATERMARK_KEY).map_err(text)? else {
-            return if self.store.is_empty() { Ok(None) } else { Err("no watermark".into()) };
+            return if self.store().is_empty() { Ok(None) } else { Err("no watermark".into()) };
         };
         let mut sum = 0_u64;
         let add = &mut |key: &[u8], value: &[u8]| {
@@ -248,7 +262,7 @@ impl Draft<'_> {
     pub(crate) fn apply(mut self, watermark: &Watermark) -> Result<(), IndexError> {
         let meta = encode_watermark(&self.state.layout, watermark, self.sum);
         self.batch.insert(WATERMARK_KEY, meta);
-        guarded(|| self.state.store.apply_batch(self.batch))
+        guarded(|| self.state.store().apply_batch(self.batch))
     }
 }
 

@@ -19,7 +19,10 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
-use super::{authorize::Noteworthy, queue::Work};
+use super::{
+    authorize::Noteworthy,
+    queue::{Lane, Work},
+};
 use crate::refusal::Refusal;
 
 /// Most bytes that the events of one batch have together.
@@ -160,6 +163,14 @@ impl Admitted {
         events.iter().filter_map(|event| event::body(event)).map(move |body| (body, alone))
     }
 
+    /// The redactions in the batch: one, alone, unless the writer is to refuse it.
+    pub(crate) fn redactions(&self) -> impl Iterator<Item = &wire::Redaction> {
+        self.noteworthy.iter().filter_map(|note| match &note.event().body {
+            Some(wire::event::Body::Redaction(redaction)) => Some(redaction),
+            _ => None,
+        })
+    }
+
     /// What the writer must note of it.
     pub(crate) fn noteworthy(&self) -> &[Noteworthy] {
         &self.noteworthy
@@ -202,11 +213,15 @@ impl Work for Admitted {
     fn bytes(&self) -> usize {
         self.bytes
     }
+
+    fn lane(&self) -> Lane {
+        Lane::of(self.sealed().source)
+    }
 }
 
 /// Whether a body may change who may do what, so that the writer must judge it in its order.
 const fn is_control(body: Body<'_>) -> bool {
-    matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE)
+    matches!(body.number, Body::SOURCE_STATUS | Body::CONTROL_CHANGE | Body::REDACTION)
 }
 
 /// Judges every event; tells whether any of them may change the rules, which the writer judges

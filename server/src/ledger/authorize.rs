@@ -90,9 +90,9 @@ impl Noteworthy {
         &self.event
     }
 
-    /// Whether it changes the rules.
-    fn is_control_change(&self) -> bool {
-        matches!(self.event.body, Some(EventBody::ControlChange(_)))
+    /// Whether it changes the rules, or erases events.
+    fn is_control(&self) -> bool {
+        matches!(self.event.body, Some(EventBody::ControlChange(_) | EventBody::Redaction(_)))
     }
 
     /// Whether it is an intended access, which awaits a verdict.
@@ -103,9 +103,9 @@ impl Noteworthy {
 }
 
 impl Writer {
-    /// Judges a change of the rules by the facts before `first`, where its batch is about to stand.
+    /// Judges a change of the rules, or a redaction, by the facts before `first`, where its batch is about to stand.
     pub(crate) fn admit_control(&self, batch: &Admitted, first: Index) -> Result<(), Refusal> {
-        let changes = batch.noteworthy().iter().filter(|note| note.is_control_change());
+        let changes = batch.noteworthy().iter().filter(|note| note.is_control());
         for change in changes {
             self.authority.admit_control(&Noted {
                 index: change.index(first),

@@ -70,7 +70,7 @@ impl Shared {
             }
             _ => return Ok(None),
         };
-        let published = self.book.covers(index).await?;
+        self.book.covers(index).await?;
         let record = self.book.reader.read(index, 1, 1).map_err(unreadable)?.pop();
         let (entry, event) = record.map(|record| (record.entry, record.event)).unzip();
         let stored = StoredBatch::around(&self.book.reader, index)?;
@@ -87,7 +87,7 @@ impl Shared {
             index: index.0,
             event,
             entry: entry.unwrap_or_default(),
-            receipt: Some(stored.receipt(&self.book.tree, &published)?),
+            receipt: Some(stored.receipt(&self.book.tree, &*self.book.proves(stored.last())?)?),
         }))
     }
 }

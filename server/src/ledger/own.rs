@@ -99,6 +99,16 @@ impl Shared {
         let own = OwnEvent { event: event.clone(), noteworthy, admitted_at: now };
         Ok((event, self.queue.push(ToWrite::Own(Box::new(own)))?))
     }
+
+    /// Records a run of the retention, and waits until it is durable. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shared::record_own`], and what the writer refuses it for.
+    pub(crate) fn record_run(&self, redaction: wire::Redaction) -> Result<(), Refusal> {
+        let (_, ticket) = self.record_own(wire::event::Body::Redaction(redaction))?;
+        ticket.wait().map(drop)
+    }
 }
 
 /// Judges an event of the ledger's own as it would stand at `index`.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tracing::warn;
 
-use super::{Published, Shared, append::Admitted, queue::Waiting};
+use super::{Shared, append::Admitted, authorize::PlacedVerdict, queue::Waiting, writer::Placed};
 use crate::{
     book::{StoredBatch, inclusion_path, unreadable},
     os::{self, Disk},
@@ -47,12 +47,24 @@ impl Repeats {
                 if let Err(Refusal::Reused { .. }) = found {
                     self.keep_evidence(&batch);
                 }
-                answer.send(found);
+                match (found, &self.shared.release) {
+                    (Ok(placed), Some(release)) => release.wait(placed, answer),
+                    (Ok(placed), None) => answer.send(self.prove(&placed)),
+                    (Err(refusal), _) => answer.send(Err(refusal)),
+                }
             }
         }
     }
 
-    fn find(&self, batch: &Admitted) -> Result<wire::AppendResponse, Refusal> {
+    /// The answer under the newest checkpoint.
+    fn prove(&self, placed: &Placed) -> Result<wire::AppendResponse, Refusal> {
+        let book = &*self.shared.book;
+        let published = book.published();
+        placed.answer(&published, |index| inclusion_path(&book.tree, index, published.size))
+    }
+
+    /// The place that the batch has.
+    fn find(&self, batch: &Admitted) -> Result<Placed, Refusal> {
         let sealed = batch.sealed();
         let shared = &*self.shared;
         let recorded = shared.book.durable_last(sealed.source);
@@ -80,23 +92,22 @@ impl Repeats {
             let expected = recorded.saturating_add(1);
             return Err(Refusal::Recut { first_seq: sealed.first_seq, expected });
         }
-        let published = shared.book.published();
         let intents = batch.noteworthy().iter().filter(|note| note.is_intent());
         let intents: Vec<_> = intents.map(|note| note.index(stored.first)).collect();
-        Ok(wire::AppendResponse {
-            receipt: Some(stored.receipt(&shared.book.tree, &published)?),
-            verdicts: self.verdicts(stored.last(), &intents, &published)?,
+        Ok(Placed {
+            last_seq: stored.last_seq(),
+            last: stored.last(),
+            first: stored.first,
+            recorded_at: stored.recorded_at,
+            prev: stored.prev,
+            verdicts: self.verdicts(stored.last(), &intents)?,
+            source: stored.source,
         })
     }
 
     /// The verdicts on intents, which lie in the order of these indexes behind the batch of the
     /// intents, whose last entry is `last`: in the same group.
-    fn verdicts(
-        &self,
-        last: Index,
-        intents: &[Index],
-        published: &Published,
-    ) -> Result<Vec<wire::RecordedVerdict>, Refusal> {
+    fn verdicts(&self, last: Index, intents: &[Index]) -> Result<Vec<PlacedVerdict>, Refusal> {
         let shared = &*self.shared;
         let own = shared.book.sources().ledger_source().to_owned();
         let mut wanted = intents.iter().peekable();
@@ -117,8 +128,7 @@ impl Repeats {
                     continue;
                 }
                 let index = parsed.index;
-                let inclusion_path = inclusion_path(&shared.book.tree, index, published.size)?;
-                found.push(wire::RecordedVerdict { index: index.0, event, entry, inclusion_path });
+                found.push(PlacedVerdict { index, event, entry });
             }
         }
         Ok(found)

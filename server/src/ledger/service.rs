@@ -1,17 +1,19 @@
 //! `RecorderService` over gRPC.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{
+    event::{self, Body},
     source::Name,
     wire::{self, recorder_service_server::RecorderService},
 };
+use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Shared, append::Admitted, queue::Ticket, writer::ToWrite};
-use crate::{identity::Caller, refusal::Refusal};
+use crate::{erase, identity::Caller, refusal::Refusal};
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ impl Recorder {
         let batch = batch.ok_or_else(missing)?;
         caller.expect_source(&batch.source)?;
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
+        let is_redaction = batch.events.iter().any(|event| is_redaction(event));
         let shared = self.shared.clone();
         let judge = move || {
             let now = shared.book.clock.now_nanos();
@@ -47,9 +50,13 @@ impl Recorder {
                 MayHold::Anything => admitted,
                 MayHold::Intents => admitted.expect_intents()?,
             };
+            admitted
+                .redactions()
+                .try_for_each(|redaction| erase::check(&shared.book, redaction))?;
             shared.queue.push(ToWrite::Batch(admitted))
         };
-        if bytes <= INLINE_BYTES_MAX {
+        // What a redaction covers is read before it is taken.
+        if bytes <= INLINE_BYTES_MAX && !is_redaction {
             return judge();
         }
         tokio::task::spawn_blocking(judge).await.unwrap_or(Err(Refusal::Stopping))
@@ -146,14 +153,26 @@ impl RecorderService for Recorder {
         let source = request.into_inner().source;
         let unknown = || Refusal::NoSource { name: source.clone() };
         let name = Name::parse(source.as_bytes()).map_err(|_| unknown())?;
-        let key_id = self.shared.book.sources().get(name).ok_or_else(unknown)?.key_id();
+        let (key_id, heartbeat_nanos) = {
+            let sources = self.shared.book.sources();
+            let source = sources.get(name).ok_or_else(unknown)?;
+            (source.key_id(), source.heartbeat_nanos)
+        };
+        let heartbeat = Duration::from_nanos(heartbeat_nanos);
         Ok(Response::new(wire::GetSourceStateResponse {
             last_seq: self.shared.book.durable_last(name),
             key_id: key_id.0.to_vec().into(),
             origin: self.shared.book.vkey.name().to_owned(),
             ledger_vkey: self.shared.book.vkey.to_string(),
+            heartbeat_interval: prost_types::Duration::try_from(heartbeat)
+                .ok()
+                .filter(|_| heartbeat_nanos > 0),
         }))
     }
+}
+
+fn is_redaction(event: &Bytes) -> bool {
+    event::body(event).is_some_and(|body| body.number == Body::REDACTION)
 }
 
 /// What tonic answers with its own OUT_OF_RANGE: a message that no lawful batch needs.

@@ -10,7 +10,7 @@
 //! A batch whose numbers were used before leaves the line here: `repeat.rs` finds its place again.
 //! After a failed write or sync nothing more is taken until the ledger is opened again.
 
-use std::{ops::Range, sync::Arc, thread};
+use std::{ops::Range, sync::Arc, thread, time::Duration};
 
 use access_ledger_proto::{
     authority::Authority,
@@ -20,7 +20,7 @@ use access_ledger_proto::{
     hash::Digest,
     position::{Index, Size, count_of},
     source::SourceName,
-    tree::{Frontier, Paths},
+    tree::Frontier,
     wire,
 };
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use super::{
     authorize::{Intent, PlacedVerdict},
     own::{OwnEvent, OwnEvents, OwnSource},
     publish::Publisher,
-    queue::{Answer, Waiting, Work},
+    queue::{Answer, Lane, Waiting, Work},
 };
 use crate::{
     book::bytes_of,
@@ -44,6 +44,10 @@ use crate::{
 
 /// Most bytes of one group: what one sync writes, and what waiting costs the first of the group.
 pub(crate) const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// How long the writer waits for the index, which is rarely a second behind, to take the facts from
+/// it; else it tries again with the next group.
+const REFRESH_WAIT: Duration = Duration::from_secs(1);
 
 /// What the writer is given to write.
 pub(crate) enum ToWrite {
@@ -58,6 +62,13 @@ impl Work for ToWrite {
         match self {
             Self::Batch(batch) => batch.bytes(),
             Self::Own(own) => log_bytes(own.len(), 1),
+        }
+    }
+
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Batch(batch) => batch.lane(),
+            Self::Own(_) => Lane::OWN,
         }
     }
 }
@@ -75,6 +86,8 @@ pub(crate) struct Writer {
     /// Facts and policy behind the last entry that was placed. Rows that are not in memory lie in
     /// the index's state, which is behind.
     pub(crate) authority: Authority,
+    /// How often the index had forgotten events when the facts were taken from it.
+    pub(crate) generation: u64,
     /// As far as the state went when rows were last given up to it.
     pub(crate) settled: Size,
 }
@@ -93,12 +106,12 @@ pub(crate) struct Group {
 /// Where a batch stands in the log.
 pub(crate) struct Placed {
     pub(crate) source: SourceName,
-    last_seq: u64,
+    pub(crate) last_seq: u64,
     /// Index of the batch's last entry.
-    last: Index,
+    pub(crate) last: Index,
     pub(crate) first: Index,
     pub(crate) recorded_at: u64,
-    prev: Digest,
+    pub(crate) prev: Digest,
     /// On the intents in the batch, in order.
     pub(crate) verdicts: Vec<PlacedVerdict>,
 }
@@ -137,6 +150,7 @@ impl Writer {
     }
 
     fn commit(&mut self, waiting: Vec<Waiting<ToWrite>>) -> Result<(), LedgerError> {
+        self.refresh_facts();
         self.settle_facts();
         let mut group = self.group();
         for Waiting { work, answer } in waiting {
@@ -160,6 +174,20 @@ impl Writer {
         // Nothing leaves that was decided by facts which could not be read.
         self.shared.book.index.check_facts()?;
         self.write(group)
+    }
+
+    /// Takes the facts from the index again after events were erased: verdicts must follow from
+    /// what the log still says, as auditors will read it.
+    fn refresh_facts(&mut self) {
+        let (index, size) = (&self.shared.book.index, self.link.size);
+        let generation = index.generation();
+        if generation == self.generation || index.wait_for(size, REFRESH_WAIT).is_err() {
+            return;
+        }
+        if let Some(authority) = index.authority_at(size) {
+            (self.authority, self.generation) = (authority, generation);
+            self.settled = Size::ZERO;
+        }
     }
 
     /// Lets go of facts that the index has saved.
@@ -275,8 +303,14 @@ impl Writer {
         metrics::histogram!("access_ledger_group_batches")
             .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
         for (placed, answer) in placed {
-            if let Some(answer) = answer {
-                answer.send(placed.answer(&paths, &published));
+            let Some(answer) = answer else { continue };
+            match &self.shared.release {
+                Some(release) => release.wait(placed, answer),
+                // Every batch of the group was appended to the frontier since it last forgot.
+                None => answer.send(placed.answer(&published, |index| {
+                    let path = paths.path(index).ok_or(Refusal::StorageFailed)?;
+                    Ok(path.iter().map(bytes_of).collect())
+                })),
             }
         }
         self.frontier.forget();
@@ -302,16 +336,21 @@ impl Drop for PanicWatch {
 }
 
 impl Placed {
-    fn answer(
+    /// Index of the last entry that the answer is about: of the batch, or of a verdict.
+    pub(crate) fn reaches(&self) -> Index {
+        self.verdicts.last().map_or(self.last, |verdict| verdict.index)
+    }
+
+    /// The answer under a checkpoint that covers it; `path` gives inclusion paths in its tree.
+    ///
+    /// # Errors
+    ///
+    /// Those of `path`.
+    pub(crate) fn answer(
         &self,
-        paths: &Paths<'_>,
         published: &Published,
+        path: impl Fn(Index) -> Result<Vec<Bytes>, Refusal>,
     ) -> Result<wire::AppendResponse, Refusal> {
-        // Every batch of the group was appended to the frontier since it last forgot.
-        let path = |index| -> Result<Vec<Bytes>, Refusal> {
-            let path = paths.path(index).ok_or(Refusal::StorageFailed)?;
-            Ok(path.iter().map(bytes_of).collect())
-        };
         let receipt = wire::Receipt {
             first_index: self.first.0,
             recorded_at: self.recorded_at,

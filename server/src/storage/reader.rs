@@ -34,7 +34,7 @@ pub struct Record {
 /// Reads what is durable. Cloning is cheap; all clones see new groups as they are committed.
 #[derive(Clone)]
 pub struct LogReader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl LogReader {
@@ -97,7 +97,7 @@ impl LogReader {
         let Some(run) = self.shared.locate(first, limits)? else {
             return Ok(Vec::new());
         };
-        let bytes = Bytes::from(run.segment.file.read(run.start, run.length)?);
+        let bytes = Bytes::from(self.shared.read_frames(&run)?);
         let mut taken = Vec::with_capacity(run.count);
         let mut rest = &bytes[..];
         for index in (first.0..).take(run.count).map(Index) {
@@ -122,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) folder: PathBuf,
     origin: Digest,
     state: RwLock<State>,
+    /// Held for writing while states of frames change, so that no read sees a part of that.
+    marking: RwLock<()>,
     /// Full segments read last, the latest at the end.
     open: Mutex<Vec<Arc<FullSegment>>>,
 }
@@ -138,11 +140,11 @@ struct State {
 }
 
 /// Frames that lie together in one segment.
-struct Run {
-    segment: Segment,
-    start: u64,
+pub(super) struct Run {
+    pub(super) segment: Segment,
+    pub(super) start: u64,
     length: usize,
-    count: usize,
+    pub(super) count: usize,
 }
 
 impl Shared {
@@ -156,7 +158,8 @@ impl Shared {
     ) -> Self {
         let (origin, end) = (active.header.origin, small(end));
         let state = State { full, active, offsets, end };
-        Self { disk, folder, origin, state: RwLock::new(state), open: Mutex::default() }
+        let (marking, open) = (RwLock::default(), Mutex::default());
+        Self { disk, folder, origin, state: RwLock::new(state), marking, open }
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -190,8 +193,25 @@ impl Shared {
         read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Reads the frames of a run, as they are before or after any erasure.
+    pub(super) fn read_frames(&self, run: &Run) -> Result<Vec<u8>, StorageError> {
+        let _reading = self.marking.read().unwrap_or_else(PoisonError::into_inner);
+        run.segment.file.read(run.start, run.length)
+    }
+
+    /// Changes states of frames while nobody reads any.
+    pub(super) fn mark<T>(&self, mark: impl FnOnce() -> T) -> T {
+        let _marking = self.marking.write().unwrap_or_else(PoisonError::into_inner);
+        mark()
+    }
+
+    /// The segment that starts at `first`, opened for writing.
+    pub(super) fn open_for_erasing(&self, first: Index) -> Result<Segment, StorageError> {
+        Segment::open(&*self.disk, &self.folder, (first, self.origin), Access::Write)
+    }
+
     /// Where the records from `first` on lie; `None` beyond the end.
-    fn locate(
+    pub(super) fn locate(
         &self,
         first: Index,
         (entries_max, bytes_max): (usize, usize),

@@ -63,6 +63,12 @@ pub enum AddRefusal {
         /// Hashes in the proof.
         found: usize,
     },
+    /// The checkpoint ends inside a batch: no source has sealed the last entries. 422.
+    #[error("no seal covers the last entries of size {size}")]
+    Unsealed {
+        /// The checkpoint's size.
+        size: Size,
+    },
     /// The checkpoint contradicts what is held or was cosigned. 422.
     #[error("root at size {} is another here: {}", .0.size, .0.wanted)]
     Contradicts(Box<Contradiction>),

@@ -2,12 +2,17 @@
 
 use std::{
     fmt,
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, error::BuildError, hash::Digest, position::Size, proof::root_at,
+    checkpoint::VerifiedCheckpoint,
+    entry::Entry,
+    error::BuildError,
+    hash::Digest,
+    position::{Index, Size},
+    proof::root_at,
 };
 use thiserror::Error;
 
@@ -20,9 +25,16 @@ use crate::{
 pub struct Holding {
     reader: LogReader,
     tree: TreeFiles,
-    /// Held by who notifies, so that nobody misses it between looking and waiting.
-    growing: Mutex<()>,
+    extent: Mutex<Extent>,
     grown: Condvar,
+}
+
+/// How far a copy is durable, and in its tree.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    size: Size,
+    /// The first event that is gone without a record of its erasure.
+    unaccounted: Option<Index>,
 }
 
 /// Proof that every entry that a checkpoint covers is here, durably, and that the tree over them
@@ -58,6 +70,18 @@ pub enum HoldError {
         /// The root over the entries that are held.
         held: Digest,
     },
+    /// It ends inside a batch: no source has sealed the last entries.
+    #[error("no seal covers the last entries of size {size}")]
+    Unsealed {
+        /// The checkpoint's size.
+        size: Size,
+    },
+    /// An event is gone, and no record of its erasure has come yet.
+    #[error("event {index} is gone, and no record of its erasure is held")]
+    Unaccounted {
+        /// The first such event.
+        index: Index,
+    },
     /// What is held could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -67,18 +91,21 @@ impl Holding {
     /// What the two ends of one open log hold.
     #[must_use]
     pub fn new(reader: LogReader, tree: TreeFiles) -> Self {
-        Self { reader, tree, growing: Mutex::new(()), grown: Condvar::new() }
+        let size = reader.size().min(tree.size());
+        let extent = Mutex::new(Extent { size, unaccounted: None });
+        Self { reader, tree, extent, grown: Condvar::new() }
     }
 
     /// How many entries are durable and in the tree.
     #[must_use]
     pub fn size(&self) -> Size {
-        self.reader.size().min(self.tree.size())
+        self.extent().size
     }
 
-    /// Wakes who waits for more: to be called when the log has become durable and the tree stored.
-    pub fn notify(&self) {
-        drop(self.growing.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Says how much is durable and in the tree, and wakes who waits for it. `unaccounted` is the
+    /// first event in it that is gone without a record of its erasure.
+    pub fn grown(&self, size: Size, unaccounted: Option<Index>) {
+        *self.extent() = Extent { size, unaccounted };
         self.grown.notify_all();
     }
 
@@ -88,16 +115,15 @@ impl Holding {
     /// # Errors
     ///
     /// [`HoldError::Behind`] when that takes longer; [`HoldError::Differs`] when the log signed
-    /// other entries than it sent; [`HoldError::Storage`].
+    /// other entries than it sent; [`HoldError::Unsealed`], [`HoldError::Unaccounted`];
+    /// [`HoldError::Storage`].
     pub fn hold(&self, checkpoint: &VerifiedCheckpoint, wait: Duration) -> Result<Held, HoldError> {
         let (size, found) = (checkpoint.size(), checkpoint.root());
-        if self.size() < size {
-            let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_behind = |(): &mut ()| self.size() < size;
-            let waited = self.grown.wait_timeout_while(growing, wait, is_behind);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-        }
-        let held = self.size();
+        let is_behind = |extent: &mut Extent| extent.size < size;
+        let waited = self.grown.wait_timeout_while(self.extent(), wait, is_behind);
+        let (extent, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let Extent { size: held, unaccounted } = *extent;
+        drop(extent);
         if held < size {
             return Err(HoldError::Behind { held, wanted: size });
         }
@@ -105,8 +131,26 @@ impl Holding {
         if root != found {
             return Err(HoldError::Differs { size, found, held: root });
         }
+        if let Some(index) = unaccounted.filter(|&index| size.contains(index)) {
+            return Err(HoldError::Unaccounted { index });
+        }
+        self.check_sealed(size)?;
         let (tree, origin) = (self.tree.clone(), checkpoint.origin().to_owned());
         Ok(Held { tree, origin, size, root })
+    }
+
+    /// That the first `size` entries are whole batches.
+    fn check_sealed(&self, size: Size) -> Result<(), HoldError> {
+        let Some(last) = size.last_index() else { return Ok(()) };
+        let entry = self.reader.read_entries(last, 1, usize::MAX)?.pop().unwrap_or_default();
+        match Entry::parse(&entry).is_ok_and(|entry| entry.seal.is_some()) {
+            true => Ok(()),
+            false => Err(HoldError::Unsealed { size }),
+        }
+    }
+
+    fn extent(&self) -> MutexGuard<'_, Extent> {
+        self.extent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

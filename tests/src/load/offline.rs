@@ -14,6 +14,7 @@ use access_ledger_client::{
     verify::Scope,
     view::View,
 };
+use access_ledger_proto::quorum::Quorum;
 use access_ledger_server::{
     check,
     folder::{Folder, real_disk},
@@ -119,7 +120,7 @@ fn check(folder: &Path) -> anyhow::Result<f64> {
 fn audit_all(plan: &Plan, folder: &Path) -> anyhow::Result<f64> {
     let (server, pinned) = (Child::ledger(plan, folder)?, tempfile::tempdir_in(&plan.dir)?);
     let mut view = View::open(&pinned.path().join("view"), &server.vkey()?)?;
-    let options = AuditOptions { scope: Scope::Events, full: true, witnesses: Vec::new() };
+    let options = AuditOptions { scope: Scope::Events, full: true, quorum: Quorum::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let puller = Puller::new(server.connect().await?);

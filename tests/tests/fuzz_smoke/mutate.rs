@@ -1,33 +1,34 @@
-//! Seeded mutations of samples, and the loop that feeds them to a decoder.
+//! Seeded mutations of samples, and the loop that feeds them to a target.
 
 use std::{
     fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use access_ledger_tests::fuzz::Target;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 const INPUTS: usize = 10_000;
 
-/// Runs `target` over mutations of its samples. It tells whether it took an input, and takes every
-/// sample as it is.
-pub(super) fn fuzz(name: &str, samples: &[Vec<u8>], target: impl Fn(&[u8]) -> bool) {
+/// Runs a target over mutations of its samples. It takes every sample as it is.
+pub(super) fn fuzz(target: &Target) {
     let seed = std::env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let samples = (target.samples)();
     for round in 0..INPUTS {
         let mut input = samples[round % samples.len()].clone();
         // The samples themselves come first.
         for _ in 0..(round / samples.len()).min(1) * rng.random_range(1..5) {
-            mutate(&mut input, samples, &mut rng);
+            mutate(&mut input, &samples, &mut rng);
         }
-        let taken = catch_unwind(AssertUnwindSafe(|| target(&input)));
+        let taken = catch_unwind(AssertUnwindSafe(|| (target.run)(&input)));
         if taken.map_or(true, |taken| !taken && round < samples.len()) {
             let hex = input.iter().fold(String::new(), |mut hex, byte| {
                 let _infallible = write!(hex, "{byte:02x}");
                 hex
             });
-            panic!("{name}: FUZZ_SEED={seed}, round {round}, input {hex}");
+            panic!("{}: FUZZ_SEED={seed}, round {round}, input {hex}", target.name);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use access_ledger_proto::{
     chain::Link,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, VerifiedCheckpoint},
     entry::Entry,
     hash::{Digest, sha256},
     note::{KeyId, KeyType, Signer, VerifierKey, parse_public_key},
@@ -27,7 +27,7 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use futures_util::stream;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     transport::{Channel, Server, server::TcpIncoming},
@@ -37,6 +37,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::connect;
 
 mod audit;
+mod beating;
 mod verdicts;
 
 pub(super) use self::verdicts::VerdictLie;
@@ -56,6 +57,10 @@ pub(super) struct Log {
     entries: Vec<Vec<u8>>,
     leaves: Vec<Digest>,
     sources: BTreeMap<String, Source>,
+    /// Whether the next receipt bears the cosignature of [`witness`].
+    is_cosigned: bool,
+    /// Where the log's time begins; without it, every batch takes a nanosecond.
+    began: Option<Instant>,
     /// Indexes of verdicts, by those of the intents.
     verdicts: BTreeMap<u64, u64>,
     pub(super) faults: Faults,
@@ -66,6 +71,7 @@ struct Source {
     key: VerifierKey,
     events: Vec<Bytes>,
     batches: Vec<Appended>,
+    heartbeat: Option<prost_types::Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +91,10 @@ pub(super) struct Faults {
     pub(super) lost: u8,
     pub(super) unanswered: u8,
     pub(super) busy: u8,
+    /// As before, that a batch is recorded and its receipt waits, that a receipt bears no
+    /// cosignature.
+    pub(super) pending: u8,
+    pub(super) uncosigned: u8,
     /// Every call is refused.
     pub(super) down: bool,
     /// Batches are neither recorded nor answered.
@@ -111,6 +121,11 @@ pub(super) enum Lie {
     Beyond,
 }
 
+/// Cosigns every checkpoint of the ledger.
+pub(super) fn witness() -> Signer {
+    Signer::new("witness.example", KeyType::CosignatureV1, [6; 32]).unwrap()
+}
+
 impl FakeLedger {
     pub(super) fn new() -> Self {
         let key = Signer::new("ledger.example/test", KeyType::Ed25519, [1; 32]).unwrap();
@@ -125,8 +140,10 @@ impl FakeLedger {
             entries: Vec::new(),
             leaves: Vec::new(),
             sources: BTreeMap::new(),
+            began: None,
             verdicts: BTreeMap::new(),
             faults: Faults::default(),
+            is_cosigned: true,
         };
         log.register(own.verifier().clone());
         let own = log.own.clone();
@@ -164,7 +181,8 @@ impl FakeLedger {
 
 impl Log {
     pub(super) fn register(&mut self, key: VerifierKey) {
-        let source = Source { key: key.clone(), events: Vec::new(), batches: Vec::new() };
+        let source =
+            Source { key: key.clone(), events: Vec::new(), batches: Vec::new(), heartbeat: None };
         self.sources.insert(key.name().to_owned(), source);
     }
 
@@ -208,6 +226,9 @@ impl Log {
         if let Some(code) = self.faults.refuse {
             return Some(Err(Status::new(code, "refused")));
         }
+        let is_pending = self.chance() < self.faults.pending;
+        let uncosigned = self.faults.uncosigned;
+        self.is_cosigned = self.chance() >= uncosigned && uncosigned < u8::MAX;
         let answer = self.append(batch).map(|place| {
             self.judge(place.first_index, &batch.events);
             wire::AppendResponse {
@@ -215,6 +236,10 @@ impl Log {
                 verdicts: self.verdicts_on(place.first_index, place.count),
             }
         });
+        if is_pending && answer.is_ok() {
+            let status = Status::unavailable("the receipt waits for cosignatures");
+            return Some(Err(status));
+        }
         if self.chance() < self.faults.unanswered { None } else { Some(answer) }
     }
 
@@ -259,7 +284,8 @@ impl Log {
             let place = source.batches.iter().find(same).copied();
             return place.ok_or_else(|| sequence("BATCH_RECUT"));
         }
-        let recorded_at = self.link.recorded_at + 1;
+        let elapsed = self.began.map_or(0, |began| began.elapsed().as_nanos());
+        let recorded_at = u64::try_from(elapsed).unwrap().max(self.link.recorded_at + 1);
         let place = Appended {
             first_seq: batch.first_seq,
             count: digests.len(),
@@ -327,7 +353,12 @@ impl Log {
     }
 
     fn checkpoint(&self, size: Size, key: &Signer) -> Bytes {
-        signed(size, root_at(&Leaves(&self.leaves), size).unwrap(), key)
+        let note = signed(size, root_at(&Leaves(&self.leaves), size).unwrap(), key);
+        if !self.is_cosigned {
+            return note;
+        }
+        let opened = VerifiedCheckpoint::open(&note, key.verifier(), &[]).unwrap();
+        [note, opened.cosign(&witness(), 1_790_000_000).unwrap().into()].concat().into()
     }
 
     fn found(&self, index: u64) -> Result<wire::GetReceiptResponse, Status> {
@@ -434,6 +465,7 @@ impl RecorderService for FakeLedger {
             public_key: asked.public_key,
             roles: asked.roles,
             enrolment: asked.enrolment,
+            heartbeat_interval: asked.heartbeat_interval,
             ..wire::SourceStatus::default()
         };
         if log.faults.lie == Some(Lie::Index) {
@@ -462,6 +494,7 @@ impl RecorderService for FakeLedger {
             key_id: source.key.id().0.to_vec().into(),
             origin: log.key.name().to_owned(),
             ledger_vkey: log.key.verifier().to_string(),
+            heartbeat_interval: source.heartbeat,
         }))
     }
 }

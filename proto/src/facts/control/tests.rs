@@ -97,12 +97,55 @@ fn content_that_breaks_its_rules_is_without_effect() {
         change(ControlKind::Policy, "named", 2, POLICY.into()),
         change(ControlKind::Key, "", 1, Vec::new()),
         change(ControlKind::Retention, "", 1, Vec::new()),
+        change(ControlKind::Custodian, "c", 1, Vec::new()),
+        change(ControlKind::Custodian, "c", 1, custodian(&cosigner("c"), "no key")),
+        change(ControlKind::Custodian, "c", 1, custodian(&sealer(), "")),
+        change(ControlKind::Custodian, "", 1, custodian(&cosigner("c"), "")),
         wire::ControlChange { kind: 99, ..change(ControlKind::Key, "", 1, Vec::new()) },
     ] {
         let told = format!("{change:?}");
         assert_eq!(take(&mut ledger, change), ["CONTROL_INVALID"], "{told}");
     }
     assert_eq!(ledger.facts.policy().revision, 1);
+}
+
+fn key_text(name: &str, key_type: KeyType) -> String {
+    VerifierKey::new(name, key_type, &key(7).verifying_key().to_bytes()).unwrap().to_string()
+}
+
+fn cosigner(name: &str) -> String {
+    key_text(name, KeyType::CosignatureV1)
+}
+
+/// A key of the kind that seals, which cosigns nothing.
+fn sealer() -> String {
+    key_text("c", KeyType::Ed25519)
+}
+
+fn custodian(witness_vkey: &str, mirror_vkey: &str) -> Vec<u8> {
+    let (witness_vkey, mirror_vkey) = (witness_vkey.to_owned(), mirror_vkey.to_owned());
+    wire::Custodian { witness_vkey, mirror_vkey, ..Default::default() }.encode_to_vec()
+}
+
+#[test]
+fn custodians_and_their_keys_are_told_from_the_log() {
+    let mut ledger = Ledger::new();
+    let (witness, mirror) = (cosigner("c"), cosigner("c/mirror"));
+    let first = change(ControlKind::Custodian, "c", 1, custodian(&witness, &mirror));
+    assert_eq!(take(&mut ledger, first), [""; 0]);
+    let other = change(ControlKind::Custodian, "d", 1, custodian(&cosigner("d"), ""));
+    assert_eq!(take(&mut ledger, other), [""; 0]);
+    let registered = ledger.facts.catalogue().custodian("c").unwrap();
+    assert_eq!((&registered.witness_vkey, &registered.mirror_vkey), (&witness, &mirror));
+    let withdrawn =
+        wire::Custodian { withdrawn: true, witness_vkey: witness, ..Default::default() };
+    let second = change(ControlKind::Custodian, "c", 2, withdrawn.encode_to_vec());
+    assert_eq!(take(&mut ledger, second), [""; 0]);
+    let told: Vec<_> = ledger.facts.catalogue().custodians().collect();
+    assert_eq!(
+        told.iter().map(|(name, one)| (*name, one.withdrawn)).collect::<Vec<_>>(),
+        [("c", true), ("d", false)]
+    );
 }
 
 #[test]

@@ -1,0 +1,189 @@
+//! The thread that stores what was verified, while the next runs are being verified.
+//!
+//! It alone writes the log. Runs that wait together go into groups as large as groups may be, so a
+//! catch-up costs a sync every few megabytes, and a ledger that is followed closely one a group of
+//! its own.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, SyncSender, TryRecvError},
+    },
+    thread::{self, JoinHandle},
+};
+
+use access_ledger_client::verify::Record;
+use access_ledger_proto::{
+    position::{Index, Size},
+    segment::FRAME_HEADER_LEN,
+    tree::Frontier,
+};
+use tracing::{error, warn};
+
+use crate::{
+    custodian::error::CopyError,
+    error::StorageError,
+    storage::{GroupFrames, Log, TreeFiles},
+    witness::Holding,
+};
+
+/// Whole batches that were verified, seals included.
+pub(super) struct Verified {
+    pub(super) records: Vec<Record>,
+    /// The tree behind them, with the nodes that they made.
+    pub(super) tree: Frontier,
+    /// The first event that is gone without a record of its erasure, as far as they go.
+    pub(super) unaccounted: Option<Index>,
+}
+
+/// What the thread is given to do, in order.
+enum Work {
+    Store(Vec<Verified>),
+    /// To be answered when all that came before is durable.
+    Answer(SyncSender<()>),
+}
+
+/// The thread. Dropping it stores what waits and joins it.
+pub(super) struct Store {
+    work: Option<SyncSender<Work>>,
+    thread: Option<JoinHandle<()>>,
+    failure: Arc<Mutex<Option<StorageError>>>,
+}
+
+impl Store {
+    /// Starts it behind what `log` holds; `holding` says from then on how far it is.
+    pub(super) fn start(
+        log: Log,
+        tree: TreeFiles,
+        holding: Arc<Holding>,
+    ) -> Result<Self, CopyError> {
+        let (work, waiting) = mpsc::sync_channel(WINDOWS_AHEAD);
+        let failure = Arc::new(Mutex::new(None));
+        let failed = Arc::clone(&failure);
+        let storing = Storing { log, tree, holding };
+        let run = move || {
+            if let Err(error) = storing.run(&waiting) {
+                error!(%error, "stopped storing");
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            // Only now whoever waits is told.
+            drop(waiting);
+        };
+        let thread = thread::Builder::new().name("store".into()).spawn(run);
+        Ok(Self { work: Some(work), thread: Some(thread.map_err(CopyError::Thread)?), failure })
+    }
+
+    /// Hands over runs in the order of the log; waits while too many are under way.
+    ///
+    /// # Errors
+    ///
+    /// What the storage said, once; from then on [`StorageError::Poisoned`].
+    pub(super) fn put(&self, runs: Vec<Verified>) -> Result<(), StorageError> {
+        self.send(Work::Store(runs))
+    }
+
+    /// Waits until everything that was handed over is durable and in the tree.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put`].
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.send(Work::Answer(answer))?;
+        answered.recv().map_err(|_| self.failure())
+    }
+
+    fn send(&self, work: Work) -> Result<(), StorageError> {
+        let sent = self.work.as_ref().is_some_and(|sender| sender.send(work).is_ok());
+        if sent { Ok(()) } else { Err(self.failure()) }
+    }
+
+    fn failure(&self) -> StorageError {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take().unwrap_or(StorageError::Poisoned)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.work.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            warn!("the storing thread panicked");
+        }
+    }
+}
+
+struct Storing {
+    log: Log,
+    tree: TreeFiles,
+    holding: Arc<Holding>,
+}
+
+impl Storing {
+    fn run(mut self, waiting: &Receiver<Work>) -> Result<(), StorageError> {
+        while let Some(work) = self.next(waiting)? {
+            match work {
+                Work::Store(runs) => self.store(&runs)?,
+                // Whoever asked may be gone.
+                Work::Answer(answer) => drop(answer.send(())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next work; `None` when there will be none. Uses idle time to prepare space.
+    fn next(&mut self, waiting: &Receiver<Work>) -> Result<Option<Work>, StorageError> {
+        loop {
+            match waiting.try_recv() {
+                Ok(work) => return Ok(Some(work)),
+                Err(TryRecvError::Disconnected) => return Ok(None),
+                Err(TryRecvError::Empty) => {
+                    if !self.log.prepare()? {
+                        return Ok(waiting.recv().ok());
+                    }
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, runs: &[Verified]) -> Result<(), StorageError> {
+        let mut rest = runs;
+        while !rest.is_empty() {
+            let mut group = self.log.group();
+            let fitting = fitting(rest);
+            let (now, later) = rest.split_at(fitting);
+            for record in now.iter().flat_map(|run| &run.records) {
+                match &record.event {
+                    Some(event) => group.push(&record.entry, event),
+                    None => group.push_erased(&record.entry),
+                }
+            }
+            let durable = self.log.commit(group)?.into_inner();
+            for run in now {
+                self.tree.append(&run.tree)?;
+            }
+            rest = later;
+            let unaccounted = now.last().and_then(|run| run.unaccounted);
+            self.holding.grown(Size(durable.end.0), unaccounted);
+        }
+        Ok(())
+    }
+}
+
+/// How many of the runs fit into one group: one at least, which the cutter has made to fit.
+fn fitting(runs: &[Verified]) -> usize {
+    let mut total = 0;
+    let fits = runs.iter().take_while(|run| {
+        let length = |record: &Record| {
+            FRAME_HEADER_LEN
+                + record.entry.len()
+                + record.event.as_ref().map_or(0, |event| event.len())
+        };
+        total += run.records.iter().map(length).sum::<usize>();
+        total <= GroupFrames::LEN_MAX
+    });
+    fits.count().max(1)
+}
+
+/// Windows that wait to be stored: one is on its way to the disk, the next is ready behind it.
+const WINDOWS_AHEAD: usize = 1;

@@ -1,0 +1,186 @@
+//! The desk: where what was copied is laid out for those who read and sign.
+//!
+//! The follower lays out each checkpoint up to which everything is held; the cosigner replaces its
+//! note by the one with cosignatures. Both go through one lock, so that the newest checkpoint never
+//! goes back. The book opens with the first one: an index needs a genesis.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey,
+};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::{copy::Copy, error::CustodianError, lag::Lag};
+use crate::{
+    book::{Book, Opening, Published},
+    error::LedgerError,
+    folder::Folder,
+    index::{self, Follower},
+    os::{Clock, Disk},
+};
+
+/// What the tasks of a custodian share.
+pub(crate) struct Desk {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    folder: Folder,
+    ledger: VerifierKey,
+    book: watch::Sender<Option<Arc<Book>>>,
+    newest: watch::Sender<Option<Arc<VerifiedCheckpoint>>>,
+    /// Held by who lays out.
+    layout: Mutex<Layout>,
+    /// How far the copy is behind.
+    pub(crate) lag: Lag,
+}
+
+#[derive(Default)]
+struct Layout {
+    /// Keeps the index behind the log.
+    follower: Option<Follower>,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        folder: Folder,
+        ledger: VerifierKey,
+    ) -> Self {
+        Self {
+            disk,
+            clock,
+            folder,
+            ledger,
+            book: watch::Sender::new(None),
+            newest: watch::Sender::new(None),
+            layout: Mutex::default(),
+            lag: Lag::default(),
+        }
+    }
+
+    /// The ledger that is followed.
+    pub(crate) const fn ledger(&self) -> &VerifierKey {
+        &self.ledger
+    }
+
+    /// The book, as soon as there is one.
+    pub(crate) fn books(&self) -> watch::Receiver<Option<Arc<Book>>> {
+        self.book.subscribe()
+    }
+
+    /// The newest checkpoint up to which everything is held, as soon as there is one.
+    pub(crate) fn checkpoints(&self) -> watch::Receiver<Option<Arc<VerifiedCheckpoint>>> {
+        self.newest.subscribe()
+    }
+
+    /// The newest checkpoint up to which everything is held.
+    pub(crate) fn newest(&self) -> Option<Arc<VerifiedCheckpoint>> {
+        self.newest.borrow().clone()
+    }
+
+    /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if they
+    /// may be other ones than before. Blocks; the first time for as long as it takes to index the
+    /// log.
+    ///
+    /// # Errors
+    ///
+    /// [`CustodianError::Folder`] when the index or the book cannot be opened.
+    pub(crate) fn lay_out(
+        &self,
+        checkpoint: VerifiedCheckpoint,
+        copy: &mut Copy,
+    ) -> Result<Option<Sources>, CustodianError> {
+        let mut layout = self.lock();
+        let (sources, numbers) = copy.news();
+        let published = published(&checkpoint);
+        let size = checkpoint.size();
+        let book = self.book.borrow().clone();
+        match book {
+            Some(book) => {
+                if let Some(sources) = &sources {
+                    book.renew(sources.clone());
+                }
+                book.note_durable(numbers.iter().map(|(source, &last)| (source, last)));
+                book.publish(published);
+            }
+            None => {
+                let (book, follower) = self.open_book(copy, published)?;
+                layout.follower = Some(follower);
+                self.book.send_replace(Some(Arc::new(book)));
+            }
+        }
+        self.newest.send_replace(Some(Arc::new(checkpoint)));
+        drop(layout);
+        self.lag.holds(size);
+        Ok(sources)
+    }
+
+    fn open_book(
+        &self,
+        copy: &Copy,
+        published: Arc<Published>,
+    ) -> Result<(Book, Follower), CustodianError> {
+        let (reader, tree) = (copy.reader().clone(), copy.tree().clone());
+        let options = index::Options::new(self.folder.root(), self.ledger.name());
+        let opened = index::open(self.disk.clone(), &options, reader.clone());
+        let (index, indexer) = opened.map_err(LedgerError::from)?;
+        let sequences = copy.verifier().sequences().clone();
+        let sources = match copy.verifier().sources() {
+            Some(sources) => sources.clone(),
+            None => indexer.authority().facts().sources().clone(),
+        };
+        let follower = Follower::spawn(indexer).map_err(LedgerError::from)?;
+        let opening = Opening {
+            vkey: self.ledger.clone(),
+            sources,
+            sequences,
+            published,
+            checkpoint: self.folder.checkpoint(),
+            reader,
+            tree,
+            index,
+            receipts_wait: false,
+        };
+        let book = Book::open(opening, self.disk.clone(), self.clock.clone())?;
+        Ok((book, follower))
+    }
+
+    /// Serves the note of the newest checkpoint with these cosignatures, unless there is a newer
+    /// one.
+    pub(crate) fn attach(&self, note: &str) {
+        let _layout = self.lock();
+        let Some(book) = self.book.borrow().clone() else { return };
+        let now = book.published();
+        let same = VerifiedCheckpoint::open(note.as_bytes(), &self.ledger, &[])
+            .is_ok_and(|cosigned| (cosigned.size(), cosigned.root()) == (now.size, now.root));
+        if same && now.note != note.as_bytes() {
+            let note = Bytes::copy_from_slice(note.as_bytes());
+            book.cosign(&Arc::new(Published { size: now.size, root: now.root, note }), true);
+        }
+    }
+
+    /// Lays out nothing more, and lets go of the book. Joins the index's thread; blocks.
+    pub(crate) fn close(&self) {
+        drop(self.lock().follower.take());
+        self.book.send_replace(None);
+    }
+
+    /// The copy grows no more: its storage failed.
+    pub(crate) fn fail(&self) {
+        if let Some(book) = &*self.book.borrow() {
+            book.fail();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Layout> {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is served of a checkpoint.
+fn published(checkpoint: &VerifiedCheckpoint) -> Arc<Published> {
+    let note = Bytes::copy_from_slice(checkpoint.note().as_bytes());
+    Arc::new(Published { size: checkpoint.size(), root: checkpoint.root(), note })
+}

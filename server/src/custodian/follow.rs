@@ -1,0 +1,487 @@
+//! Following the ledger: pull, verify, store, lay out; again and again, on a thread of its own.
+//!
+//! ```text
+//! connect -> newest checkpoint (compare with what was seen)
+//!         -> catch up: big runs, pulled ahead while they are verified and stored
+//!         -> watch: groups as they come, each with its checkpoint
+//! ```
+//!
+//! Nothing is taken that no verified checkpoint covers. Every checkpoint is concluded at: then the
+//! entries taken are what the ledger signed, and consistent with every earlier one, for they lie in
+//! one tree. A ledger that is caught is asked for what convicts it before the alarm is raised.
+//! Where that halts the custodian, following is over until a human has cleared it; else it goes on
+//! from what is stored, after a while.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use access_ledger_client::{
+    audit::{AuditError, prove, unproven},
+    backoff::Backoff,
+    evidence::{Caught, compare_held},
+    pull::{PullError, Puller, RUNS_AHEAD, Run},
+    verify::Scope,
+    view::{Pinned, check_consistency, compare},
+};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint, error::BuildError, note::VerifierKey, position::Index,
+};
+use bytes::Bytes;
+use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tracing::{error, info, warn};
+
+use self::incoming::Incoming;
+use super::{
+    alarms::{Alarm, AlarmKind, Alarms, Place},
+    copy::Copy,
+    desk::Desk,
+    error::{CopyError, CustodianError},
+    halt::Halt,
+    memory::Memory,
+    vigil::Vigil,
+};
+use crate::{error::StorageError, os::Disk, witness::Witness};
+
+mod incoming;
+
+/// What following takes. Blocks; not for a thread of the runtime.
+pub(crate) struct Follow {
+    /// Where the network is asked.
+    pub(crate) runtime: Handle,
+    pub(crate) puller: Puller,
+    pub(crate) ledger: VerifierKey,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The data folder.
+    pub(crate) data: PathBuf,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) witness: Arc<Witness>,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) vigil: Arc<Mutex<Vigil>>,
+    /// Turns true when the custodian is to stop.
+    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) state: State,
+}
+
+/// What changes on the way.
+pub(crate) struct State {
+    pub(crate) copy: Copy,
+    pub(crate) memory: Memory,
+    /// Records that were verified and that the vigil has not looked at.
+    pub(crate) unwatched: Vec<Run>,
+    /// When the memory was last written.
+    pub(crate) saved_at: Instant,
+    /// Alarms about what did not halt, to be ended when all goes well again.
+    pub(crate) troubles: Vec<(AlarmKind, Place)>,
+}
+
+/// Why following was broken off.
+enum Break {
+    /// The custodian is to stop.
+    Stopping,
+    /// To be caught up again at once: the ledger is faster than it can be watched, or a newer
+    /// checkpoint must tell why an event is gone.
+    Again,
+    /// The ledger could not be asked, or its answer does not fit.
+    Pull(PullError),
+    /// The ledger is caught.
+    Caught(Box<Caught>),
+    /// The custodian itself cannot go on.
+    Failed(CustodianError),
+}
+
+/// Records up to a checkpoint.
+type Group = (Vec<Run>, VerifiedCheckpoint);
+
+impl Follow {
+    /// Follows until told to stop, or until the ledger is caught at something that halts; then
+    /// waits until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// When the custodian itself cannot go on: its disk, mostly. What is held is served on.
+    pub(crate) fn run(self, is_halted: bool) -> Result<(), CustodianError> {
+        let (runtime, mut stopping) = (self.runtime.clone(), self.stopping.clone());
+        if !is_halted {
+            self.follow_until_halted()?;
+        }
+        // A sender that is gone says the same.
+        let _told_or_gone = runtime.block_on(stopping.wait_for(|&stopping| stopping));
+        Ok(())
+    }
+
+    fn follow_until_halted(mut self) -> Result<(), CustodianError> {
+        let mut backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
+        loop {
+            let before = self.state.copy.next_index();
+            let Err(broken) = self.follow();
+            match broken {
+                Break::Stopping => return self.close(),
+                Break::Again => continue,
+                Break::Failed(error) => return Err(self.fail(error)),
+                Break::Pull(error) => warn!(%error, "lost the ledger"),
+                Break::Caught(caught) => match self.judge(*caught) {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(()),
+                    Err(error) => return Err(self.fail(error)),
+                },
+            }
+            if self.state.copy.next_index() > before {
+                backoff.reset();
+            }
+            let delay = backoff.next(None);
+            if matches!(self.ask(tokio::time::sleep(delay)), Err(Break::Stopping)) {
+                return self.close();
+            }
+        }
+    }
+
+    /// Catches up and watches, until that breaks.
+    fn follow(&mut self) -> Result<std::convert::Infallible, Break> {
+        let mut served = self.checkpoint()?;
+        while !self.catch_up(&served)? {
+            // An event is gone. The record of that may lie behind the checkpoint.
+            let newer = self.checkpoint()?;
+            if newer.size() == served.size() {
+                self.conclude(&served)?;
+            }
+            served = newer;
+        }
+        self.recover();
+        self.watch()
+    }
+
+    /// The newest checkpoint: signed by the ledger, and consistent with all that was seen.
+    fn checkpoint(&mut self) -> Result<VerifiedCheckpoint, Break> {
+        let asked_at = self.vigil().now();
+        let note = self.ask(self.puller.checkpoint())?.map_err(Break::Pull)?;
+        let served = self.open(&note)?;
+        if let Some(held) = self.desk.newest()
+            && let Some(caught) = self.compare_held(&held, &served)?
+        {
+            return Err(caught.into());
+        }
+        if let Some(seen) = self.state.memory.seen.clone()
+            && let Some((old, new)) = compare(&seen, &served)?
+        {
+            // Soon its entries will tell as much; but a path convicts, and at once.
+            let path = self.ask(self.puller.consistency_path(old, new))?;
+            let path = path.map_err(|error| match unproven(error, &seen, &served) {
+                AuditError::Caught(caught) => Break::Caught(caught),
+                AuditError::Pull(error) => Break::Pull(error),
+                _ => Break::Again,
+            })?;
+            check_consistency(&seen, &served, path)?;
+        }
+        self.see(&served, asked_at);
+        Ok(served)
+    }
+
+    /// Takes everything up to a checkpoint, stores it and lays it out; whether that was possible:
+    /// not, when an event is gone without a record.
+    fn catch_up(&mut self, served: &VerifiedCheckpoint) -> Result<bool, Break> {
+        let (next, end) = (self.state.copy.next_index(), served.size());
+        if end.next_index() < next {
+            // More was there, but no note was kept that says so: nobody is convicted by that.
+            let (index, problem) = (end.next_index(), format!("the copy goes on to {next}"));
+            return Err(Caught::Withheld { index, problem, served: served.clone().into() }.into());
+        }
+        if next < end.next_index() {
+            // Before the first entry of it is stored: the ledger must not take it back.
+            self.save()?;
+        }
+        let mut records = {
+            let _inside = self.runtime.enter();
+            self.puller.records(next, end, Scope::Events)
+        };
+        while self.state.copy.next_index() < end.next_index() {
+            let (mut runs, mut broken) = (Vec::new(), None);
+            for run in self.ask(records.next_some(RUNS_AHEAD))? {
+                match run {
+                    Ok(run) => runs.push(run),
+                    Err(error) => broken = Some(error),
+                }
+            }
+            if runs.is_empty() && broken.is_none() {
+                return Err(Break::Again);
+            }
+            self.take(runs, served)?;
+            match broken {
+                Some(PullError::Withheld { index, problem, .. }) => {
+                    let served = Box::new(served.clone());
+                    return Err(Caught::Withheld { index, problem, served }.into());
+                }
+                Some(error) => return Err(Break::Pull(error)),
+                None => {}
+            }
+        }
+        if self.state.copy.unaccounted().is_some() {
+            return Ok(false);
+        }
+        self.conclude(served)?;
+        self.lay_out(served.clone())?;
+        Ok(true)
+    }
+
+    /// Takes groups as they come, until the stream breaks.
+    fn watch(&mut self) -> Result<std::convert::Infallible, Break> {
+        let first = self.state.copy.next_index();
+        let mut incoming = Incoming::start(&self.runtime, &self.puller, first);
+        loop {
+            // What comes was signed later than this.
+            let asked_at = self.vigil().now();
+            let received = tokio::time::timeout(POLL_INTERVAL, incoming.receive());
+            let Ok((notes, end)) = self.ask(async { received.await })? else {
+                self.poll(&mut incoming)?;
+                continue;
+            };
+            let mut groups = Vec::with_capacity(notes.len());
+            for (runs, note) in notes {
+                groups.push((runs, self.open(&note)?));
+            }
+            self.take_groups(groups, asked_at)?;
+            match end {
+                Some(error) => return Err(Break::Pull(error)),
+                None if incoming.is_outrun() => return Err(Break::Again),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks for the checkpoint when nothing comes: the ledger may be idle, or say one thing in the
+    /// stream and another when it is asked.
+    fn poll(&mut self, incoming: &mut Incoming) -> Result<(), Break> {
+        let served = self.checkpoint()?;
+        let is_silent = served.size().next_index() > self.state.copy.next_index();
+        if incoming.counts_silence(is_silent) { Err(Break::Again) } else { Ok(()) }
+    }
+
+    /// Takes groups, each up to its checkpoint, and lays out the last one.
+    fn take_groups(&mut self, groups: Vec<Group>, asked_at: u64) -> Result<(), Break> {
+        let mut newest = None;
+        for (runs, checkpoint) in groups {
+            if let Some(seen) = &self.state.memory.seen {
+                compare(seen, &checkpoint)?;
+            }
+            self.see(&checkpoint, asked_at);
+            self.take(runs, &checkpoint)?;
+            if self.state.copy.next_index() != checkpoint.size().next_index() {
+                let (found, next) = (checkpoint.size(), self.state.copy.next_index());
+                let problem = format!("checkpoint of size {found} behind the entries up to {next}");
+                return Err(Break::Pull(PullError::Answer { problem }));
+            }
+            if self.state.copy.unaccounted().is_some() {
+                newest.map_or(Ok(()), |newest| self.lay_out(newest))?;
+                return Err(Break::Again);
+            }
+            self.conclude(&checkpoint)?;
+            newest = Some(checkpoint);
+        }
+        newest.map_or(Ok(()), |newest| self.lay_out(newest))
+    }
+
+    /// Verifies runs and has them stored, while the vigil looks at those before. No runs: it has
+    /// seen all.
+    fn take(&mut self, runs: Vec<Run>, served: &VerifiedCheckpoint) -> Result<(), Break> {
+        // Records share their bytes.
+        let before = std::mem::replace(&mut self.state.unwatched, runs.clone());
+        let (copy, vigil) = (&mut self.state.copy, &self.vigil);
+        let watch = || {
+            let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
+            before.iter().for_each(|(first, records)| vigil.took(*first, records));
+        };
+        let (taken, ()) = rayon::join(|| copy.take(runs), watch);
+        taken.map_err(|error| {
+            self.state.unwatched.clear();
+            Break::copy(error, served)
+        })
+    }
+
+    fn conclude(&mut self, served: &VerifiedCheckpoint) -> Result<(), Break> {
+        self.state.copy.conclude(served).map_err(|error| Break::copy(error, served))
+    }
+
+    /// Lays out the checkpoint at which the copy has concluded last, once all of it is durable.
+    fn lay_out(&mut self, newest: VerifiedCheckpoint) -> Result<(), Break> {
+        self.take(Vec::new(), &newest)?;
+        let State { copy, memory, saved_at, .. } = &mut self.state;
+        copy.sync()?;
+        let is_due = memory.pinned.is_none() || saved_at.elapsed() >= SAVE_INTERVAL;
+        if is_due {
+            memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
+        }
+        if let Some(sources) = self.desk.lay_out(newest, copy)? {
+            self.vigil().expect(&sources);
+        }
+        if is_due { Ok(self.save()?) } else { Ok(()) }
+    }
+
+    /// Remembers that the ledger signed this, and that it was the newest at a time of the own clock.
+    fn see(&mut self, checkpoint: &VerifiedCheckpoint, asked_at: u64) {
+        self.state.memory.see(checkpoint);
+        self.desk.lag.sees(checkpoint.size());
+        self.vigil().sighted(checkpoint.size(), asked_at);
+    }
+
+    fn vigil(&self) -> MutexGuard<'_, Vigil> {
+        self.vigil.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&mut self) -> Result<(), CustodianError> {
+        self.state.saved_at = Instant::now();
+        self.state.memory.write(&*self.disk, &self.data, &self.ledger)
+    }
+
+    fn open(&self, note: &Bytes) -> Result<VerifiedCheckpoint, Break> {
+        VerifiedCheckpoint::open(note, &self.ledger, &[])
+            .map_err(|error| Caught::Checkpoint { error, note: note.clone() }.into())
+    }
+
+    /// Compares a checkpoint with the tree that is held.
+    fn compare_held(
+        &self,
+        held: &VerifiedCheckpoint,
+        served: &VerifiedCheckpoint,
+    ) -> Result<Option<Caught>, Break> {
+        let tree = self.state.copy.tree();
+        compare_held(held, served, tree).map_err(|error| match error {
+            BuildError::Source(error) => CopyError::from(error).into(),
+            _ => {
+                let (found, wanted) = (held.size(), served.size());
+                CopyError::from(StorageError::TreeBehind { found, wanted }).into()
+            }
+        })
+    }
+
+    /// Ends the alarms about what went wrong before.
+    fn recover(&mut self) {
+        for (kind, place) in self.state.troubles.drain(..) {
+            self.alarms.end(kind, self.ledger.name(), place, "the custodian follows again");
+        }
+    }
+
+    /// Raises the alarm about what the ledger was caught at. Halts if it has to, goes back to what
+    /// is stored if not. Whether it halted.
+    fn judge(&mut self, caught: Caught) -> Result<bool, CustodianError> {
+        let kind = Alarm::of_caught(&caught, &self.ledger).kind;
+        if kind.halts() {
+            // First of all.
+            self.witness.halt(self.ledger.name());
+        }
+        let caught = self.convict(caught);
+        let raised = self.alarms.raise_caught(&caught, &self.ledger);
+        if kind.halts() {
+            if let Some(record) = raised.record() {
+                Halt::of(record).write(&*self.disk, &self.data)?;
+            }
+            error!(%kind, "halted: signs nothing more of this ledger until a human clears it");
+            return Ok(true);
+        }
+        if let Some(record) = raised.record() {
+            let place = record.index.map_or(Place::Ledger, |index| Place::Index(Index(index)));
+            self.state.troubles.push((record.kind, place));
+        }
+        self.state.copy.rewind(self.state.memory.pinned.as_ref())?;
+        Ok(false)
+    }
+
+    /// Asks the ledger for what convicts it by itself, as far as it still tells.
+    fn convict(&self, caught: Caught) -> Caught {
+        if let (Caught::Log { served, .. }, Some(held)) = (&caught, self.desk.newest())
+            && let Ok(Some((old, new))) = compare(&held, served)
+            && let Ok(Ok(path)) = self.ask(self.puller.consistency_path(old, new))
+            && let Err(forked) = check_consistency(&held, served, path)
+        {
+            return forked;
+        }
+        self.runtime.block_on(prove(&self.puller, caught))
+    }
+
+    /// Waits for the network, unless the custodian is to stop.
+    fn ask<T>(&self, call: impl Future<Output = T>) -> Result<T, Break> {
+        let mut stopping = self.stopping.clone();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|&stopping| stopping) => Err(Break::Stopping),
+                answer = call => Ok(answer),
+            }
+        })
+    }
+
+    /// Keeps what was verified, so that the next start need not do it again.
+    fn close(mut self) -> Result<(), CustodianError> {
+        let State { copy, memory, .. } = &mut self.state;
+        if let Some(newest) = self.desk.newest()
+            && newest.size().next_index() == copy.next_index()
+        {
+            let checkpoint = VerifiedCheckpoint::clone(&newest);
+            memory.pinned = Some(Pinned { checkpoint, state: copy.save() });
+        }
+        info!(size = copy.next_index().0, "stopped following");
+        self.save()
+    }
+
+    fn fail(&self, error: CustodianError) -> CustodianError {
+        error!(%error, "cannot follow any more");
+        self.desk.fail();
+        error
+    }
+}
+
+impl State {
+    /// At the start.
+    pub(crate) fn new(copy: Copy, memory: Memory) -> Self {
+        let (unwatched, troubles) = (Vec::new(), Vec::new());
+        Self { copy, memory, unwatched, saved_at: Instant::now(), troubles }
+    }
+}
+
+impl Break {
+    /// What it means that the copy does not take what was served under a checkpoint.
+    fn copy(error: CopyError, served: &VerifiedCheckpoint) -> Self {
+        match error {
+            CopyError::Log(violation) => {
+                let served = Box::new(served.clone());
+                Caught::Log { violation, served, proofs: Vec::new() }.into()
+            }
+            // No ledger of ours admits such a batch, so none serves it.
+            CopyError::BatchTooLarge { .. }
+            | CopyError::EventTooLarge { .. }
+            | CopyError::OutOfPlace { .. } => {
+                Self::Pull(PullError::Answer { problem: error.to_string() })
+            }
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<Caught> for Break {
+    fn from(caught: Caught) -> Self {
+        Self::Caught(Box::new(caught))
+    }
+}
+
+impl From<CustodianError> for Break {
+    fn from(error: CustodianError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<CopyError> for Break {
+    fn from(error: CopyError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// How often the memory is written: what is newer is verified again at the next start.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Without news from the stream, until the ledger is asked.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Between attempts to reach the ledger.
+const DELAY_MIN: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_secs(10);

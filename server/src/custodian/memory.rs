@@ -1,0 +1,172 @@
+//! What a custodian remembers besides the log itself: the newest checkpoint that it saw, so that
+//! the ledger cannot take it back, and the verifier's state, so that a start need not verify the
+//! whole log again.
+//!
+//! `follow.json` is replaced as a whole and synced, now and then: what lies behind its state in the
+//! own log is verified again at the next start. Its fields: `version`, `ledger` (verifier key),
+//! `seen` and `checkpoint` (notes, verbatim), `state`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use access_ledger_client::{verify::SavedState, view::Pinned};
+use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey};
+use serde::{Deserialize, Serialize};
+
+use super::error::CustodianError;
+use crate::{
+    error::LedgerError,
+    os::{self, Disk},
+};
+
+/// What is remembered of the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The newest checkpoint that the ledger signed, as far as this custodian saw.
+    pub seen: Option<VerifiedCheckpoint>,
+    /// A checkpoint up to which everything was stored, and the verifier as it concluded there.
+    pub pinned: Option<Pinned>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryFile {
+    version: u32,
+    ledger: String,
+    seen: Option<String>,
+    checkpoint: Option<String>,
+    state: Option<SavedState>,
+}
+
+impl Memory {
+    /// Reads what was remembered, in the data folder, of the ledger with this key; nothing without
+    /// a file.
+    ///
+    /// # Errors
+    ///
+    /// [`CustodianError::Memory`] for a file that this custodian did not write;
+    /// [`CustodianError::Folder`] when the disk refuses.
+    pub fn read(
+        disk: &dyn Disk,
+        data: &Path,
+        ledger: &VerifierKey,
+    ) -> Result<Self, CustodianError> {
+        let path = &path(data);
+        let malformed = |problem: String| CustodianError::Memory { path: path.to_owned(), problem };
+        let bytes = match os::read(disk, path, BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(LedgerError::io(path, source).into()),
+        };
+        let file: MemoryFile =
+            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let wanted = ledger.to_string();
+        if file.version != VERSION || file.ledger != wanted {
+            let MemoryFile { version, ledger, .. } = file;
+            let problem = format!("version {version} of {ledger}, wanted {VERSION} of {wanted}");
+            return Err(malformed(problem));
+        }
+        let open = |note: Option<String>| {
+            note.map(|note| VerifiedCheckpoint::open(note.as_bytes(), ledger, &[]))
+                .transpose()
+                .map_err(|error| malformed(error.to_string()))
+        };
+        let (seen, checkpoint) = (open(file.seen)?, open(file.checkpoint)?);
+        let pinned = checkpoint.zip(file.state);
+        Ok(Self { seen, pinned: pinned.map(|(checkpoint, state)| Pinned { checkpoint, state }) })
+    }
+
+    /// Replaces what was remembered, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`CustodianError::Folder`] when the disk refuses; the old memory stays then.
+    pub fn write(
+        &self,
+        disk: &dyn Disk,
+        data: &Path,
+        ledger: &VerifierKey,
+    ) -> Result<(), CustodianError> {
+        let path = &path(data);
+        let note = |checkpoint: &VerifiedCheckpoint| checkpoint.note().to_owned();
+        let file = MemoryFile {
+            version: VERSION,
+            ledger: ledger.to_string(),
+            seen: self.seen.as_ref().map(note),
+            checkpoint: self.pinned.as_ref().map(|pinned| note(&pinned.checkpoint)),
+            state: self.pinned.as_ref().map(|pinned| pinned.state.clone()),
+        };
+        let io = |source| CustodianError::from(LedgerError::io(path, source));
+        let bytes = serde_json::to_vec(&file).map_err(|error| io(error.into()))?;
+        os::replace(disk, path, &bytes).map_err(io)
+    }
+
+    /// Remembers a checkpoint, unless a larger one was seen.
+    pub fn see(&mut self, checkpoint: &VerifiedCheckpoint) {
+        if self.seen.as_ref().is_none_or(|seen| seen.size() < checkpoint.size()) {
+            self.seen = Some(checkpoint.clone());
+        }
+    }
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join("follow.json")
+}
+
+const VERSION: u32 = 1;
+
+/// Some hundred bytes a source: a million of them.
+const BYTES_MAX: usize = 512 << 20;
+
+#[cfg(test)]
+mod tests {
+    use access_ledger_client::verify::{LogVerifier, Scope};
+    use access_ledger_proto::{
+        checkpoint::Checkpoint,
+        hash::sha256,
+        note::{KeyType, Signer},
+        position::Size,
+        tree::empty_root,
+    };
+
+    use super::*;
+    use crate::folder::real_disk;
+
+    fn signed(key: &Signer, size: u64) -> VerifiedCheckpoint {
+        let root = if size == 0 { empty_root() } else { sha256(b"root") };
+        let note = Checkpoint::new(key.name(), Size(size), root).unwrap().sign(key).unwrap();
+        VerifiedCheckpoint::open(note.as_bytes(), key.verifier(), &[]).unwrap()
+    }
+
+    #[test]
+    fn what_is_remembered_comes_back_and_is_only_of_this_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, data) = (real_disk(), folder.path());
+        let key = Signer::new("ledger.example", KeyType::Ed25519, [1; 32]).unwrap();
+        let ledger = key.verifier();
+        assert!(Memory::read(&*disk, data, ledger).unwrap().seen.is_none());
+
+        let state = LogVerifier::new(ledger, Scope::Events).save();
+        let pinned = Some(Pinned { checkpoint: signed(&key, 0), state });
+        let mut memory = Memory { seen: None, pinned };
+        for size in [3, 9, 5] {
+            memory.see(&signed(&key, size));
+        }
+        memory.write(&*disk, data, ledger).unwrap();
+        let read = Memory::read(&*disk, data, ledger).unwrap();
+        assert_eq!(read.seen.unwrap().size(), Size(9), "the largest");
+        assert_eq!(read.pinned.unwrap().state, memory.pinned.unwrap().state);
+
+        let other = Signer::new("ledger.example", KeyType::Ed25519, [2; 32]).unwrap();
+        let refused = Memory::read(&*disk, data, other.verifier());
+        assert!(matches!(refused, Err(CustodianError::Memory { .. })));
+        let text = String::from_utf8(os::read(&*disk, &path(data), BYTES_MAX).unwrap()).unwrap();
+        let forged = text.replace("\\n9\\n", "\\n8\\n");
+        assert_ne!(text, forged);
+        os::replace(&*disk, &path(data), forged.as_bytes()).unwrap();
+        let refused = Memory::read(&*disk, data, ledger);
+        assert!(matches!(refused, Err(CustodianError::Memory { .. })));
+    }
+}

@@ -1,0 +1,316 @@
+//! The patrol: reads again, all the time, what the ledger serves of the entries that the copy
+//! holds, and compares it byte by byte with the copy.
+//!
+//! Following reads every entry once; what a ledger loses or alters afterwards only shows to who
+//! reads again. The patrol goes from entry 0 to the newest checkpoint that the copy holds, at a
+//! bounded rate, and begins again. A round over a small ledger takes less than a second.
+//!
+//! | served | alarm |
+//! |---|---|
+//! | another entry or event than the copy has | DAMAGED, with both as evidence |
+//! | nothing, although the ledger signed for it | WITHHELD |
+//! | no event, where the copy has one for longer than [`PatrolOptions::record_grace`] | WITHHELD |
+//! | an event that the copy has erased longer ago than [`PatrolOptions::erasure_grace`] | NOT_ERASED, without the event |
+//!
+//! The copy erases what a lawful redaction in the log covers, and nothing else; so an event that is
+//! erased on one side alone was either erased without a record or not erased in spite of one.
+//!
+//! What a round finds in order again ends the alarm. A ledger that cannot be reached is no matter
+//! of the patrol: the vigil tells of that.
+
+mod compare;
+mod waiting;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use access_ledger_client::{
+    evidence::Caught,
+    pull::{PullError, Puller, Run},
+    verify::Scope,
+};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::VerifierKey,
+    position::{Index, count_of},
+};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, error};
+
+use self::{
+    compare::{Compared, Comparison},
+    waiting::Waiting,
+};
+use super::alarms::{Alarm, AlarmKind, Alarms, Place};
+use crate::{
+    os::Clock,
+    storage::{LogReader, TreeFiles},
+};
+
+/// How the patrol goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatrolOptions {
+    /// Bytes of entries and events that are read a second, at most.
+    pub bytes_per_second: u32,
+    /// From the beginning of a round to that of the next, at least.
+    pub round: Duration,
+    /// How long an event that the copy has erased may still be served.
+    pub erasure_grace: Duration,
+    /// How long an event may be missing that the copy has not erased: its redaction may be on its
+    /// way here.
+    pub record_grace: Duration,
+}
+
+impl Default for PatrolOptions {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 4 << 20,
+            round: Duration::from_millis(300),
+            erasure_grace: Duration::from_secs(600),
+            record_grace: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the patrol needs of the custodian.
+pub struct Beat {
+    /// Asks the ledger.
+    pub puller: Puller,
+    /// The ledger's key.
+    pub ledger: VerifierKey,
+    /// The copy.
+    pub reader: LogReader,
+    /// The tree over it.
+    pub tree: TreeFiles,
+    /// The newest checkpoint that the copy holds.
+    pub signed: watch::Receiver<Option<Arc<VerifiedCheckpoint>>>,
+    /// Where to tell.
+    pub alarms: Arc<Alarms>,
+    /// The own clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Goes round after round, for ever.
+pub async fn patrol(beat: Beat, options: PatrolOptions) {
+    let (missing, served) = (Waiting::default(), Waiting::default());
+    let mut patrol = Patrol { beat, options, missing, served };
+    loop {
+        let next = Instant::now() + options.round;
+        let signed = match patrol.beat.signed.wait_for(Option::is_some).await {
+            Ok(signed) => signed.clone(),
+            // Nobody follows any more.
+            Err(_) => return,
+        };
+        if let Some(signed) = signed {
+            patrol.round(&signed).await;
+        }
+        sleep_until(next).await;
+    }
+}
+
+struct Patrol {
+    beat: Beat,
+    options: PatrolOptions,
+    /// Events that the ledger does not serve and the copy has.
+    missing: Waiting,
+    /// Events that the ledger serves and the copy has erased.
+    served: Waiting,
+}
+
+/// The entries that a round found something about, by kind of alarm.
+#[derive(Default)]
+struct Found {
+    places: BTreeSet<(AlarmKind, Index)>,
+    /// More than the round remembers: nothing can be said about what is in order again.
+    is_full: bool,
+}
+
+impl Patrol {
+    /// Compares everything under one checkpoint.
+    async fn round(&mut self, signed: &Arc<VerifiedCheckpoint>) {
+        let (mut next, end) = (Index::GENESIS, signed.size());
+        let mut found = Found::default();
+        while end.contains(next) {
+            match self.walk(next, signed, &mut found).await {
+                Ok(()) => break,
+                Err(Stop::At { index, again_at }) => {
+                    debug!(%index, "patrol goes on");
+                    next = again_at;
+                    if again_at == index {
+                        sleep(AGAIN_DELAY).await;
+                    }
+                }
+                Err(Stop::Own) => {
+                    sleep(AGAIN_DELAY).await;
+                    return;
+                }
+            }
+        }
+        self.tell_overdue(signed, &mut found);
+        self.settle(&found);
+        self.missing.end_round();
+        self.served.end_round();
+    }
+
+    /// Compares from `first` on, up to the end or to what stops it.
+    async fn walk(
+        &mut self,
+        first: Index,
+        signed: &Arc<VerifiedCheckpoint>,
+        found: &mut Found,
+    ) -> Result<(), Stop> {
+        let mut records = self.beat.puller.records(first, signed.size(), Scope::Events);
+        let mut next = first;
+        while let Some(run) = records.next().await {
+            let begun = Instant::now();
+            let run = match run {
+                Ok(run) => run,
+                Err(PullError::Withheld { index, problem, .. }) => {
+                    self.withheld(index, problem, signed, found);
+                    return Err(Stop::At { index, again_at: index.next() });
+                }
+                // Its answer fits no question: as good as none.
+                Err(PullError::Answer { problem }) => {
+                    self.withheld(next, problem, signed, found);
+                    return Err(Stop::At { index: next, again_at: next });
+                }
+                Err(problem) => {
+                    debug!(%problem, index = next.0, "patrol could not ask the ledger");
+                    return Err(Stop::At { index: next, again_at: next });
+                }
+            };
+            next = run.0.plus(count_of(run.1.len()));
+            let bytes = run.1.iter().map(|record| {
+                record.entry.len() + record.event.as_ref().map_or(0, bytes::Bytes::len)
+            });
+            let spent = budget(bytes.sum(), self.options.bytes_per_second);
+            self.compare(run, signed, found).await?;
+            sleep_until(begun + spent).await;
+        }
+        Ok(())
+    }
+
+    async fn compare(
+        &mut self,
+        run: Run,
+        signed: &Arc<VerifiedCheckpoint>,
+        found: &mut Found,
+    ) -> Result<(), Stop> {
+        let comparison = Comparison {
+            reader: self.beat.reader.clone(),
+            tree: self.beat.tree.clone(),
+            signed: Arc::clone(signed),
+        };
+        let compared = match spawn_blocking(move || comparison.of(run)).await {
+            Ok(Ok(compared)) => compared,
+            Ok(Err(problem)) => {
+                error!(%problem, "patrol could not read the own copy");
+                return Err(Stop::Own);
+            }
+            Err(_) => return Err(Stop::Own),
+        };
+        let now = self.beat.clock.now_nanos();
+        let Compared { altered, missing, served, erased } = compared;
+        for caught in altered {
+            self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found);
+        }
+        missing.into_iter().for_each(|index| self.missing.note(index, now));
+        served.into_iter().for_each(|index| self.served.note(index, now));
+        for range in erased {
+            self.beat.alarms.forget_evidence(*range.start(), *range.end());
+        }
+        Ok(())
+    }
+
+    /// Raises the alarms about what is so for too long.
+    fn tell_overdue(&self, signed: &VerifiedCheckpoint, found: &mut Found) {
+        let now = self.beat.clock.now_nanos();
+        for index in self.missing.due(now, self.options.record_grace) {
+            let message = format!("event {index} is not served, and no redaction accounts for it");
+            self.raise(self.alarm(AlarmKind::Withheld, index, signed, message), found);
+        }
+        for index in self.served.due(now, self.options.erasure_grace) {
+            let message = format!("event {index} was redacted, and its bytes are still served");
+            self.raise(self.alarm(AlarmKind::NotErased, index, signed, message), found);
+        }
+    }
+
+    fn withheld(
+        &self,
+        index: Index,
+        problem: String,
+        signed: &Arc<VerifiedCheckpoint>,
+        found: &mut Found,
+    ) {
+        let served = Box::new((**signed).clone());
+        let caught = Caught::Withheld { index, problem, served };
+        self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found);
+    }
+
+    fn alarm(
+        &self,
+        kind: AlarmKind,
+        index: Index,
+        signed: &VerifiedCheckpoint,
+        message: String,
+    ) -> Alarm {
+        Alarm::new(kind, self.beat.ledger.name(), signed.size(), message).at(index)
+    }
+
+    fn raise(&self, alarm: Alarm, found: &mut Found) {
+        if let Some(index) = alarm.index {
+            found.note(alarm.kind, index);
+        }
+        let _new_or_known = self.beat.alarms.raise(alarm);
+    }
+
+    /// Ends the alarms about what this round found in order again.
+    fn settle(&self, found: &Found) {
+        if found.is_full {
+            return;
+        }
+        let origin = self.beat.ledger.name();
+        for kind in [AlarmKind::Damaged, AlarmKind::Withheld, AlarmKind::NotErased] {
+            for place in self.beat.alarms.places(kind, origin) {
+                let Place::Index(index) = place else { continue };
+                if !found.places.contains(&(kind, index)) {
+                    let by = "the ledger serves what it should again";
+                    let _lasted = self.beat.alarms.end(kind, origin, place, by);
+                }
+            }
+        }
+    }
+}
+
+/// Why a walk ended before its end.
+enum Stop {
+    /// Something about an entry: where to go on.
+    At { index: Index, again_at: Index },
+    /// The own copy cannot be read.
+    Own,
+}
+
+impl Found {
+    fn note(&mut self, kind: AlarmKind, index: Index) {
+        if self.places.len() < FOUND_MAX {
+            self.places.insert((kind, index));
+        } else {
+            self.is_full = true;
+        }
+    }
+}
+
+/// How long so many bytes must take.
+fn budget(bytes: usize, bytes_per_second: u32) -> Duration {
+    let nanos = count_of(bytes).saturating_mul(1_000_000_000) / u64::from(bytes_per_second.max(1));
+    Duration::from_nanos(nanos)
+}
+
+/// Before the same is asked again.
+const AGAIN_DELAY: Duration = Duration::from_secs(1);
+
+/// Places that a round remembers.
+const FOUND_MAX: usize = 10_000;

@@ -1,0 +1,313 @@
+//! The running custodian: its listener, its tasks, and an orderly stop.
+//!
+//! ```text
+//! follow (thread) -> desk -> book -> AuditService, HTTP (serve.rs of the crate)
+//!                        \-> cosign, lag, vigil, patrol (tasks)
+//! ```
+//!
+//! Until the first checkpoint is held there is nothing to read. Until then callers are told so, and
+//! a ledger that asks at its start what was cosigned gets an answer.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use access_ledger_client::{connect::Link, pull::Puller};
+use axum::{
+    Router,
+    extract::{Path, State as With},
+    http::StatusCode,
+    routing::get,
+};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
+use tonic::service::Routes;
+use tracing::{info, warn};
+
+use super::{
+    Custodian,
+    cosign::Cosigner,
+    desk::Desk,
+    error::CustodianError,
+    follow::{Follow, State},
+    lag::watch_lag,
+    patrol::{Beat, patrol},
+    vigil::Vigil,
+};
+use crate::{
+    book::Book,
+    error::{LedgerError, ServeError},
+    identity::{Door, GuardLayer},
+    os::Lock,
+    serve::{Offer, connections, serve, transport},
+    witness::Witness,
+};
+
+/// A custodian with its listener bound, ready to run.
+pub struct Serving {
+    custodian: Custodian,
+    listener: TcpListener,
+    address: SocketAddr,
+    door: Arc<Door>,
+}
+
+impl Serving {
+    /// Binds the listener. Callers are accepted once it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Bind`] when the address is taken or not of this machine.
+    pub async fn bind(custodian: Custodian, address: SocketAddr) -> Result<Self, ServeError> {
+        let bind = |source| ServeError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        Ok(Self { custodian, listener, address, door: Door::for_everybody() })
+    }
+
+    /// Lets callers in by this door alone.
+    #[must_use]
+    pub fn behind(self, door: Arc<Door>) -> Self {
+        Self { door, ..self }
+    }
+
+    /// Whether callers have to speak TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.door.is_encrypted()
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is served.
+    #[must_use]
+    pub const fn custodian(&self) -> &Custodian {
+        &self.custodian
+    }
+
+    /// Follows the ledger behind `link` and serves what is held, until `stop` resolves; then stops in
+    /// order: calls end, what was verified is stored, the memory is written.
+    ///
+    /// A custodian that is halted follows nothing and serves what it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`CustodianError::Serve`] when the services cannot be started; whatever ended the following, if that came before there was
+    /// anything to serve.
+    pub async fn run(
+        self,
+        link: impl Into<Link>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), CustodianError> {
+        let Self { custodian, listener, address, door } = self;
+        let puller = Puller::new(link);
+        let (stopping, is_stopping) = watch::channel(false);
+        let told = stopping.clone();
+        tokio::spawn(async move {
+            stop.await;
+            told.send_replace(true);
+        });
+        let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
+        let (mut has_followed, lock) = custodian.start(&puller, &is_stopping)?;
+
+        info!(%address, "serving");
+        let served =
+            serve_all((listener, &door), (&desk, witness), is_stopping, &mut has_followed).await;
+        stopping.send_replace(true);
+        let followed = match served {
+            Ok(Some(followed)) => followed,
+            Ok(None) => has_followed.await.unwrap_or(Err(CustodianError::CutOff("following"))),
+            Err(error) => {
+                let _either_way = has_followed.await;
+                return Err(error);
+            }
+        };
+        let close = move || {
+            desk.close();
+            drop(lock);
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
+            warn!("closing the custodian panicked");
+        }
+        info!("stopped");
+        followed
+    }
+}
+
+impl Custodian {
+    /// Starts the thread that follows, and the tasks that sign and watch; a custodian that is
+    /// halted signs nothing and watches nothing.
+    fn start(
+        self,
+        puller: &Puller,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<(Followed, Option<Lock>), CustodianError> {
+        let (options, copy, desk) = (self.options, self.copy, self.desk);
+        let held = (self.ledger.name(), copy.holding().size());
+        let (disk, alarms, clock) = (&self.disk, &self.alarms, &self.clock);
+        let mut vigil = Vigil::open(disk, &options.folder, alarms, clock, held, options.times);
+        if let Some(sources) = copy.verifier().sources() {
+            vigil.expect(sources);
+        }
+        let vigil = Arc::new(Mutex::new(vigil));
+        if self.halt.is_none() {
+            let (witness, holding) = (self.witness.clone(), copy.holding().clone());
+            let idle = options.cosign_idle;
+            let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
+            spawn(stopping, cosigner.run());
+            spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
+            spawn(stopping, tick(vigil.clone()));
+            let beat = Beat {
+                puller: puller.clone(),
+                ledger: self.ledger.clone(),
+                reader: copy.reader().clone(),
+                tree: copy.tree().clone(),
+                signed: desk.checkpoints(),
+                alarms: alarms.clone(),
+                clock: clock.clone(),
+            };
+            spawn(stopping, patrol(beat, options.patrol));
+        }
+        let follow = Follow {
+            runtime: Handle::current(),
+            puller: puller.clone(),
+            ledger: self.ledger,
+            disk: self.disk,
+            data: options.folder,
+            desk,
+            witness: self.witness,
+            alarms: self.alarms,
+            vigil,
+            stopping: stopping.clone(),
+            state: State::new(copy, self.memory),
+        };
+        let (followed, has_followed) = oneshot::channel();
+        let is_halted = self.halt.is_some();
+        let run = move || drop(followed.send(follow.run(is_halted)));
+        let thread = thread::Builder::new().name("follow".into()).spawn(run);
+        thread.map_err(|source| LedgerError::Thread { source })?;
+        Ok((has_followed, self.lock))
+    }
+}
+
+/// Looks at the clock.
+async fn tick(vigil: Arc<Mutex<Vigil>>) {
+    let mut ticks = tokio::time::interval(TICK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let vigil = vigil.clone();
+        let tick = move || vigil.lock().unwrap_or_else(PoisonError::into_inner).tick();
+        if tokio::task::spawn_blocking(tick).await.is_err() {
+            warn!("the vigil panicked");
+        }
+    }
+}
+
+/// The end of the following, told once.
+type Followed = oneshot::Receiver<Result<(), CustodianError>>;
+
+/// Serves, first what can be said without a book, then everything. What ended the following, if
+/// that came before the book.
+async fn serve_all(
+    (listener, door): (TcpListener, &Arc<Door>),
+    (desk, witness): (&Desk, Arc<Witness>),
+    stopping: watch::Receiver<bool>,
+    has_followed: &mut Followed,
+) -> Result<Option<Result<(), CustodianError>>, CustodianError> {
+    let mut books = desk.books();
+    let (listener, again) = twice(listener)?;
+    let waiting = tokio::spawn(wait_room(
+        (again, door.clone()),
+        witness.clone(),
+        books.clone(),
+        stopping.clone(),
+    ));
+    let book: Option<Arc<Book>> = tokio::select! {
+        biased;
+        book = books.wait_for(Option::is_some) => book.ok().and_then(|book| book.clone()),
+        followed = &mut *has_followed => {
+            return Ok(Some(followed.unwrap_or(Err(CustodianError::CutOff("following")))));
+        }
+    };
+    if waiting.await.is_err() {
+        warn!("answering callers too early panicked");
+    }
+    if let Some(book) = book {
+        let offer = Offer { book, recorder: None, witness: Some(witness) };
+        serve(listener, door, offer, is(stopping)).await?;
+    }
+    Ok(None)
+}
+
+/// Two handles of one listener: connections come to whoever accepts.
+fn twice(listener: TcpListener) -> Result<(TcpListener, TcpListener), ServeError> {
+    let address = listener.local_addr();
+    let address = address.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let bind = |source| ServeError::Bind { address, source };
+    let listener = listener.into_std().map_err(bind)?;
+    let again = listener.try_clone().map_err(bind)?;
+    Ok((
+        TcpListener::from_std(listener).map_err(bind)?,
+        TcpListener::from_std(again).map_err(bind)?,
+    ))
+}
+
+/// Answers callers until there is a book: what was cosigned before, and that there is no more.
+async fn wait_room(
+    (listener, door): (TcpListener, Arc<Door>),
+    witness: Arc<Witness>,
+    mut books: watch::Receiver<Option<Arc<Book>>>,
+    stopping: watch::Receiver<bool>,
+) {
+    let too_early = || (StatusCode::SERVICE_UNAVAILABLE, "nothing of the ledger is held yet\n");
+    let cosigned = async |With(witness): With<Arc<Witness>>, Path(hex): Path<String>| {
+        let note = witness.newest(&hex).map(|note| note.to_string());
+        note.ok_or((StatusCode::NOT_FOUND, "no checkpoint of this log was cosigned\n"))
+    };
+    let pages = Router::new()
+        .route("/{origin}/checkpoint", get(cosigned))
+        .fallback(async move || too_early())
+        .with_state(witness);
+    let over = async move {
+        tokio::select! {
+            _ = books.wait_for(Option::is_some) => {}
+            () = is(stopping) => {}
+        }
+    };
+    let served = transport().layer(GuardLayer::new(door.clone())).serve_with_incoming_shutdown(
+        Routes::from(pages).prepare(),
+        connections(listener, &door),
+        over,
+    );
+    if let Err(failure) = served.await {
+        warn!(%failure, "could not answer callers");
+    }
+}
+
+/// Runs a task until it is to stop.
+fn spawn(stopping: &watch::Receiver<bool>, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = stopping.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = work => {}
+            () = is(stopping) => {}
+        }
+    });
+}
+
+/// Resolves when it turns true.
+async fn is(mut told: watch::Receiver<bool>) {
+    // A sender that is gone says nothing else.
+    let _told_or_gone = told.wait_for(|&told| told).await;
+}
+
+const TICK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,342 @@
+//! Cosigners: the witnesses and custodians that the ledger asks to sign its checkpoints.
+//!
+//! ```text
+//! publish -> Rounds (which checkpoint) -> Asker, one task an address -> Cosigners (verify, gather)
+//!                                                      -> book (note, file) -> release (receipts)
+//! ```
+//!
+//! Nothing here is ever waited for by a commit. A witness that is down, slow, or answers anything
+//! but its cosignature costs a warning, a metric and its own patience; what does not verify is
+//! dropped. A cosignature counts for the checkpoint that it is on and for no other, so witnesses
+//! are asked in rounds: all of them for one checkpoint, and only when that has its quorum, or
+//! nobody is left who is being asked for it, for the newest. Otherwise, on a busy ledger, two of
+//! them might never sign the same one.
+
+mod ask;
+mod rounds;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use access_ledger_client::connect::Credentials;
+use access_ledger_proto::{
+    checkpoint::{Cosignature, VerifiedCheckpoint},
+    error::CheckpointError,
+    hash::Digest,
+    note::{Note, VerifierKey},
+    position::Size,
+    proof::root_at,
+    quorum::Quorum,
+};
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use self::{ask::Asker, rounds::Rounds};
+use super::release::Release;
+use crate::{
+    book::{Book, Published},
+    error::LedgerError,
+    outbound::{Outbound, OutboundError},
+};
+
+/// Whom a ledger asks to cosign, and what its receipts wait for.
+#[derive(Clone, Debug)]
+pub struct Cosigning {
+    /// Witnesses to ask.
+    pub witnesses: Option<Quorum>,
+    /// Witnesses to ask too. Receipts wait until its quorum is met.
+    pub receipts: Option<Quorum>,
+    /// How long a receipt waits.
+    pub receipts_wait: Duration,
+    /// After so long without an entry, the ledger records a heartbeat of its own, if there are
+    /// witnesses.
+    pub heartbeat: Duration,
+    /// What witnesses are shown, but for the token.
+    pub credentials: Credentials,
+}
+
+impl Default for Cosigning {
+    /// Nobody is asked, nothing waits.
+    fn default() -> Self {
+        let (receipts_wait, heartbeat) = (Duration::from_secs(5), Duration::from_secs(60));
+        let credentials = Credentials::default();
+        Self { witnesses: None, receipts: None, receipts_wait, heartbeat, credentials }
+    }
+}
+
+/// An address to ask, and whose cosignatures come from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Prefix of `/add-checkpoint`, without a slash at its end.
+    pub(crate) url: String,
+    /// At least one: a custodian's two keys are at one address.
+    pub(crate) keys: Vec<VerifierKey>,
+}
+
+impl Cosigning {
+    /// Whether anybody is named.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.witnesses.is_none() && self.receipts.is_none()
+    }
+
+    /// The addresses to ask, each once, in the order of the files.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        for witness in self.policies().flat_map(Quorum::witnesses) {
+            let Some(url) = &witness.url else { continue };
+            let url = url.trim_end_matches('/');
+            match places.iter_mut().find(|place| place.url == url) {
+                Some(place) if place.keys.contains(&witness.key) => {}
+                Some(place) => place.keys.push(witness.key.clone()),
+                None => places.push(Place { url: url.to_owned(), keys: vec![witness.key.clone()] }),
+            }
+        }
+        places
+    }
+
+    /// The quorum of the ledger: what its receipts wait for, or else what it asks for.
+    fn quorum(&self) -> Quorum {
+        self.policies().last().cloned().unwrap_or_default()
+    }
+
+    /// The keys of all witnesses, with or without an address.
+    fn keys(&self) -> Vec<VerifierKey> {
+        let mut keys: Vec<VerifierKey> = Vec::new();
+        for key in self.policies().flat_map(Quorum::keys) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// That the policies are for this ledger, and that receipts do not wait for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::OtherLog`], [`LedgerError::Unasked`].
+    pub(crate) fn check(&self, ledger: &VerifierKey) -> Result<(), LedgerError> {
+        if self.policies().any(|policy| !policy.accepts_log(ledger)) {
+            return Err(LedgerError::OtherLog { origin: ledger.name().to_owned() });
+        }
+        let Some(receipts) = &self.receipts else {
+            return Ok(());
+        };
+        let asked = self.places().into_iter().flat_map(|place| place.keys);
+        let asked: Vec<_> = asked.map(|key| Cosignature { key, timestamp_s: 0 }).collect();
+        let names: Vec<_> = receipts.lacking(&asked).into_iter().map(str::to_owned).collect();
+        if names.is_empty() { Ok(()) } else { Err(LedgerError::Unasked { names }) }
+    }
+
+    fn policies(&self) -> impl Iterator<Item = &Quorum> {
+        self.witnesses.iter().chain(&self.receipts)
+    }
+}
+
+/// A note that is not taken from a witness.
+#[derive(Debug, Error)]
+pub(crate) enum NoteRefused {
+    /// Not a checkpoint that this ledger signed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The ledger signed more than it holds. For the operator: it was rolled back.
+    #[error("checkpoint of size {found}, the ledger holds {local} entries")]
+    Ahead {
+        /// Size of the checkpoint.
+        found: Size,
+        /// Size of the newest checkpoint here.
+        local: Size,
+    },
+    /// The ledger signed another history than it holds. For the operator.
+    #[error("checkpoint of size {size} has root {found}, the ledger's is {wanted}")]
+    OtherRoot {
+        /// Its size.
+        size: Size,
+        /// Its root.
+        found: Digest,
+        /// Root of the local tree at this size.
+        wanted: Digest,
+    },
+    /// The local tree cannot be read.
+    #[error("local tree: {problem}")]
+    Tree {
+        /// What the storage said.
+        problem: String,
+    },
+}
+
+/// Gathers cosignatures.
+pub(crate) struct Cosigners {
+    book: Arc<Book>,
+    places: Vec<Place>,
+    /// Whose cosignatures are kept.
+    keys: Vec<VerifierKey>,
+    quorum: Quorum,
+    release: Option<Arc<Release>>,
+    credentials: Credentials,
+    /// Checkpoints on which cosignatures have arrived, the newest few.
+    gathered: Mutex<BTreeMap<Size, Gathered>>,
+}
+
+/// A checkpoint and the cosignatures on it.
+struct Gathered {
+    root: Digest,
+    /// The note with the ledger's signature alone.
+    note: String,
+    /// One of each key, with its line.
+    cosignatures: Vec<Cosignature>,
+    lines: Vec<String>,
+}
+
+impl Cosigners {
+    /// For the ledger of this book.
+    pub(crate) fn new(
+        book: Arc<Book>,
+        cosigning: &Cosigning,
+        release: Option<Arc<Release>>,
+    ) -> Self {
+        let (places, keys) = (cosigning.places(), cosigning.keys());
+        let (quorum, credentials) = (cosigning.quorum(), cosigning.credentials.clone());
+        let gathered = Mutex::default();
+        Self { book, places, keys, quorum, release, credentials, gathered }
+    }
+
+    /// Asks for as long as the returned tasks are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbound::new`].
+    pub(crate) fn spawn(self: &Arc<Self>) -> Result<JoinSet<()>, OutboundError> {
+        let outbound = Outbound::new(&self.credentials)?;
+        let interval = if self.release.is_some() { Duration::ZERO } else { UNAWAITED_INTERVAL };
+        let rounds = Arc::new(Rounds::new(self.book.clone(), self.places.len()));
+        let mut tasks = JoinSet::new();
+        for (place, seat) in self.places.iter().zip(0..) {
+            let (cosigners, rounds) = (self.clone(), rounds.clone());
+            let asker = Asker::new(cosigners, rounds, outbound.clone(), place.clone(), seat);
+            tasks.spawn(asker.run(interval));
+        }
+        tasks.spawn(rounds.run());
+        Ok(tasks)
+    }
+
+    /// Takes up the note of a checkpoint that this ledger signed, with the cosignatures on it that
+    /// are of known witnesses and verify; its size. Reads the tree.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteRefused`]; nothing is taken then.
+    pub(crate) fn take_note(&self, note: &[u8]) -> Result<Size, NoteRefused> {
+        let checkpoint = VerifiedCheckpoint::open(note, &self.book.vkey, &[])?;
+        let (size, found) = (checkpoint.size(), checkpoint.root());
+        let local = self.book.published().size;
+        if size > local {
+            return Err(NoteRefused::Ahead { found: size, local });
+        }
+        let wanted = root_at(&self.book.tree, size)
+            .map_err(|error| NoteRefused::Tree { problem: error.to_string() })?;
+        if found != wanted {
+            return Err(NoteRefused::OtherRoot { size, found, wanted });
+        }
+        let text = checkpoint.checkpoint().text();
+        // Behind the text and the empty line.
+        let lines = note.get(text.len() + 1..).unwrap_or_default();
+        self.take_lines(&checkpoint, lines)?;
+        Ok(size)
+    }
+
+    /// Takes up what a witness answered to a checkpoint of this ledger: the keys whose
+    /// cosignatures verify. Others are dropped, those of known keys with a warning.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Note`] when the lines are none of a note.
+    pub(crate) fn take_lines(
+        &self,
+        checkpoint: &VerifiedCheckpoint,
+        lines: &[u8],
+    ) -> Result<Vec<VerifierKey>, CheckpointError> {
+        let found = checkpoint.checkpoint().cosigned(lines, &self.keys)?;
+        for error in &found.bad {
+            let size = checkpoint.size().0;
+            warn!(%error, size, "dropped a cosignature that does not verify");
+            metrics::counter!("access_ledger_cosignatures_dropped_total").increment(1);
+        }
+        let keys = found.good.iter().map(|(cosignature, _)| cosignature.key.clone()).collect();
+        if !found.good.is_empty() {
+            self.gather(checkpoint, found.good);
+        }
+        Ok(keys)
+    }
+
+    fn gather(&self, checkpoint: &VerifiedCheckpoint, found: Vec<(Cosignature, String)>) {
+        let size = checkpoint.size();
+        let mut all = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let gathered = all.entry(size).or_insert_with(|| Gathered::new(checkpoint));
+        for (cosignature, line) in found {
+            gathered.put(cosignature, line);
+        }
+        let is_met = self.quorum.is_met(&gathered.cosignatures);
+        // Under the lock, so that no note with fewer cosignatures comes behind one with more.
+        self.book.cosign(&gathered.published(size), is_met);
+        while all.len() > GATHERED_MAX {
+            all.pop_first();
+        }
+        drop(all);
+        if is_met && let Some(release) = &self.release {
+            release.look();
+        }
+    }
+}
+
+impl Gathered {
+    fn new(checkpoint: &VerifiedCheckpoint) -> Self {
+        let note = by_ledger(checkpoint);
+        let root = checkpoint.root();
+        Self { root, note, cosignatures: Vec::new(), lines: Vec::new() }
+    }
+
+    /// Keeps a cosignature in the place of an older one of the same key.
+    fn put(&mut self, cosignature: Cosignature, line: String) {
+        let place = self.cosignatures.iter().position(|known| known.key == cosignature.key);
+        let known =
+            place.and_then(|at| Some((self.cosignatures.get_mut(at)?, self.lines.get_mut(at)?)));
+        match known {
+            Some((known, _)) if known.timestamp_s > cosignature.timestamp_s => {}
+            Some((known, known_line)) => (*known, *known_line) = (cosignature, line),
+            None => {
+                self.cosignatures.push(cosignature);
+                self.lines.push(line);
+            }
+        }
+    }
+
+    fn published(&self, size: Size) -> Arc<Published> {
+        let note = Bytes::from(format!("{}{}", self.note, self.lines.concat()));
+        Arc::new(Published { size, root: self.root, note })
+    }
+}
+
+/// The note of a checkpoint with the ledger's signature alone.
+fn by_ledger(checkpoint: &VerifiedCheckpoint) -> String {
+    let signed = Note::parse(checkpoint.note().as_bytes());
+    let by = |name: &str| name == checkpoint.origin();
+    let lines = signed.iter().flat_map(Note::signatures).filter(|line| by(line.name));
+    let lines: String = lines.take(1).map(|line| line.line()).collect();
+    format!("{}\n{lines}", checkpoint.checkpoint().text())
+}
+
+/// Rounds that are under way, and a few that late witnesses still answer.
+const GATHERED_MAX: usize = 16;
+
+/// While nothing waits for cosignatures, a witness is asked so often at most: they are as good, and
+/// the ledger's time goes into appending.
+const UNAWAITED_INTERVAL: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,350 @@
+//! `restore`: brings the folder of a ledger that lost entries back to what a custodian holds.
+//!
+//! A ledger whose disk died, or whose backup was put back, is behind what it signed; if it went on
+//! from there it would sign a second history. So it refuses to start while a custodian has cosigned
+//! more, and this pulls what is missing: the local log is verified from entry 0 on, then every
+//! entry and event behind it that the custodian holds, and the result is what the ledger itself had
+//! signed. The chain continues with the same root; sources that repeat a batch get the receipt of
+//! what is there.
+//!
+//! A local log that contradicts the custodian's is left as it is: what shows the contradiction is
+//! written to `evidence/`.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use access_ledger_client::{
+    connect::Credentials,
+    error::ConnectError,
+    evidence::{Caught, compare_held},
+    pull::{PullError, Puller, RUNS_AHEAD},
+    verify::Scope,
+    view::check_consistency,
+};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    error::{CheckpointError, ProofError},
+    hash::Digest,
+    note::VerifierKey,
+    position::Size,
+    proof::{root_at, verify_consistency},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::{
+    custodian::{copy::Copy, error::CopyError},
+    error::{LedgerError, StorageError},
+    folder::Folder,
+    os::{self, Disk},
+    serve,
+    storage::Options,
+};
+
+/// Nothing was restored, or not all.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The folder holds no ledger, or cannot be used.
+    #[error(transparent)]
+    Folder(#[from] LedgerError),
+    /// The address is none.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The custodian could not be asked. What was restored so far stays, and is gone on from.
+    #[error("custodian: {0}")]
+    Pull(#[from] PullError),
+    /// The ledger's own key did not sign what the custodian has as its checkpoint.
+    #[error("checkpoint of the custodian: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint lacks a cosignature that was asked for.
+    #[error("checkpoint of size {size} is not cosigned by {key}")]
+    NotCosigned {
+        /// The checkpoint's size.
+        size: Size,
+        /// Whose cosignature is missing.
+        key: Box<VerifierKey>,
+    },
+    /// The local log, or what the custodian sends, breaks a rule or cannot be stored.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The local log is no beginning of what was cosigned: one of both is not this ledger's
+    /// history. Nothing was changed.
+    #[error(
+        "the {local} local entries contradict the cosigned checkpoint of size {cosigned}: {problem}"
+    )]
+    Contradiction {
+        /// Entries of the local log.
+        local: Size,
+        /// Size of the custodian's checkpoint.
+        cosigned: Size,
+        /// How.
+        problem: String,
+        /// File that shows two signed statements of the ledger that cannot both be true, where the
+        /// local checkpoint is one of them.
+        evidence: Option<PathBuf>,
+    },
+    /// The runtime is shutting down.
+    #[error("restoring was cut off")]
+    CutOff,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Entries that were there.
+    pub local: Size,
+    /// What the log ends with: the checkpoint that was restored, unless there was more.
+    pub size: Size,
+    /// Root of the tree over the checkpoint's entries, as the ledger signed it.
+    pub root: Digest,
+    /// The checkpoint's size.
+    pub cosigned: Size,
+}
+
+/// Restores the ledger in `folder`, whose lock the caller holds, from the custodian at `url`; shows
+/// a progress bar and prints what was done. Exit code 1 when the local log contradicts it.
+///
+/// # Errors
+///
+/// Any other [`RestoreError`].
+pub fn run(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    (url, credentials): (&str, &Credentials),
+    custodians: &[VerifierKey],
+) -> anyhow::Result<ExitCode> {
+    let bar = ProgressBar::new(0).with_style(style());
+    let told = bar.clone();
+    let progress = move |done: Size, total: Size| {
+        told.set_length(total.0);
+        told.set_position(done.0);
+    };
+    let restored = serve::runtime(None)?.block_on(async {
+        let puller = Puller::new(credentials.link(url)?);
+        restore(disk, folder, &puller, custodians, progress).await
+    });
+    bar.finish_and_clear();
+    let mut out = io::stdout().lock();
+    match restored {
+        Ok(Restored { local, size, root, cosigned }) => {
+            writeln!(out, "local       {local} entries, verified")?;
+            writeln!(out, "restored    {} entries", size.0.saturating_sub(local.0))?;
+            writeln!(out, "size        {size}, of which {cosigned} are under the checkpoint")?;
+            writeln!(out, "root        {root}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(refused @ RestoreError::Contradiction { .. }) => {
+            writeln!(out, "REFUSED     {refused}")?;
+            if let RestoreError::Contradiction { evidence: Some(path), .. } = &refused {
+                writeln!(out, "evidence    {}", path.display())?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Restores the ledger in `folder`, whose lock the caller holds, up to the newest checkpoint of a
+/// custodian that all of `custodians` have cosigned. `progress` is told how many entries are there,
+/// and how many there will be.
+///
+/// May be cut off at any point and repeated.
+///
+/// # Errors
+///
+/// Any [`RestoreError`].
+pub async fn restore(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    puller: &Puller,
+    custodians: &[VerifierKey],
+    progress: impl Fn(Size, Size) + Send,
+) -> Result<Restored, RestoreError> {
+    let data = Folder::new(folder);
+    let ledger = data
+        .ledger_key(&**disk)?
+        .ok_or_else(|| LedgerError::Uninitialised { folder: folder.to_owned() })?;
+    let cosigned = cosigned(puller, &ledger, custodians).await?;
+    let local = Local::open(disk, data, &ledger).await?;
+    let (size, end) = (local.size(), cosigned.size());
+    local.compare(puller, &cosigned).await?;
+    let (mut copy, mut records) =
+        (local.copy, puller.records(size.next_index(), end, Scope::Events));
+    while copy.next_index() < end.next_index() {
+        progress(Size(copy.next_index().0), end);
+        let runs = records.next_some(RUNS_AHEAD).await;
+        if runs.is_empty() {
+            return Err(RestoreError::CutOff);
+        }
+        let (runs, mut broken): (Vec<_>, Vec<_>) = runs.into_iter().partition(Result::is_ok);
+        let runs = runs.into_iter().flatten().collect();
+        copy = blocking(move || {
+            copy.take(runs)?;
+            Ok(copy)
+        })
+        .await?;
+        if let Some(Err(error)) = broken.pop() {
+            return Err(error.into());
+        }
+    }
+    let restored =
+        Restored { local: size, size: size.max(end), root: cosigned.root(), cosigned: end };
+    let (disk, data) = (disk.clone(), local.data);
+    blocking(move || {
+        if size < end {
+            copy.conclude(&cosigned)?;
+            copy.sync()?;
+            // As the ledger would have: it tells the next start what must be there.
+            let (path, note) = (data.checkpoint(), cosigned.note().as_bytes());
+            os::replace(&*disk, &path, note).map_err(|source| LedgerError::io(&path, source))?;
+        }
+        Ok(restored)
+    })
+    .await
+}
+
+/// The newest checkpoint of the custodian with the cosignatures that are asked for. Right after a
+/// checkpoint was stored they may be on their way.
+async fn cosigned(
+    puller: &Puller,
+    ledger: &VerifierKey,
+    custodians: &[VerifierKey],
+) -> Result<VerifiedCheckpoint, RestoreError> {
+    let begun = Instant::now();
+    loop {
+        let note = puller.checkpoint().await?;
+        let checkpoint = VerifiedCheckpoint::open(&note, ledger, custodians)?;
+        let has = |key: &&VerifierKey| checkpoint.cosignatures().iter().all(|by| by.key != **key);
+        let Some(key) = custodians.iter().find(has) else {
+            return Ok(checkpoint);
+        };
+        if begun.elapsed() >= COSIGN_WAIT {
+            let (size, key) = (checkpoint.size(), Box::new(key.clone()));
+            return Err(RestoreError::NotCosigned { size, key });
+        }
+        tokio::time::sleep(COSIGN_POLL).await;
+    }
+}
+
+/// What is there of the ledger.
+struct Local {
+    disk: Arc<dyn Disk>,
+    data: Folder,
+    ledger: VerifierKey,
+    /// Verified from entry 0 on.
+    copy: Copy,
+    /// What the ledger last signed, as far as its file tells.
+    signed: Option<VerifiedCheckpoint>,
+}
+
+impl Local {
+    async fn open(
+        disk: &Arc<dyn Disk>,
+        data: Folder,
+        ledger: &VerifierKey,
+    ) -> Result<Self, RestoreError> {
+        let (disk, ledger) = (disk.clone(), ledger.clone());
+        blocking(move || {
+            let signed = data.read_checkpoint(&*disk, &ledger);
+            let options = Options::new(data.root(), ledger.name());
+            // The checkpoint may cover what was lost.
+            let copy = Copy::open(&disk, &options, &ledger, None, None)?;
+            Ok(Self { disk, data, ledger, copy, signed })
+        })
+        .await
+    }
+
+    fn size(&self) -> Size {
+        Size(self.copy.next_index().0)
+    }
+
+    /// That one of both logs, the local one and the custodian's, begins with the other.
+    async fn compare(
+        &self,
+        puller: &Puller,
+        cosigned: &VerifiedCheckpoint,
+    ) -> Result<(), RestoreError> {
+        let (local, end) = (self.size(), cosigned.size());
+        if local >= end {
+            let found = self.root_at(end)?;
+            if found == cosigned.root() {
+                return Ok(());
+            }
+            let held = self.signed.as_ref().filter(|signed| (end..=local).contains(&signed.size()));
+            let caught = held.and_then(|held| compare_held(held, cosigned, self.copy.tree()).ok());
+            let problem = format!("root at size {end} is {found}, signed is {}", cosigned.root());
+            return Err(self.refuse(cosigned, problem, caught.flatten()));
+        }
+        if local == Size::ZERO {
+            return Ok(());
+        }
+        let path = puller.consistency_path(local, end).await?;
+        let root = self.root_at(local)?;
+        let verified = verify_consistency(local, end, root, cosigned.root(), &path);
+        let Err(error) = verified else { return Ok(()) };
+        if !matches!(error, ProofError::Root { .. }) {
+            // No path at all: this says nothing about the local log.
+            return Err(PullError::Answer { problem: error.to_string() }.into());
+        }
+        let signed = self.signed.as_ref().filter(|signed| signed.size() == local);
+        let caught = signed.and_then(|signed| check_consistency(signed, cosigned, path).err());
+        Err(self.refuse(cosigned, error.to_string(), caught))
+    }
+
+    fn root_at(&self, size: Size) -> Result<Digest, RestoreError> {
+        let tree = self.copy.tree();
+        root_at(tree, size).map_err(|_| {
+            let (found, wanted) = (tree.size(), size);
+            CopyError::from(StorageError::TreeBehind { found, wanted }).into()
+        })
+    }
+
+    /// Refuses to restore, and keeps what shows why.
+    fn refuse(
+        &self,
+        cosigned: &VerifiedCheckpoint,
+        problem: String,
+        caught: Option<Caught>,
+    ) -> RestoreError {
+        let (local, cosigned) = (self.size(), cosigned.size());
+        let evidence = caught.map(|caught| self.keep(&caught, cosigned)).transpose();
+        match evidence {
+            Ok(evidence) => RestoreError::Contradiction { local, cosigned, problem, evidence },
+            Err(error) => error.into(),
+        }
+    }
+
+    fn keep(&self, caught: &Caught, cosigned: Size) -> Result<PathBuf, LedgerError> {
+        let folder = self.data.evidence();
+        let path = folder.join(format!("restore-{cosigned}.txt"));
+        let text = caught.evidence(&self.ledger);
+        self.disk
+            .create_dir(&folder)
+            .and_then(|()| os::replace(&*self.disk, &path, text.as_bytes()))
+            .map_err(|source| LedgerError::io(&path, source))?;
+        Ok(path)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RestoreError> + Send + 'static,
+) -> Result<T, RestoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| RestoreError::CutOff)?
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{bar:40} {pos}/{len} entries {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A custodian that nobody asks cosigns a second after it has stored.
+const COSIGN_WAIT: Duration = Duration::from_secs(10);
+
+const COSIGN_POLL: Duration = Duration::from_millis(200);

@@ -1,0 +1,138 @@
+//! Erases events: overwrites their bytes where they lie, in segments that are full and in what is
+//! durable of the newest one. Entries, checksums of entries and the places of frames stay.
+//!
+//! A step marks all its frames as erased and syncs, then overwrites the events with zeros and syncs
+//! again. So a stop at any point leaves frames that hold their event or are marked as erased;
+//! whoever erases the same range again finishes what a stop has interrupted.
+//!
+//! Readers see an event whole or not at all: no read is under way while frames are marked, and of
+//! a marked frame nobody is given the event's place.
+
+use std::ops::Range;
+
+use access_ledger_proto::{
+    entry::Entry,
+    position::{Index, count_of, memory_len},
+    segment::{Frame, Salt, Verify, Write},
+};
+
+use super::reader::{LogReader, Run};
+use crate::error::{Fault, StorageError};
+
+/// What one step of an erasure did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erased {
+    /// Where the next step goes on; the end of the range when nothing is left.
+    pub next: Index,
+    /// Events whose bytes were overwritten.
+    pub events: u64,
+}
+
+/// The frames of a step, each with its offset in the file.
+#[derive(Default)]
+struct Step {
+    marks: Vec<(u64, Write)>,
+    wipes: Vec<(u64, [Write; 2])>,
+}
+
+impl LogReader {
+    /// Erases the first events of a range of durable entries: those that `is_erased` picks, given
+    /// the entry and its event, and those that were marked before. Blocks; at most
+    /// 4,096 entries or 4 MiB at a time, of one segment.
+    ///
+    /// There is one that erases; it may run beside the one that appends.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Damage`] names the first frame that is not as written, of which nothing is
+    /// changed; [`StorageError::Io`] when the disk refuses: then some events of the step may be
+    /// erased, and after a failed sync nobody knows which are. The caller erases nothing more until
+    /// the log was opened again.
+    pub fn erase(
+        &self,
+        range: &Range<Index>,
+        mut is_erased: impl FnMut(&Entry<'_>, &[u8]) -> bool,
+    ) -> Result<Erased, StorageError> {
+        let left = memory_len(range.end.0.saturating_sub(range.start.0)).unwrap_or(usize::MAX);
+        let limits = (left.min(STEP_ENTRIES), STEP_BYTES);
+        let Some(run) = self.shared.locate(range.start, limits)?.filter(|_| left > 0) else {
+            return Ok(Erased { next: range.end, events: 0 });
+        };
+        let step = self.plan(&run, range.start, &mut is_erased)?;
+        let next = range.start.plus(count_of(run.count));
+        let events = count_of(step.wipes.len());
+        if events > 0 {
+            self.carry_out(&run, &step)?;
+        }
+        Ok(Erased { next, events })
+    }
+
+    /// Which frames of a run are to be erased.
+    fn plan(
+        &self,
+        run: &Run,
+        first: Index,
+        is_erased: &mut dyn FnMut(&Entry<'_>, &[u8]) -> bool,
+    ) -> Result<Step, StorageError> {
+        let bytes = self.shared.read_frames(run)?;
+        let salt = run.segment.header.salt;
+        let (mut rest, mut step) = (&bytes[..], Step::default());
+        for index in (first.0..).take(run.count).map(Index) {
+            let offset = run.start + count_of(bytes.len() - rest.len());
+            let damage = |fault: Fault| run.segment.damage(offset, index, fault);
+            let (frame, length) =
+                Frame::parse(rest, salt, Verify::All).map_err(|error| damage(error.into()))?;
+            let entry = Entry::parse(frame.entry).map_err(|error| damage(Fault::Entry(error)))?;
+            if entry.index != index {
+                return Err(damage(Fault::Index { found: entry.index }));
+            }
+            step.add(offset, &frame, salt, |event| is_erased(&entry, event));
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        Ok(step)
+    }
+
+    /// Marks, then wipes; each durable before what follows.
+    fn carry_out(&self, run: &Run, step: &Step) -> Result<(), StorageError> {
+        // A handle of its own: readers may hold theirs for reading only.
+        let file = self.shared.open_for_erasing(run.segment.first())?.file;
+        let write =
+            |offset: u64, write: &Write| file.write_at(&write.bytes, offset + count_of(write.at));
+        if !step.marks.is_empty() {
+            self.shared
+                .mark(|| step.marks.iter().try_for_each(|(offset, mark)| write(*offset, mark)))?;
+            file.sync_data()?;
+        }
+        for (offset, wipes) in &step.wipes {
+            wipes.iter().try_for_each(|wipe| write(*offset, wipe))?;
+        }
+        file.sync_data()
+    }
+}
+
+impl Step {
+    fn add(
+        &mut self,
+        offset: u64,
+        frame: &Frame<'_>,
+        salt: Salt,
+        is_erased: impl FnOnce(&[u8]) -> bool,
+    ) {
+        match frame.event() {
+            Some(event) if is_erased(event) => {
+                let (mark, wipe) = frame.wipe(salt);
+                self.marks.push((offset, mark));
+                self.wipes.push((offset, wipe));
+            }
+            // Marked before, and not yet overwritten.
+            None if !frame.is_wiped(salt) => self.wipes.push((offset, frame.wipe(salt).1)),
+            _ => {}
+        }
+    }
+}
+
+/// Most entries of a step: so that a reader waits for a millisecond at most.
+const STEP_ENTRIES: usize = 4_096;
+
+/// Most bytes of frames that a step reads.
+const STEP_BYTES: usize = 4 << 20;
