@@ -13,6 +13,7 @@ mod call;
 mod caller;
 mod door;
 mod guard;
+mod limits;
 mod link;
 mod principals;
 mod tls;

@@ -149,6 +149,22 @@ pub enum Refusal {
         /// The source in the request.
         source_name: String,
     },
+    /// The caller makes more calls a second than it may.
+    #[error("principal {principal} makes more calls a second than it may")]
+    RateExceeded {
+        /// The caller.
+        principal: String,
+        /// When it may make the next one.
+        retry_after: Duration,
+    },
+    /// The caller makes more calls at once than it may.
+    #[error("principal {principal} makes more calls at once than the {most} it may")]
+    CallsExceeded {
+        /// The caller.
+        principal: String,
+        /// Its limit.
+        most: u32,
+    },
     /// Nothing of this name is served.
     #[error("nothing is served at {path}")]
     NoCall {
@@ -198,6 +214,8 @@ impl Refusal {
             Self::Unauthenticated { .. } => "UNAUTHENTICATED",
             Self::CallForbidden { .. } => "CALL_FORBIDDEN",
             Self::SourceForbidden { .. } => "SOURCE_FORBIDDEN",
+            Self::RateExceeded { .. } => "RATE_EXCEEDED",
+            Self::CallsExceeded { .. } => "CALLS_EXCEEDED",
             Self::NoCall { .. } => "CALL_UNKNOWN",
             Self::NoSource { .. } => "SOURCE_UNKNOWN",
             Self::NoEvent { .. } => "EVENT_UNKNOWN",
@@ -222,7 +240,9 @@ impl Refusal {
                 Code::FailedPrecondition
             }
             Self::Reused { .. } => Code::Aborted,
-            Self::QueueFull { .. } => Code::ResourceExhausted,
+            Self::QueueFull { .. } | Self::RateExceeded { .. } | Self::CallsExceeded { .. } => {
+                Code::ResourceExhausted
+            }
             Self::Stopping
             | Self::StorageFailed
             | Self::Indexing { .. }
@@ -277,7 +297,8 @@ impl Refusal {
 
     const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { .. } => Some(QUEUE_RETRY),
+            Self::QueueFull { .. } | Self::CallsExceeded { .. } => Some(QUEUE_RETRY),
+            Self::RateExceeded { retry_after, .. } => Some(*retry_after),
             Self::QuorumPending { .. } => Some(QUORUM_RETRY),
             Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
             _ => None,

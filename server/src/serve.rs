@@ -180,6 +180,9 @@ pub fn transport() -> Server {
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
 }
 
 /// The connections that a listener takes. An answer does not wait until the caller has acknowledged
@@ -294,6 +297,13 @@ pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
 
 /// HTTP/2 streams of one connection.
 const STREAMS_MAX: u32 = 4_096;
+
+/// Headers of one call: a token, a deadline, and what proxies add.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Streams that a caller opened and took back while nobody had looked at them yet: who goes on like
+/// that (CVE-2023-44487) loses the connection. Clients that cancel calls stay below.
+const RESETS_MAX: usize = 64;
 
 /// How long calls that are under way may take to end when the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(20);

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use tonic::{
     Status,
     body::Body,
@@ -26,6 +26,7 @@ use super::{
     call::{self, Permission},
     caller::Caller,
     door::{Admission, Door},
+    limits::Passage,
     link::Peer,
     principals::{Principal, Principals},
 };
@@ -61,10 +62,11 @@ impl<S> Layer<S> for GuardLayer {
 impl<S> Service<Request<Body>> for Guard<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Body>, Infallible>>, S::Future>;
+    type Future = Either<Ready<Answered>, Either<S::Future, BoxFuture<'static, Answered>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
@@ -72,13 +74,18 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match admit(&self.door, &request) {
-            Ok(caller) => {
+            Ok((caller, passage)) => {
                 // Nobody further in needs the token, so nobody can log it.
                 request.headers_mut().remove(AUTHORIZATION);
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
-                Either::Right(self.inner.call(request))
+                let Some(passage) = passage else {
+                    return Either::Right(Either::Left(self.inner.call(request)));
+                };
+                let answered = self.inner.call(request.map(|body| passage.request(body)));
+                let watched = async move { Ok(answered.await?.map(|body| passage.response(body))) };
+                Either::Right(Either::Right(Box::pin(watched)))
             }
             Err(refusal) => {
                 let path = request.uri().path();
@@ -90,8 +97,13 @@ where
     }
 }
 
-/// The caller; `None` for a call that is open to anybody.
-fn admit(door: &Door, request: &Request<Body>) -> Result<Option<Caller>, Refusal> {
+type Answered = Result<Response<Body>, Infallible>;
+
+/// The caller, `None` for a call that is open to anybody, and what watches over the call.
+fn admit(
+    door: &Door,
+    request: &Request<Body>,
+) -> Result<(Option<Caller>, Option<Passage>), Refusal> {
     let path = request.uri().path();
     let permission = if is_grpc(request) {
         call::of_method(path)
@@ -99,17 +111,18 @@ fn admit(door: &Door, request: &Request<Body>) -> Result<Option<Caller>, Refusal
         call::of_page(request.method().as_str(), path)
     };
     let permission = permission.ok_or_else(|| Refusal::NoCall { path: path.to_owned() })?;
-    let Permission::AnyOf(roles) = permission else { return Ok(None) };
+    let Permission::AnyOf(roles) = permission else { return Ok((None, None)) };
     let state = door.state();
     let principal = match &state.admission {
         Admission::Everybody(anybody) => anybody,
         Admission::Known(principals) => identify(principals, request)?,
     };
-    if roles.iter().any(|&role| principal.has(role)) {
-        return Ok(Some(Caller(principal.clone())));
+    if !roles.iter().any(|&role| principal.has(role)) {
+        let (principal, wanted) = (principal.name.clone(), permission.roles());
+        return Err(Refusal::CallForbidden { principal, wanted });
     }
-    let (principal, wanted) = (principal.name.clone(), permission.roles());
-    Err(Refusal::CallForbidden { principal, wanted })
+    let passage = principal.limits.enter(&principal.name)?;
+    Ok((Some(Caller(principal.clone())), passage))
 }
 
 /// Whoever shows a token is whom the token is for: it says so with every call, while a certificate
@@ -156,6 +169,9 @@ fn answer(refusal: Refusal, is_grpc: bool) -> Response<Body> {
     let status = match refusal {
         Refusal::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
         Refusal::NoCall { .. } => StatusCode::NOT_FOUND,
+        Refusal::RateExceeded { .. } | Refusal::CallsExceeded { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         _ => StatusCode::FORBIDDEN,
     };
     let mut response = Response::new(Body::new(format!("{refusal}\n")));

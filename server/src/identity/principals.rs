@@ -8,6 +8,7 @@
 //! uris = ["spiffe://corp.example/payments"]   # names of client certificates
 //! dns = ["payments.corp.example"]
 //! tokens = ["sha256:<64 hex digits>"]         # what `access-ledger pki token` prints
+//! limits = { requests_per_second = 100, bytes_per_second = 10_000_000, calls = 16 } # each default: none
 //! ```
 //!
 //! A credential belongs to one principal. Tokens stand there as digests only: 256 random bits
@@ -23,7 +24,10 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 use toml::Spanned;
 
-use super::call::Role;
+use super::{
+    call::Role,
+    limits::{Limits, LimitsTable},
+};
 
 /// Who may call.
 #[derive(Debug)]
@@ -38,6 +42,7 @@ pub(super) struct Principal {
     pub(super) name: String,
     roles: Vec<Role>,
     pub(super) sources: Sources,
+    pub(super) limits: Limits,
 }
 
 /// A name in a client certificate, in the form in which names are compared.
@@ -87,6 +92,8 @@ struct Table {
     dns: Vec<String>,
     #[serde(default)]
     tokens: Vec<String>,
+    #[serde(default)]
+    limits: LimitsTable,
 }
 
 impl Principals {
@@ -112,7 +119,7 @@ impl Principals {
     }
 
     fn add(&mut self, table: Table) -> Result<(), String> {
-        let Table { name, roles, sources, uris, dns, tokens } = table;
+        let Table { name, roles, sources, uris, dns, tokens, limits } = table;
         let is_printable = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
         if !is_printable || name.chars().any(char::is_control) {
             return Err(format!("name {name:?}, wanted are 1 to {NAME_BYTES_MAX} printable bytes"));
@@ -137,7 +144,7 @@ impl Principals {
         if certificate_names.is_empty() && tokens.is_empty() {
             return Err(format!("principal {name:?} without uris, dns or tokens"));
         }
-        let principal = Arc::new(Principal { name, roles, sources });
+        let principal = Arc::new(Principal { name, roles, sources, limits: Limits::new(limits) });
         for name in certificate_names {
             if let Some(other) = self.by_name.insert(name.clone(), principal.clone()) {
                 return Err(format!("{name} belongs to {:?} as well", other.name));
@@ -181,7 +188,7 @@ impl Principal {
     /// Whoever calls where nobody is asked.
     pub(super) fn anybody() -> Self {
         let (name, roles) = ("anybody".to_owned(), Role::ALL.to_vec());
-        Self { name, roles, sources: Sources::Any }
+        Self { name, roles, sources: Sources::Any, limits: Limits::default() }
     }
 
     pub(super) fn has(&self, role: Role) -> bool {

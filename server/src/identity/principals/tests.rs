@@ -84,6 +84,8 @@ fn malformed_files_are_refused_with_the_line() {
         ("sha256:", "sha1:", 9, "token \"sha1:"),
         ("tokens", "dns = [\"pay.CORP.example\"]\ntokens", 9, "belongs to \"payments\""),
         ("dns = [\"Pay.corp.example\"]", "dns = 3", 7, "invalid type"),
+        ("dns = [\"Pay.corp.example\"]", "limits = { calls = 0 }", 7, "nonzero"),
+        ("dns = [\"Pay.corp.example\"]", "limits = { call = 1 }", 7, "unknown field `call`"),
     ] {
         assert!(good.contains(from), "{from}");
         let malformed = Principals::parse(&good.replace(from, to)).unwrap_err();
