@@ -45,6 +45,7 @@ mod prove;
 mod query;
 mod read;
 mod record;
+mod redact;
 mod report;
 mod request;
 mod scope;
@@ -77,6 +78,8 @@ enum Command {
     Policy(policy::Policy),
     #[command(subcommand)]
     Control(control::Control),
+    #[command(subcommand)]
+    Redact(redact::Redact),
     Request(request::Request),
     Approve(approve::Approve),
     Deny(approve::Deny),
@@ -237,6 +240,7 @@ impl Command {
             Self::Source(command) => command.run().await,
             Self::Policy(command) => command.run().await,
             Self::Control(command) => command.run().await,
+            Self::Redact(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Approve(command) => command.run().await,
             Self::Deny(command) => command.run().await,

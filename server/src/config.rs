@@ -14,7 +14,7 @@ use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::{
-    custodian::CustodianOptions,
+    custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     error::LedgerError,
     folder::Genesis,
     identity::{DoorFiles, TlsFiles},
@@ -286,6 +286,10 @@ pub struct CheckArgs {
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct CustodianArgs {
+    /// Instead of following: something else with a custodian's folder.
+    #[command(subcommand)]
+    pub command: Option<CustodianCommand>,
+
     /// Address of the ledger, as in `http://127.0.0.1:7070`.
     #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_SERVER", required = true)]
     pub ledger: Option<String>,
@@ -339,6 +343,27 @@ pub struct CustodianArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub behind_after: u32,
 
+    /// Seconds without anything new from the ledger before that is an alarm. An idle ledger records
+    /// a heartbeat of its own.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub stale_after: u32,
+
+    /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub skew: u32,
+
+    /// Seconds that the ledger may still serve an event that was redacted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub erasure_grace: u32,
+
+    /// MiB a second, at most, that are read again of what the ledger serves.
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = value_parser!(u16).range(1..1_024))]
+    pub patrol_mib: u16,
+
+    /// Where alarms are sent: JSON by POST, repeated until it is taken.
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_CUSTODIAN_WEBHOOK")]
+    pub webhook: Option<String>,
+
     /// MiB at which a segment file is full. Opening reads one segment.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub segment_mib: u16,
@@ -346,6 +371,32 @@ pub struct CustodianArgs {
     /// Threads for the network. By default half the processors: verifying needs the rest.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// What else there is to do with a custodian's folder.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CustodianCommand {
+    /// Let a custodian sign again that has caught its ledger: only with the very evidence that
+    /// halted it.
+    Clear(ClearArgs),
+}
+
+/// Flags of `custodian clear`.
+#[derive(Clone, Debug, Args)]
+pub struct ClearArgs {
+    /// The custodian's data folder. No custodian may have it open.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-custodian",
+        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
+    )]
+    pub data: PathBuf,
+
+    /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
+    /// check-evidence`.
+    #[arg(long, value_name = "FILE")]
+    pub evidence: PathBuf,
 }
 
 /// Flags of `restore`.
@@ -523,6 +574,16 @@ impl CustodianArgs {
             witness_logs,
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             behind_after: Duration::from_secs(self.behind_after.into()),
+            times: TimeLimits {
+                skew: Duration::from_secs(self.skew.into()),
+                stale_after: Duration::from_secs(self.stale_after.into()),
+            },
+            patrol: PatrolOptions {
+                bytes_per_second: u32::from(self.patrol_mib) << 20,
+                erasure_grace: Duration::from_secs(self.erasure_grace.into()),
+                ..PatrolOptions::default()
+            },
+            webhook: self.webhook.clone(),
             ..CustodianOptions::new(&self.data, key)
         };
         Ok((url, options))

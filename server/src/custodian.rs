@@ -67,6 +67,8 @@ pub struct CustodianOptions {
     pub times: TimeLimits,
     /// How what the ledger serves is read again.
     pub patrol: PatrolOptions,
+    /// Where alarms are sent; `None`: nowhere.
+    pub webhook: Option<String>,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -84,6 +86,7 @@ impl CustodianOptions {
             behind_after: BEHIND_AFTER,
             times: TimeLimits::default(),
             patrol: PatrolOptions::default(),
+            webhook: None,
             cosign_idle: COSIGN_IDLE,
         }
     }
@@ -132,10 +135,10 @@ impl Custodian {
         let noted = folder.read_checkpoint(&**disk, &ledger);
         let cosigned = cosigned(&**disk, &folder, &ledger);
         let pinned = memory.pinned.as_ref();
-        let known = noted.into_iter().chain(cosigned);
-        let known = known.chain(pinned.map(|pinned| pinned.checkpoint.clone()));
-        // All of these were written when the entries were durable.
-        let known = known.max_by_key(VerifiedCheckpoint::size);
+        let known = noted.into_iter().chain(pinned.map(|pinned| pinned.checkpoint.clone()));
+        // All of these were written when the entries were durable. Of two that are of one size the
+        // last: that with the cosignatures.
+        let known = known.chain(cosigned).max_by_key(VerifiedCheckpoint::size);
         let segment_bytes = options.segment_bytes;
         let storage = Options { segment_bytes, ..Options::new(folder.root(), ledger.name()) };
         let mut copy = Copy::open(disk, &storage, &ledger, pinned, known.as_ref())?;
@@ -197,7 +200,7 @@ impl Custodian {
              # For `serve --witnesses` and `--receipts-policy`, and for `--quorum` of clients.\n\
              log {ledger}\n\
              witness custodian {witness} {url}\n\
-             witness custodian-mirror {mirror}\n\
+             witness custodian-mirror {mirror} {url}\n\
              group custodian-both all custodian custodian-mirror\n\
              quorum custodian-both\n",
             origin = self.ledger.name(),

@@ -49,6 +49,7 @@ use crate::{
     index::IndexError,
     os::Disk,
     refusal::Refusal,
+    storage::Attempt,
 };
 
 /// Why redactions are not carried out.
@@ -102,8 +103,9 @@ struct Work {
     retention: Option<Retention>,
     /// What was found and is not carried out yet.
     pending: Vec<Erasing>,
-    /// The index may know of events that are gone.
-    must_forget: bool,
+    /// An earlier attempt may have been cut off: the disk may not hold what the files seem to, and
+    /// the index may know of events that are gone.
+    is_repeated: bool,
     /// As it was noted last.
     noted: Progress,
     expiry: Option<Expiry>,
@@ -171,7 +173,7 @@ impl Work {
     ) -> Result<Self, StorageError> {
         let loaded = Progress::load(&*disk, &folder)?;
         // Nobody knows what a lost note was about.
-        let mut must_forget = loaded.as_ref().is_none_or(|noted| !noted.under_way.is_empty());
+        let mut is_repeated = loaded.as_ref().is_none_or(|noted| !noted.under_way.is_empty());
         let mut progress = loaded.unwrap_or_default();
         let retention = match progress.retention {
             0 => None,
@@ -181,7 +183,7 @@ impl Work {
             || retention.is_none() && progress.retention > 0
         {
             // Of another log.
-            (progress, must_forget) = (Progress::default(), true);
+            (progress, is_repeated) = (Progress::default(), true);
         }
         Ok(Self {
             book,
@@ -191,7 +193,7 @@ impl Work {
             progress,
             retention,
             pending: Vec::new(),
-            must_forget,
+            is_repeated,
             expiry: None,
             signal,
         })
@@ -315,28 +317,29 @@ impl Work {
             events += self.erase(erasing)?;
         }
         // What was erased before it came here never was in the index.
-        self.must_forget |= events > 0;
+        self.is_repeated |= events > 0;
         let ranges = self.noted.under_way();
         let is_stopping = || self.signal.is_stopping();
         let Book { index, reader, .. } = &*self.book;
-        if is_stopping() || self.must_forget && !index.forget(reader, &ranges, &is_stopping)? {
+        if is_stopping() || self.is_repeated && !index.forget(reader, &ranges, &is_stopping)? {
             return Ok(());
         }
         metrics::counter!("access_ledger_erased_events_total").increment(events);
         info!(redactions = self.pending.len(), events, "carried out redactions");
-        self.must_forget = false;
+        self.is_repeated = false;
         self.pending.clear();
         self.note(self.progress.clone())
     }
 
     /// Erases the events of one redaction from the log; returns how many there were.
     fn erase(&self, erasing: &Erasing) -> Result<u64, EraseError> {
+        let attempt = if self.is_repeated { Attempt::Again } else { Attempt::First };
         let sources = self.book.sources().clone();
         let end = Index(erasing.range().end() + 1);
         let mut range = Range { start: Index(*erasing.range().start()), end };
         let mut events = 0;
         while range.start < range.end && !self.signal.is_stopping() {
-            let erased = self.book.reader.erase(&range, |entry, event| {
+            let erased = self.book.reader.erase(&range, attempt, |entry, event| {
                 let erasable = Erasable::of(&sources, entry.source);
                 erasing.erases(entry.recorded_at, erasable, event::body(event))
             })?;

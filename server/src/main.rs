@@ -10,7 +10,10 @@ use std::{
 
 use access_ledger_server::{
     check,
-    config::{CheckArgs, Cli, Command, CustodianArgs, InitArgs, LogFormat, RestoreArgs, ServeArgs},
+    config::{
+        CheckArgs, ClearArgs, Cli, Command, CustodianArgs, CustodianCommand, InitArgs, LogFormat,
+        RestoreArgs, ServeArgs,
+    },
     custodian::{self, Custodian},
     demo,
     error::LedgerError,
@@ -140,6 +143,9 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
+    if let Some(CustodianCommand::Clear(args)) = &args.command {
+        return clear(args);
+    }
     let (disk, clock) = (real_disk(), system_clock());
     let (ledger, options) = args.check(&*disk)?;
     let door = Door::open(&disk, args.door.files())?;
@@ -150,8 +156,9 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
         let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
         let serving = custodian::Serving::bind(custodian, args.listen).await?.behind(door);
+        let serving = serving.showing(credentials);
         greet_custodian(args, &serving, &metrics_address.to_string())?;
-        serving.run(credentials.link(&ledger)?, stop).await?;
+        serving.run(&ledger, stop).await?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -178,6 +185,15 @@ fn greet_custodian(
         writeln!(out, "HALTED      {}", halt.message)?;
     }
     Ok(out.flush()?)
+}
+
+fn clear(args: &ClearArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    let halt = custodian::clear::clear(&disk, &system_clock(), folder, &args.evidence)?;
+    writeln!(io::stdout(), "cleared     {}: {}", halt.alarm, halt.message)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {

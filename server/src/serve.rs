@@ -107,9 +107,12 @@ impl Serving {
         let shared = self.ledger.shared();
         let offer =
             Offer { book: shared.book.clone(), recorder: Some(shared.clone()), witness: None };
-        // Kept until the last receipt was given.
-        let _asking = self.ledger.ask_cosigners()?;
+        let asking = self.ledger.ask_cosigners()?;
         serve(self.listener, &self.door, offer, stop).await?;
+        // Behind the last receipt, and before the folder is given up.
+        if let Some(mut asking) = asking {
+            asking.shutdown().await;
+        }
         let ledger = self.ledger;
         // Joining threads blocks; the runtime's other tasks are over.
         if tokio::task::spawn_blocking(move || ledger.close()).await.is_err() {

@@ -109,6 +109,10 @@ impl File {
     fn flags(&self, command: &Command, given: &ArgMatches) -> Result<Vec<OsString>, SettingsError> {
         let Some((name, given)) = given.subcommand() else { return Ok(Vec::new()) };
         let Some(subcommand) = command.find_subcommand(name) else { return Ok(Vec::new()) };
+        if given.subcommand().is_some() {
+            // The file is of the service, not of what else is done with its folder.
+            return Ok(Vec::new());
+        }
         let table = DeTable::parse(&self.text).map_err(|error| {
             self.wrong(error.span().unwrap_or_default().start, error.message().to_owned())
         })?;

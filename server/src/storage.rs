@@ -38,7 +38,7 @@ pub(crate) mod tree;
 pub(crate) mod walk;
 
 pub use self::{
-    erase::Erased,
+    erase::{Attempt, Erased},
     frame::GroupFrames,
     log::{Durable, Log},
     reader::{LogReader, Record},

@@ -8,15 +8,16 @@ use access_ledger_proto::{
     chain::Link,
     checkpoint::Checkpoint,
     entry::{Entry, Seal},
+    facts::redactions::redaction_message,
     hash::{Digest, sha256},
     note::{KeyType, Signer, VerifierKey},
-    position::{Size, count_of, memory_len},
+    position::{Index, Size, count_of, memory_len},
     seal::Batch,
     source::Name,
     tree::root_of,
     wire::{
-        ControlChange, ControlKind, Event, Genesis, InitialSource, SourcePhase, SourceRole,
-        SourceStatus, event::Body,
+        Approval, ControlChange, ControlKind, Event, Genesis, InitialSource, Redaction,
+        SourcePhase, SourceRole, SourceStatus, event::Body,
     },
 };
 use anyhow::{Context as _, Result};
@@ -93,6 +94,28 @@ impl History {
         Ok(history)
     }
 
+    /// Both governance parties have the events of a range erased.
+    ///
+    /// # Errors
+    ///
+    /// None: the parties have not sealed anything since the registration.
+    pub fn redact(&mut self, first: Index, last: Index) -> Result<()> {
+        let (governance, custodian) = (signer("governance", 2)?, signer("custodian", 5)?);
+        let mut redaction = Redaction {
+            first_index: first.0,
+            last_index: last.0,
+            legal_basis: "order 7".to_owned(),
+            ..Redaction::default()
+        };
+        let message = redaction_message(ORIGIN, &redaction);
+        redaction.approvals.push(Approval {
+            source: custodian.name().to_owned(),
+            key_id: custodian.verifier().id().0.to_vec().into(),
+            signature: custodian.sign(message.as_bytes()).to_vec().into(),
+        });
+        self.append(&governance, 2, &[event_of(Body::Redaction(redaction))])
+    }
+
     /// How many records.
     #[must_use]
     pub fn size(&self) -> Size {
@@ -162,7 +185,16 @@ fn signer(name: &str, seed: u8) -> Result<Signer> {
 ///
 /// None: the name can be a key's.
 pub fn ledger_key() -> Result<VerifierKey> {
-    Ok(signer(ORIGIN, 4)?.verifier().clone())
+    Ok(ledger_signer()?.verifier().clone())
+}
+
+/// The same with its secret half.
+///
+/// # Errors
+///
+/// None: the name can be a key's.
+pub fn ledger_signer() -> Result<Signer> {
+    signer(ORIGIN, 4)
 }
 
 /// What the ledger signs at this size of its history.
@@ -189,7 +221,7 @@ fn genesis(ledger: &Signer, governance: &Signer) -> Result<Vec<u8>> {
         origin: ORIGIN.to_owned(),
         ledger_vkey: ledger_key()?.to_string(),
         ledger_source: Some(initial(ledger)),
-        governance: vec![initial(governance)],
+        governance: vec![initial(governance), initial(&signer("custodian", 5)?)],
         ..Genesis::default()
     };
     let change = ControlChange {

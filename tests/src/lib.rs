@@ -4,7 +4,9 @@
 
 pub mod adversary;
 pub mod clock;
+pub mod custodian;
 pub mod disk;
+pub mod double;
 pub mod fuzz;
 pub mod gate;
 pub mod generate;
@@ -22,5 +24,6 @@ pub mod process;
 pub mod python;
 pub mod signed;
 pub mod source;
+pub mod stopping;
 pub mod stored;
 pub mod story;

@@ -3,6 +3,14 @@
 
 use std::net::SocketAddr;
 
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    entry::Entry,
+    hash::{Digest, leaf_hash},
+    note::VerifierKey,
+    position::count_of,
+    tree::root_of,
+};
 use anyhow::{Context as _, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -110,4 +118,68 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).await?;
     Ok(answer)
+}
+
+/// The path of a tile (`kind` is its level) or of an entry bundle, whole at a width of 256. For
+/// numbers below 1,000,000.
+#[must_use]
+pub fn tile_path(kind: &str, number: usize, width: usize) -> String {
+    let number = match number {
+        0..1_000 => format!("{number:03}"),
+        _ => format!("x{:03}/{:03}", number / 1_000, number % 1_000),
+    };
+    let partial = if width == 256 { String::new() } else { format!(".p/{width}") };
+    format!("/tile/{kind}/{number}{partial}")
+}
+
+/// Reads a log with nothing but HTTP, below `prefix`, and verifies it as far as that goes: chain,
+/// tiles, and the root that the ledger signed. Its entries.
+///
+/// # Errors
+///
+/// When something does not hold.
+pub async fn read_log(
+    address: SocketAddr,
+    prefix: &str,
+    vkey: &VerifierKey,
+) -> anyhow::Result<Vec<Vec<u8>>> {
+    let page = async |path: &str| {
+        let answer = get(address, &format!("{prefix}{path}"), &[]).await?;
+        ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.text());
+        anyhow::Ok(answer.body)
+    };
+    let checkpoint = VerifiedCheckpoint::open(&page("/checkpoint").await?, vkey, &[])?;
+    let size = usize::try_from(checkpoint.size().0)?;
+    let (mut entries, mut leaves) = (Vec::new(), Vec::new());
+    for number in 0..size.div_ceil(256) {
+        let width = (size - number * 256).min(256);
+        for entry in unbundle(&page(&tile_path("entries", number, width)).await?)? {
+            let parsed = Entry::parse(&entry)?;
+            let prev = leaves.last().copied().unwrap_or(Digest::ZERO);
+            ensure!(parsed.index.0 == count_of(entries.len()) && parsed.prev == prev, "no chain");
+            leaves.push(leaf_hash(&entry));
+            entries.push(entry);
+        }
+        let hashes = leaves.get(number * 256..).unwrap_or_default();
+        let tile = page(&tile_path("0", number, width)).await?;
+        ensure!(
+            tile == hashes.iter().flat_map(|leaf| *leaf.as_bytes()).collect::<Vec<_>>(),
+            "tile"
+        );
+    }
+    ensure!(entries.len() == size && root_of(&leaves) == checkpoint.root(), "another root");
+    Ok(entries)
+}
+
+/// The entries of a bundle.
+fn unbundle(mut bundle: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut entries = Vec::new();
+    while let Some((length, rest)) = bundle.split_first_chunk() {
+        let length = u16::from_be_bytes(*length).into();
+        let (entry, rest) = rest.split_at_checked(length).context("a torn bundle")?;
+        entries.push(entry.to_vec());
+        bundle = rest;
+    }
+    ensure!(bundle.is_empty(), "a torn length");
+    Ok(entries)
 }

@@ -1,7 +1,7 @@
 //! The real binary, as a process of its own.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufReader, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
@@ -26,31 +26,54 @@ pub struct Process {
 
 impl Process {
     /// Starts `serve` on a folder, with further flags, and waits until it says that it is ready.
+    /// It listens on a free port, unless a flag says where.
     ///
     /// # Errors
     ///
     /// When it ends before, with what it printed last.
     pub fn serve(data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(server_binary()?)
-            .args(["--log", "error", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--log", "error", "serve"])
+            .args(listen(flags))
             .args(["--metrics-listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
-        let mut value = |label: &str| -> anyhow::Result<String> {
-            let mut line = String::new();
-            stdout.read_line(&mut line)?;
-            let value = line
-                .strip_prefix(label)
-                .with_context(|| format!("the server printed {line:?} where {label:?} was due"))?;
-            Ok(value.trim().to_owned())
-        };
-        let address = address_of(&value("serving")?)?;
-        let vkey = VerifierKey::parse(&value("ledger key")?)?;
-        let metrics_address = address_of(value("metrics")?.trim_end_matches("/metrics"))?;
+        let address = address_of(&value(&mut stdout, "serving")?)?;
+        let vkey = VerifierKey::parse(&value(&mut stdout, "ledger key")?)?;
+        let metrics_address = metrics_address(&value(&mut stdout, "metrics")?)?;
         Ok(Self { child, stdout, address, metrics_address, vkey })
+    }
+
+    /// Starts `custodian` on a folder, which follows the ledger at an address, and waits until it
+    /// says that it is ready. `vkey` is then that of the ledger.
+    ///
+    /// # Errors
+    ///
+    /// When it ends before, with what it printed last.
+    pub fn custodian(
+        data: &Path,
+        ledger: SocketAddr,
+        vkey: &VerifierKey,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut child = Command::new(server_binary()?)
+            .args(["--log", "error", "custodian", "--listen", "127.0.0.1:0"])
+            .args(["--metrics-listen", "127.0.0.1:0", "--ledger", &format!("http://{ledger}")])
+            .args(["--ledger-key", &vkey.to_string(), "--data"])
+            .arg(data)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
+        let address = address_of(&value(&mut stdout, "serving")?)?;
+        for key in ["witness key", "mirror key"] {
+            VerifierKey::parse(&value(&mut stdout, key)?)?;
+        }
+        let metrics_address = metrics_address(&value(&mut stdout, "metrics")?)?;
+        Ok(Self { child, stdout, address, metrics_address, vkey: vkey.clone() })
     }
 
     /// Kills the process, which gets no chance to do anything more.
@@ -116,6 +139,25 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The flags for a free port, unless there are others.
+fn listen(flags: &[&str]) -> &'static [&'static str] {
+    if flags.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] }
+}
+
+/// What the process prints behind a label, in the next line.
+fn value(stdout: &mut impl std::io::BufRead, label: &str) -> anyhow::Result<String> {
+    let mut line = String::new();
+    stdout.read_line(&mut line)?;
+    let value = line
+        .strip_prefix(label)
+        .with_context(|| format!("the server printed {line:?} where {label:?} was due"))?;
+    Ok(value.trim().to_owned())
+}
+
+fn metrics_address(url: &str) -> anyhow::Result<SocketAddr> {
+    address_of(url.trim_end_matches("/metrics"))
 }
 
 /// The address in a URL without a path.

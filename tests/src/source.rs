@@ -281,9 +281,22 @@ impl Sealed {
     ///
     /// When there is none, or it does not hold.
     pub fn verify(&self, receipt: &wire::Receipt) -> anyhow::Result<VerifiedReceipt> {
+        self.verify_with(receipt, &[])
+    }
+
+    /// As [`Sealed::verify`], with the cosignatures of these witnesses.
+    ///
+    /// # Errors
+    ///
+    /// When it does not hold.
+    pub fn verify_with(
+        &self,
+        receipt: &wire::Receipt,
+        witnesses: &[VerifierKey],
+    ) -> anyhow::Result<VerifiedReceipt> {
         let (source, first_seq) = (self.source(), self.batch.first_seq);
         let batch = Batch { source, first_seq, digests: &self.digests };
-        verify_receipt(&self.ledger, &[], &batch, &self.seal, receipt)
+        verify_receipt(&self.ledger, witnesses, &batch, &self.seal, receipt)
             .with_context(|| format!("receipt of {source} from number {first_seq} on"))
     }
 

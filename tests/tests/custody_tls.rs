@@ -81,7 +81,7 @@ async fn custodian_and_ledger_work_together_over_tls_and_with_nobody_else() -> a
     let door = Door::open(&disk, pki.door(AT_THE_LEDGER)?)?;
     let mut setup = Setup { door, credentials: payments, ..Setup::new(&pki.path("data")) };
     let node = setup.start().await?;
-    let (vkey, address) = (node.vkey.clone(), node.address);
+    let vkey = node.vkey.clone();
     let mut source = node.clients().enrolled("payments", 1, &vkey).await?;
     node.clients().record(&source.record(3)?).await?;
 
@@ -99,9 +99,10 @@ async fn custodian_and_ledger_work_together_over_tls_and_with_nobody_else() -> a
     let serving = Serving::bind(custodian, ([127, 0, 0, 1], 0).into()).await?.behind(door);
     let url = format!("https://localhost:{}", serving.address().port());
     let policy = serving.custodian().quorum_policy(&url);
-    let link = custodian_shows.link(&format!("https://{address}"))?;
+    let (serving, ledger) = (serving.showing(custodian_shows.clone()), node.url.clone());
     let (stop, stopped) = oneshot::channel::<()>();
-    let run = tokio::spawn(async move { serving.run(link, async { drop(stopped.await) }).await });
+    let run =
+        tokio::spawn(async move { serving.run(&ledger, async { drop(stopped.await) }).await });
 
     let at_custodian = Clients::over(auditor.link(&url)?);
     wait("a copy", async || checkpoint(&at_custodian, false).await.is_ok()).await?;

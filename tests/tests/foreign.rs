@@ -9,7 +9,7 @@ use access_ledger_tests::{
     node::{Clients, Node},
     pages, python,
 };
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash, mem_backed_tree::MemoryBackedTree};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -35,7 +35,7 @@ impl Bench {
         for _ in 0..4 {
             clients.record(&source.record(random.random_range(100..250))?).await?;
         }
-        let entries = entries(node.address, &node.vkey).await?;
+        let entries = pages::read_log(node.address, "", &node.vkey).await?;
         Ok(Self { _folder: folder, node, clients, entries, random })
     }
 
@@ -53,27 +53,6 @@ async fn head(address: SocketAddr, vkey: &VerifierKey) -> Result<(u64, RootHash<
     let checkpoint = VerifiedCheckpoint::open(&note, vkey, &[])?;
     let (size, root) = (checkpoint.size().0, checkpoint.root());
     Ok((size, RootHash::new((*root.as_bytes()).into(), size)))
-}
-
-async fn entries(address: SocketAddr, vkey: &VerifierKey) -> Result<Vec<Vec<u8>>> {
-    let (size, _) = head(address, vkey).await?;
-    let mut entries = Vec::new();
-    for number in 0..size.div_ceil(256) {
-        let partial = match size - number * 256 {
-            256.. => String::new(),
-            width => format!(".p/{width}"),
-        };
-        let path = format!("/tile/entries/{number:03}{partial}");
-        let bundle = pages::get(address, &path, &[]).await?.body;
-        let mut rest = &bundle[..];
-        while let Some((length, after)) = rest.split_first_chunk() {
-            let length = u16::from_be_bytes(*length).into();
-            let (entry, after) = after.split_at_checked(length).context("a torn bundle")?;
-            entries.push(entry.to_vec());
-            rest = after;
-        }
-    }
-    Ok(entries)
 }
 
 #[tokio::test(flavor = "multi_thread")]

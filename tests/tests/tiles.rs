@@ -4,18 +4,15 @@
 use std::{collections::BTreeMap, io::Read as _, net::SocketAddr};
 
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint,
-    entry::Entry,
     hash::{Digest, leaf_hash},
-    note::VerifierKey,
     tree::root_of,
     wire,
 };
 use access_ledger_tests::{
     node::{Clients, Node},
-    pages::{self, Answer},
+    pages::{self, Answer, tile_path},
 };
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tonic::codegen::{Service as _, http};
@@ -53,16 +50,6 @@ impl Expected {
     }
 }
 
-fn path(level: &str, number: usize, width: usize) -> String {
-    assert!(number < 1_000_000);
-    let number = match number {
-        0..1_000 => format!("{number:03}"),
-        _ => format!("x{:03}/{:03}", number / 1_000, number % 1_000),
-    };
-    let partial = if width == 256 { String::new() } else { format!(".p/{width}") };
-    format!("/tile/{level}/{number}{partial}")
-}
-
 /// All entries, over gRPC.
 async fn entries(clients: &Clients) -> anyhow::Result<Vec<Vec<u8>>> {
     let request = wire::ReadEntriesRequest::default();
@@ -91,7 +78,7 @@ async fn compare(
             let rest = parts.len() - number * 256;
             let widths = [256, rest.min(255), rest + 1, random.random_range(1..256)];
             for width in widths.into_iter().filter(|width| (1..=256).contains(width)) {
-                let path = path(level, number, width);
+                let path = tile_path(level, number, width);
                 let zip = if random.random_bool(0.5) { "gzip" } else { "br" };
                 let answer = pages::get(address, &path, &[("accept-encoding", zip)]).await?;
                 match expected.tile(level, number, width) {
@@ -130,35 +117,6 @@ async fn every_tile_and_bundle_at_any_size_is_what_the_entries_give() -> anyhow:
     node.stop().await
 }
 
-/// Reads a log with nothing but HTTP, and verifies it as far as that goes; its entries.
-async fn rebuild(address: SocketAddr, vkey: &VerifierKey) -> anyhow::Result<Vec<Vec<u8>>> {
-    let note = pages::get(address, "/checkpoint", &[]).await?;
-    let checkpoint = VerifiedCheckpoint::open(&note.body, vkey, &[])?;
-    let size = usize::try_from(checkpoint.size().0)?;
-    let mut entries = Vec::new();
-    let mut leaves = Vec::new();
-    for number in 0..size.div_ceil(256) {
-        let width = (size - number * 256).min(256);
-        let bundle = pages::get(address, &path("entries", number, width), &[]).await?;
-        let mut rest = &bundle.body[..];
-        while let Some((length, after)) = rest.split_first_chunk() {
-            let length = u16::from_be_bytes(*length).into();
-            let (entry, after) = after.split_at_checked(length).context("a torn bundle")?;
-            let parsed = Entry::parse(entry)?;
-            let prev = leaves.last().copied().unwrap_or(Digest::ZERO);
-            ensure!(parsed.index.0 == entries.len() as u64 && parsed.prev == prev, "no chain");
-            leaves.push(leaf_hash(entry));
-            entries.push(entry.to_vec());
-            rest = after;
-        }
-        let tile = pages::get(address, &path("0", number, width), &[]).await?;
-        let hashes = leaves.get(number * 256..).unwrap_or_default();
-        ensure!(tile.body == hashes.iter().flat_map(|leaf| *leaf.as_bytes()).collect::<Vec<_>>());
-    }
-    ensure!(entries.len() == size && root_of(&leaves) == checkpoint.root(), "another root");
-    Ok(entries)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_three_levels_is_rebuilt_from_http_alone() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -168,11 +126,11 @@ async fn a_log_of_three_levels_is_rebuilt_from_http_alone() -> anyhow::Result<()
     for _ in 0..17 {
         clients.record(&source.record(4_096)?).await?;
     }
-    let entries = rebuild(node.address, &node.vkey).await?;
+    let entries = pages::read_log(node.address, "", &node.vkey).await?;
     assert_eq!(entries.len(), 2 + 17 * 4_096);
     let expected = Expected::of(&entries);
     for (level, number, width) in [("2", 0, 1), ("1", 0, 256), ("1", 1, 16), ("0", 271, 256)] {
-        let answer = pages::get(node.address, &path(level, number, width), &[]).await?;
+        let answer = pages::get(node.address, &tile_path(level, number, width), &[]).await?;
         assert_eq!(Some(answer.body), expected.tile(level, number, width), "{level}/{number}");
     }
     for beyond in ["/tile/2/000", "/tile/2/000.p/2", "/tile/3/000.p/1", "/tile/63/000.p/1"] {
@@ -188,13 +146,13 @@ async fn a_changed_byte_on_disk_does_not_verify_over_http() -> anyhow::Result<()
     let clients = node.clients();
     let mut source = clients.enrolled("payments", 1, &node.vkey).await?;
     clients.record(&source.record(300)?).await?;
-    rebuild(node.address, &node.vkey).await?;
+    pages::read_log(node.address, "", &node.vkey).await?;
     let tree = folder.path().join("tree/0");
     let mut hashes = std::fs::read(&tree)?;
     hashes[7 * 32] ^= 1;
     #[expect(clippy::disallowed_methods, reason = "the operator does not care for syncs")]
     std::fs::write(&tree, hashes)?;
-    assert!(rebuild(node.address, &node.vkey).await.is_err());
+    assert!(pages::read_log(node.address, "", &node.vkey).await.is_err());
     node.stop().await
 }
 

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use access_ledger_proto::wire::{self, ControlKind};
+use access_ledger_proto::{
+    note::VerifierKey,
+    wire::{self, ControlKind},
+};
 use anyhow::{Context as _, anyhow, ensure};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -24,7 +27,8 @@ use crate::{
     governance::proposal::{Change, Proposal, ProposalError},
 };
 
-/// Proposes, signs and applies what governance registers: datasets, tools, sites
+/// Proposes, signs and applies what governance registers: datasets, tools, sites, custodians, and
+/// how long events are kept
 ///
 /// A change takes both parties of the governance. One proposes it into a file and signs that; the
 /// other reads the file, signs it too or applies it, which counts as signing.
@@ -33,6 +37,8 @@ pub(super) enum Control {
     Dataset(Box<Dataset>),
     Tool(Tool),
     Site(Site),
+    Retention(Retention),
+    Custodian(Box<Custodian>),
     Sign(Sign),
     Apply(Apply),
 }
@@ -100,6 +106,41 @@ pub(super) struct Site {
     in_custody: bool,
 }
 
+/// Proposes how old events get: those of sources that only record are then erased by the ledger
+#[derive(Debug, Args)]
+pub(super) struct Retention {
+    #[command(flatten)]
+    out: Out,
+    /// The age, as in 365d; at least a day. 0s: nothing expires any more
+    #[arg(long, value_name = "TIME", value_parser = words::duration)]
+    max_age: prost_types::Duration,
+    /// The law or the rule that asks for it
+    #[arg(long, value_name = "TEXT")]
+    legal_basis: String,
+}
+
+/// Proposes a custodian, so that auditors learn its keys from the log
+#[derive(Debug, Args)]
+pub(super) struct Custodian {
+    #[command(flatten)]
+    out: Out,
+    /// Its name
+    #[arg(value_name = "CUSTODIAN")]
+    name: String,
+    /// Verifier key that it cosigns with as a witness
+    #[arg(long, value_name = "VKEY")]
+    witness: VerifierKey,
+    /// Verifier key that it cosigns with as a mirror, if it is one
+    #[arg(long, value_name = "VKEY")]
+    mirror: Option<VerifierKey>,
+    /// Where it serves auditors
+    #[arg(long, value_name = "URL", default_value = "")]
+    url: String,
+    /// It cosigns no longer
+    #[arg(long)]
+    withdrawn: bool,
+}
+
 /// Signs a proposal for one party of the governance, after showing what it says
 #[derive(Debug, Args)]
 pub(super) struct Sign {
@@ -124,10 +165,10 @@ pub(super) struct Apply {
 #[derive(Debug, Args)]
 pub(super) struct Out {
     #[command(flatten)]
-    ledger: LedgerArgs,
+    pub(super) ledger: LedgerArgs,
     /// The file to write the proposal to; must not exist
     #[arg(long, value_name = "PROPOSAL")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
 }
 
 impl Control {
@@ -136,6 +177,8 @@ impl Control {
             Self::Dataset(command) => command.run().await,
             Self::Tool(command) => command.run().await,
             Self::Site(command) => command.run().await,
+            Self::Retention(command) => command.run().await,
+            Self::Custodian(command) => command.run().await,
             Self::Sign(command) => command.run().await,
             Self::Apply(command) => command.run().await,
         }
@@ -168,6 +211,28 @@ impl Site {
         let Self { out, name, country, operator: site_operator, in_custody } = self;
         let site = wire::Site { country, site_operator, in_custody };
         out.propose(ControlKind::Site, &name, site.encode_to_vec()).await
+    }
+}
+
+impl Retention {
+    async fn run(self) -> Result<(), Failure> {
+        let is_any = self.max_age != prost_types::Duration::default();
+        let max_age = is_any.then_some(self.max_age);
+        let retention = wire::Retention { max_age, legal_basis: self.legal_basis };
+        self.out.propose(ControlKind::Retention, "", retention.encode_to_vec()).await
+    }
+}
+
+impl Custodian {
+    async fn run(self: Box<Self>) -> Result<(), Failure> {
+        let Self { out, name, witness, mirror, url, withdrawn } = *self;
+        let custodian = wire::Custodian {
+            witness_vkey: witness.to_string(),
+            mirror_vkey: mirror.map(|mirror| mirror.to_string()).unwrap_or_default(),
+            url,
+            withdrawn,
+        };
+        out.propose(ControlKind::Custodian, &name, custodian.encode_to_vec()).await
     }
 }
 
@@ -216,7 +281,11 @@ impl Apply {
         let recorder = called.recorder().await?;
         let applied = proposal.apply(&recorder).await.map_err(|error| called.failure(error))?;
         called.close(&recorder).await?;
-        say(format_args!("in force   since index {}", applied.recorded.index()))?;
+        let index = applied.recorded.index();
+        match proposal.change() {
+            Change::Redaction(_) => say(format_args!("recorded   at index {index}"))?,
+            _ => say(format_args!("in force   since index {index}"))?,
+        }
         Ok(())
     }
 }
@@ -240,6 +309,10 @@ fn show_head(proposal: &Proposal) -> anyhow::Result<()> {
             say(format_args!("revision   {}", change.revision))?;
         }
         Change::Source(status) => say(format_args!("change     source {}", status.source))?,
+        Change::Redaction(redaction) => {
+            let (first, last) = (redaction.first_index, redaction.last_index);
+            say(format_args!("erases     the events from {first} to {last}"))?;
+        }
     }
     say(format_args!("digest     {}", proposal.digest()))?;
     let signers: Vec<_> = proposal.approvals().iter().map(|given| given.source.as_str()).collect();

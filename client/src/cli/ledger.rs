@@ -101,7 +101,7 @@ impl LedgerArgs {
 
 /// The facts of the records so far; `None` before entry 0.
 #[derive(Default)]
-struct Rules(Option<Facts>);
+pub(super) struct Rules(pub(super) Option<Facts>);
 
 impl Observer for Rules {
     fn take(&mut self, _: Index, records: &[Record]) {

@@ -390,6 +390,10 @@ fn told(body: &Body) -> (String, String) {
             let state = word("FindingState", finding.state);
             (format!("finding {state}"), finding.finding_id.clone())
         }
+        Body::Redaction(redaction) => {
+            let about = format!("{} to {}", redaction.first_index, redaction.last_index);
+            ("redaction".to_owned(), about)
+        }
         other => (kind(other).to_owned(), String::new()),
     }
 }

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::{Failure, Server, json::event_json, time};
 use crate::{
     pull::{Puller, Run},
+    query::hits_of,
     verify::{Record, Scope, digest},
 };
 
@@ -52,9 +53,11 @@ impl Read {
         let newest = newest_size(&puller.checkpoint().await?)?;
         let end = self.to.map_or(newest, |to| Index(to).size_through().min(newest));
         let mut records = puller.records(Index(self.from), end, Scope::Events);
-        let mut last = None;
+        let (mut last, mut redactions) = (None, Redactions::default());
         while let Some(run) = records.next().await {
-            last = self.print(run?, last)?;
+            let run = run?;
+            redactions.look(&puller, &run.1).await?;
+            last = self.print(run, last, &redactions)?;
         }
         Ok(())
     }
@@ -62,9 +65,11 @@ impl Read {
     /// Prints until the stream cannot be resumed.
     async fn follow(&self, puller: &Puller) -> Result<(), Failure> {
         let mut watch = puller.watch(Index(self.from));
-        let mut last = None;
+        let (mut last, mut redactions) = (None, Redactions::default());
         loop {
-            last = self.print(watch.next().await?.run, last)?;
+            let run = watch.next().await?.run;
+            redactions.look(puller, &run.1).await?;
+            last = self.print(run, last, &redactions)?;
         }
     }
 
@@ -73,6 +78,7 @@ impl Read {
         &self,
         (first, records): Run,
         last: Option<Record>,
+        redactions: &Redactions,
     ) -> Result<Option<Record>, Failure> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for record in &records {
@@ -81,7 +87,8 @@ impl Read {
             if self.json {
                 write_json(&mut out, &entry, record.event.as_ref())?;
             } else {
-                let event = record.event.as_ref().map_or_else(|| "(erased)".to_owned(), summary);
+                let event = record.event.as_ref();
+                let event = event.map_or_else(|| redactions.told(entry.index), summary);
                 let (index, at) = (entry.index, time(entry.recorded_at));
                 let (source, seq) = (entry.source, entry.source_seq);
                 writeln!(out, "{index:>8}  {at:<30}  {source} #{seq}  {event}")?;
@@ -95,6 +102,49 @@ impl Read {
             Some(violation) => Err(Failure::Refuted(violation.to_string())),
             None => Ok(newest),
         }
+    }
+}
+
+/// Who had events erased, on the server's word.
+#[derive(Default)]
+struct Redactions {
+    was_asked: bool,
+    /// Each with its own index.
+    list: Vec<(Index, wire::Redaction)>,
+}
+
+impl Redactions {
+    /// Asks for them where the first event is gone.
+    async fn look(&mut self, puller: &Puller, records: &[Record]) -> Result<(), Failure> {
+        if self.was_asked || records.iter().all(|record| record.event.is_some()) {
+            return Ok(());
+        }
+        self.was_asked = true;
+        let bodies = vec!["redaction".to_owned()];
+        let request = wire::QueryRequest {
+            filter: Some(wire::Filter { bodies, ..Default::default() }),
+            with_events: true,
+            page_size: REDACTIONS_MAX,
+            newest_first: true,
+            ..Default::default()
+        };
+        for hit in hits_of(&puller.query(&request).await?) {
+            let event = hit.record.event.and_then(|event| wire::Event::decode(event).ok());
+            if let Some(Body::Redaction(redaction)) = event.and_then(|event| event.body) {
+                self.list.push((hit.index, redaction));
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands in the place of an event that is gone. Of several redactions the first one
+    /// erased it.
+    fn told(&self, index: Index) -> String {
+        let covers = |redaction: &wire::Redaction| {
+            (redaction.first_index..=redaction.last_index).contains(&index.0)
+        };
+        let by = self.list.iter().rev().find(|(_, redaction)| covers(redaction));
+        by.map_or_else(|| "(erased)".to_owned(), |(by, _)| format!("(erased, see {by})"))
     }
 }
 
@@ -183,3 +233,6 @@ pub(super) const fn kind(body: &Body) -> &'static str {
 fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
+
+/// Redactions that erased events are told from: the newest ones, of one page.
+const REDACTIONS_MAX: u32 = 1_000;

@@ -1,4 +1,5 @@
-//! Proposals: changes of the rules, on their way from one governance party to the other.
+//! Proposals: changes of the rules, and redactions, on their way from one governance party to the
+//! other.
 //!
 //! A change takes the signatures of both parties. One writes the proposal into a file and signs it,
 //! the other reads the file, signs what it says, and whoever has both records it. The file is TOML
@@ -10,9 +11,11 @@ use std::fmt;
 
 use access_ledger_proto::{
     enrolment::EnrolmentClaim,
-    event::validate_control,
+    error::EventError,
+    event::{self, validate_control},
     facts::{
-        control::{control_message, registration_message},
+        control::{self, control_message, registration_message},
+        redactions::redaction_message,
         sources::{Roles, Sources, heartbeat_nanos},
     },
     hash::{Digest, sha256},
@@ -21,6 +24,7 @@ use access_ledger_proto::{
     wire::{self, ControlKind, SourcePhase, SourceRole, event::Body},
 };
 use bytes::Bytes;
+use prost::Message as _;
 use thiserror::Error;
 
 use super::GovernanceError;
@@ -28,7 +32,7 @@ use crate::recorder::{Recorded, Recorder};
 
 mod file;
 
-/// A change of the rules, with the signatures that it has so far.
+/// A change of the rules or a redaction, with the signatures that it has so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
     origin: String,
@@ -41,10 +45,12 @@ pub struct Proposal {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one of them at a time")]
 pub enum Change {
-    /// The policy, or how a dataset, a tool or a site is registered.
+    /// The policy, the retention, or how a dataset, a tool, a site or a custodian is registered.
     Control(wire::ControlChange),
     /// A source is registered.
     Source(wire::SourceStatus),
+    /// Events are erased.
+    Redaction(wire::Redaction),
 }
 
 /// Why a proposal cannot be made, read or signed.
@@ -122,6 +128,10 @@ impl Proposal {
                 control_message(&origin, change)
             }
             Change::Source(status) => source_message(&origin, status)?,
+            Change::Redaction(redaction) => {
+                check_redaction(redaction)?;
+                redaction_message(&origin, redaction)
+            }
         };
         Ok(Self { origin, change, message })
     }
@@ -166,15 +176,17 @@ impl Proposal {
         match &self.change {
             Change::Control(change) => &change.approvals,
             Change::Source(status) => &status.approvals,
+            Change::Redaction(redaction) => &redaction.approvals,
         }
     }
 
-    /// SHA-256 of the content, which the signatures cover. Of a source: of the signed text.
+    /// SHA-256 of the content, which the signatures cover. Of a source and a redaction: of the
+    /// signed text.
     #[must_use]
     pub fn digest(&self) -> Digest {
         match &self.change {
             Change::Control(change) => sha256(&change.content),
-            Change::Source(_) => sha256(self.message.as_bytes()),
+            Change::Source(_) | Change::Redaction(_) => sha256(self.message.as_bytes()),
         }
     }
 
@@ -238,6 +250,7 @@ impl Proposal {
         let body = match self.change.clone() {
             Change::Control(change) => Body::ControlChange(change),
             Change::Source(status) => Body::SourceStatus(status),
+            Change::Redaction(redaction) => Body::Redaction(redaction),
         };
         wire::Event { body: Some(body), ..Default::default() }
     }
@@ -248,6 +261,7 @@ impl Change {
         match self {
             Self::Control(change) => &mut change.approvals,
             Self::Source(status) => &mut status.approvals,
+            Self::Redaction(redaction) => &mut redaction.approvals,
         }
     }
 }
@@ -260,19 +274,58 @@ fn check_control(change: &wire::ControlChange) -> Result<(), ProposalError> {
             Ok(_) => Ok(()),
             Err(error) => fault("text", error),
         },
-        ControlKind::Dataset | ControlKind::Tool | ControlKind::Site
+        ControlKind::Retention if !change.target.is_empty() => {
+            fault("target", "the retention has none")
+        }
+        ControlKind::Dataset | ControlKind::Tool | ControlKind::Site | ControlKind::Custodian
             if change.target.is_empty() =>
         {
             fault("target", "missing, it names what is registered")
         }
-        kind @ (ControlKind::Dataset | ControlKind::Tool | ControlKind::Site) => {
-            validate_control(kind, &change.content).or_else(|error| {
-                let field = error.path.split(['[', '.']).next().unwrap_or_default();
-                fault(field, error.fault)
-            })
+        kind @ (ControlKind::Dataset
+        | ControlKind::Tool
+        | ControlKind::Site
+        | ControlKind::Retention
+        | ControlKind::Custodian) => {
+            validate_control(kind, &change.content).or_else(|error| fault_of(&error))?;
+            check_content(kind, &change.content)
         }
         kind => fault("kind", format_args!("{} cannot be proposed", kind.as_str_name())),
     }
+}
+
+/// What the rules of the fields leave open.
+fn check_content(kind: ControlKind, content: &[u8]) -> Result<(), ProposalError> {
+    match control::content_fault(kind, content) {
+        Some((field, problem)) => fault(field, problem),
+        None => Ok(()),
+    }
+}
+
+/// That a redaction can be lawful, as far as it says itself.
+fn check_redaction(redaction: &wire::Redaction) -> Result<(), ProposalError> {
+    if redaction.first_index > redaction.last_index {
+        return fault("last_index", format_args!("before the first, {}", redaction.first_index));
+    }
+    if redaction.retention_index != 0 {
+        return fault("retention_index", "only the ledger records runs of the retention");
+    }
+    let event = wire::Event {
+        event_id: Bytes::from_static(&[1; 16]),
+        occurred_at: Some(prost_types::Timestamp::default()),
+        body: Some(Body::Redaction(wire::Redaction { approvals: Vec::new(), ..redaction.clone() })),
+        ..Default::default()
+    };
+    let event = event.encode_to_vec();
+    event::validate(&event, 0).map(drop).or_else(|error| {
+        let path = error.path.strip_prefix("redaction.").unwrap_or(&error.path).to_owned();
+        fault(&path, error.fault)
+    })
+}
+
+fn fault_of(error: &EventError) -> Result<(), ProposalError> {
+    let field = error.path.split(['[', '.']).next().unwrap_or_default();
+    fault(field, error.fault.clone())
 }
 
 /// The text that is signed for the registration of a source.

@@ -89,7 +89,7 @@ fn an_honest_log_verifies_and_is_summed_up() {
     let last: Vec<_> =
         verifier.sequences().iter().map(|(name, last)| (name.as_str(), last)).collect();
     assert_eq!(last, [("a", 6), ("b", 3), (GOVERNANCE, 2), (LEDGER, 1)]);
-    assert_eq!(verifier.sources().unwrap().iter().count(), 4);
+    assert_eq!(verifier.sources().unwrap().iter().count(), 5);
     let entries = audit_with(&ledger, Scope::EntriesOnly, 5, 2).unwrap();
     assert_eq!((entries.totals().batches, entries.totals().seals_checked), (6, 0));
 }

@@ -193,6 +193,26 @@ impl Content {
     }
 }
 
+/// What is wrong with a content that keeps the rules of its fields: the field, and what was wanted
+/// of it.
+#[must_use]
+pub fn content_fault(kind: ControlKind, content: &[u8]) -> Option<(&'static str, &'static str)> {
+    match kind {
+        ControlKind::Retention => {
+            let retention = wire::Retention::decode(content).ok()?;
+            let is_sound = is_long_enough(&retention);
+            (!is_sound).then_some(("max_age", "shorter than a day, in which an intent is open"))
+        }
+        ControlKind::Custodian => {
+            let custodian = wire::Custodian::decode(content).ok()?;
+            let is_sound = is_cosigners(&custodian.witness_vkey);
+            let field = if is_sound { "mirror_vkey" } else { "witness_vkey" };
+            (!has_cosigner_keys(&custodian)).then_some((field, "no verifier key of a cosigner"))
+        }
+        _ => None,
+    }
+}
+
 /// Nothing expires, or nothing that is younger than what may still rest on it.
 fn is_long_enough(retention: &wire::Retention) -> bool {
     let max_age = max_age_nanos(retention);
@@ -203,10 +223,12 @@ fn max_age_nanos(retention: &wire::Retention) -> u64 {
     retention.max_age.as_ref().map_or(0, event::nanos_in)
 }
 
+/// Whether it is a verifier key of the kind that cosigns.
+fn is_cosigners(text: &str) -> bool {
+    VerifierKey::parse(text).is_ok_and(|key| key.key_type() == KeyType::CosignatureV1)
+}
+
 fn has_cosigner_keys(custodian: &wire::Custodian) -> bool {
-    let is_cosigners = |text: &str| {
-        VerifierKey::parse(text).is_ok_and(|key| key.key_type() == KeyType::CosignatureV1)
-    };
     is_cosigners(&custodian.witness_vkey)
         && (custodian.mirror_vkey.is_empty() || is_cosigners(&custodian.mirror_vkey))
 }

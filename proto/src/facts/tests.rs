@@ -50,7 +50,7 @@ fn of_accesses_only_those_with_a_permission_concern_the_facts() {
     for (number, concerned) in [
         (Body::TRANSFER, false),
         (Body::ATTESTATION, false),
-        (Body::REDACTION, false),
+        (Body::REDACTION, true),
         (Body::LEDGER_READ, false),
         (Body::AUTHORIZATION, true),
         (Body::DECISION, true),
@@ -390,7 +390,6 @@ fn unused_kinds_of_events_change_nothing() {
     let before = rows_of(&ledger.facts);
     for body in [
         EventBody::Attestation(wire::Attestation::default()),
-        EventBody::Redaction(wire::Redaction::default()),
         EventBody::LedgerRead(wire::LedgerRead::default()),
         EventBody::Transfer(wire::Transfer::default()),
     ] {

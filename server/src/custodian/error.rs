@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use access_ledger_client::verify::{StateError, Violation};
+use access_ledger_client::{
+    error::ConnectError,
+    verify::{StateError, Violation},
+};
 use access_ledger_proto::position::Index;
 use thiserror::Error;
 
@@ -87,6 +90,9 @@ pub enum CustodianError {
     /// The witness cannot be opened.
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    /// The ledger's address is none, or the credentials cannot be used with it.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// A task ended before its time: the process is ending, or it panicked.
     #[error("{0} was cut off")]
     CutOff(&'static str),

@@ -15,6 +15,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -30,7 +31,11 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint, error::BuildError, note::VerifierKey, position::Index,
 };
 use bytes::Bytes;
-use tokio::{runtime::Handle, sync::watch, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 use self::incoming::Incoming;
@@ -71,6 +76,8 @@ pub(crate) struct State {
     pub(crate) memory: Memory,
     /// Records that were verified and that the vigil has not looked at.
     pub(crate) unwatched: Vec<Run>,
+    /// The answer to the last question, where the copy has not come to it yet.
+    pub(crate) asked: Option<VerifiedCheckpoint>,
     /// When the memory was last written.
     pub(crate) saved_at: Instant,
     /// Alarms about what did not halt, to be ended when all goes well again.
@@ -103,6 +110,7 @@ impl Follow {
     ///
     /// When the custodian itself cannot go on: its disk, mostly. What is held is served on.
     pub(crate) fn run(self, is_halted: bool) -> Result<(), CustodianError> {
+        let _watch = PanicWatch(self.desk.clone());
         let (runtime, mut stopping) = (self.runtime.clone(), self.stopping.clone());
         if !is_halted {
             self.follow_until_halted()?;
@@ -132,7 +140,7 @@ impl Follow {
                 backoff.reset();
             }
             let delay = backoff.next(None);
-            if matches!(self.ask(tokio::time::sleep(delay)), Err(Break::Stopping)) {
+            if matches!(self.ask(async { sleep(delay).await }), Err(Break::Stopping)) {
                 return self.close();
             }
         }
@@ -175,7 +183,10 @@ impl Follow {
             })?;
             check_consistency(&seen, &served, path)?;
         }
-        self.see(&served, asked_at);
+        self.see(&served);
+        // It was the newest when it was asked for: nothing behind it is older.
+        self.vigil().sighted(served.size(), asked_at);
+        self.state.asked = Some(served.clone());
         Ok(served)
     }
 
@@ -229,19 +240,21 @@ impl Follow {
     fn watch(&mut self) -> Result<std::convert::Infallible, Break> {
         let first = self.state.copy.next_index();
         let mut incoming = Incoming::start(&self.runtime, &self.puller, first);
+        let mut polled_at = Instant::now();
         loop {
-            // What comes was signed later than this.
-            let asked_at = self.vigil().now();
-            let received = tokio::time::timeout(POLL_INTERVAL, incoming.receive());
-            let Ok((notes, end)) = self.ask(async { received.await })? else {
+            if polled_at.elapsed() >= POLL_INTERVAL {
                 self.poll(&mut incoming)?;
+                polled_at = Instant::now();
+            }
+            let received = async { timeout(POLL_INTERVAL, incoming.receive()).await };
+            let Ok((notes, end)) = self.ask(received)? else {
                 continue;
             };
             let mut groups = Vec::with_capacity(notes.len());
             for (runs, note) in notes {
                 groups.push((runs, self.open(&note)?));
             }
-            self.take_groups(groups, asked_at)?;
+            self.take_groups(groups)?;
             match end {
                 Some(error) => return Err(Break::Pull(error)),
                 None if incoming.is_outrun() => return Err(Break::Again),
@@ -250,8 +263,9 @@ impl Follow {
         }
     }
 
-    /// Asks for the checkpoint when nothing comes: the ledger may be idle, or say one thing in the
-    /// stream and another when it is asked.
+    /// Asks for the checkpoint, whatever comes: the ledger may be idle, or say one thing in the
+    /// stream and another when it is asked. And only an answer tells that entries behind it are
+    /// not older than the question.
     fn poll(&mut self, incoming: &mut Incoming) -> Result<(), Break> {
         let served = self.checkpoint()?;
         let is_silent = served.size().next_index() > self.state.copy.next_index();
@@ -259,13 +273,16 @@ impl Follow {
     }
 
     /// Takes groups, each up to its checkpoint, and lays out the last one.
-    fn take_groups(&mut self, groups: Vec<Group>, asked_at: u64) -> Result<(), Break> {
+    fn take_groups(&mut self, groups: Vec<Group>) -> Result<(), Break> {
         let mut newest = None;
         for (runs, checkpoint) in groups {
-            if let Some(seen) = &self.state.memory.seen {
+            // One that was signed before the newest that was asked for may be on its way still.
+            let seen = self.state.memory.seen.as_ref();
+            if let Some(seen) = seen.filter(|seen| seen.size() <= checkpoint.size()) {
                 compare(seen, &checkpoint)?;
             }
-            self.see(&checkpoint, asked_at);
+            self.see(&checkpoint);
+            self.vigil().heard_of(checkpoint.size());
             self.take(runs, &checkpoint)?;
             if self.state.copy.next_index() != checkpoint.size().next_index() {
                 let (found, next) = (checkpoint.size(), self.state.copy.next_index());
@@ -279,7 +296,15 @@ impl Follow {
             self.conclude(&checkpoint)?;
             newest = Some(checkpoint);
         }
-        newest.map_or(Ok(()), |newest| self.lay_out(newest))
+        let Some(newest) = newest else { return Ok(()) };
+        self.lay_out(newest.clone())?;
+        // What the ledger says when it is asked is what it streams.
+        match self.state.asked.take_if(|asked| asked.size() <= newest.size()) {
+            Some(asked) => {
+                self.compare_held(&newest, &asked)?.map_or(Ok(()), |caught| Err(caught.into()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Verifies runs and has them stored, while the vigil looks at those before. No runs: it has
@@ -318,11 +343,10 @@ impl Follow {
         if is_due { Ok(self.save()?) } else { Ok(()) }
     }
 
-    /// Remembers that the ledger signed this, and that it was the newest at a time of the own clock.
-    fn see(&mut self, checkpoint: &VerifiedCheckpoint, asked_at: u64) {
+    /// Remembers that the ledger signed this.
+    fn see(&mut self, checkpoint: &VerifiedCheckpoint) {
         self.state.memory.see(checkpoint);
         self.desk.lag.sees(checkpoint.size());
-        self.vigil().sighted(checkpoint.size(), asked_at);
     }
 
     fn vigil(&self) -> MutexGuard<'_, Vigil> {
@@ -431,11 +455,22 @@ impl Follow {
     }
 }
 
+/// Says that nothing more is followed when that panics: what is served would grow old unnoticed.
+struct PanicWatch(Arc<Desk>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
 impl State {
     /// At the start.
     pub(crate) fn new(copy: Copy, memory: Memory) -> Self {
-        let (unwatched, troubles) = (Vec::new(), Vec::new());
-        Self { copy, memory, unwatched, saved_at: Instant::now(), troubles }
+        let (unwatched, asked, troubles) = (Vec::new(), None, Vec::new());
+        Self { copy, memory, unwatched, asked, saved_at: Instant::now(), troubles }
     }
 }
 

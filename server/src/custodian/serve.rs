@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! follow (thread) -> desk -> book -> AuditService, HTTP (serve.rs of the crate)
-//!                        \-> cosign, lag, vigil, patrol (tasks)
+//!                        \-> cosign, lag, vigil, patrol, webhook (tasks)
 //! ```
 //!
 //! Until the first checkpoint is held there is nothing to read. Until then callers are told so, and
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{connect::Link, pull::Puller};
+use access_ledger_client::{connect::Credentials, pull::Puller};
 use axum::{
     Router,
     extract::{Path, State as With},
@@ -39,12 +39,14 @@ use super::{
     lag::watch_lag,
     patrol::{Beat, patrol},
     vigil::Vigil,
+    webhook,
 };
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
     identity::{Door, GuardLayer},
     os::Lock,
+    outbound::Outbound,
     serve::{Offer, connections, serve, transport},
     witness::Witness,
 };
@@ -55,6 +57,7 @@ pub struct Serving {
     listener: TcpListener,
     address: SocketAddr,
     door: Arc<Door>,
+    credentials: Credentials,
 }
 
 impl Serving {
@@ -67,13 +70,20 @@ impl Serving {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { custodian, listener, address, door: Door::for_everybody() })
+        let (door, credentials) = (Door::for_everybody(), Credentials::default());
+        Ok(Self { custodian, listener, address, door, credentials })
     }
 
     /// Lets callers in by this door alone.
     #[must_use]
     pub fn behind(self, door: Arc<Door>) -> Self {
         Self { door, ..self }
+    }
+
+    /// Shows these to the ledger.
+    #[must_use]
+    pub fn showing(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
     /// Whether callers have to speak TLS.
@@ -94,22 +104,23 @@ impl Serving {
         &self.custodian
     }
 
-    /// Follows the ledger behind `link` and serves what is held, until `stop` resolves; then stops in
+    /// Follows the ledger at `url` and serves what is held, until `stop` resolves; then stops in
     /// order: calls end, what was verified is stored, the memory is written.
     ///
     /// A custodian that is halted follows nothing and serves what it holds.
     ///
     /// # Errors
     ///
-    /// [`CustodianError::Serve`] when the services cannot be started; whatever ended the following, if that came before there was
+    /// [`CustodianError::Connect`] for a URL that is none; [`CustodianError::Serve`] when the
+    /// services cannot be started; whatever ended the following, if that came before there was
     /// anything to serve.
     pub async fn run(
         self,
-        link: impl Into<Link>,
+        url: &str,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), CustodianError> {
-        let Self { custodian, listener, address, door } = self;
-        let puller = Puller::new(link);
+        let Self { custodian, listener, address, door, credentials } = self;
+        let puller = Puller::new(credentials.link(url)?);
         let (stopping, is_stopping) = watch::channel(false);
         let told = stopping.clone();
         tokio::spawn(async move {
@@ -117,7 +128,7 @@ impl Serving {
             told.send_replace(true);
         });
         let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
-        let (mut has_followed, lock) = custodian.start(&puller, &is_stopping)?;
+        let (mut has_followed, lock) = custodian.start((&puller, &credentials), &is_stopping)?;
 
         info!(%address, "serving");
         let served =
@@ -148,7 +159,7 @@ impl Custodian {
     /// halted signs nothing and watches nothing.
     fn start(
         self,
-        puller: &Puller,
+        (puller, credentials): (&Puller, &Credentials),
         stopping: &watch::Receiver<bool>,
     ) -> Result<(Followed, Option<Lock>), CustodianError> {
         let (options, copy, desk) = (self.options, self.copy, self.desk);
@@ -159,6 +170,11 @@ impl Custodian {
             vigil.expect(sources);
         }
         let vigil = Arc::new(Mutex::new(vigil));
+        // A halt is an alarm that somebody must hear of, too.
+        if let Some(url) = options.webhook {
+            let outbound = Outbound::new(credentials).map_err(ServeError::from)?;
+            spawn(stopping, webhook::run(alarms.clone(), outbound, url));
+        }
         if self.halt.is_none() {
             let (witness, holding) = (self.witness.clone(), copy.holding().clone());
             let idle = options.cosign_idle;

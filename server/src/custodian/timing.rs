@@ -58,6 +58,8 @@ pub struct Timing {
     /// Ascending in size and time. Of those that the copy has passed only the newest is kept: it
     /// bounds what comes next.
     sightings: VecDeque<Sighting>,
+    /// Under a checkpoint that was seen.
+    known: Size,
     held: Size,
     /// When something new was seen last.
     news_at: u64,
@@ -95,8 +97,9 @@ impl Timing {
     /// [`Timing::save`] gave before.
     #[must_use]
     pub fn new(limits: TimeLimits, saved: Vec<Sighting>, held: Size, now: u64) -> Self {
-        let sightings = saved.into();
-        let mut timing = Self { limits, sightings, held, news_at: now, answered_at: now };
+        let sightings: VecDeque<Sighting> = saved.into();
+        let known = sightings.back().map_or(held, |newest| held.max(Size(newest.size)));
+        let mut timing = Self { limits, sightings, known, held, news_at: now, answered_at: now };
         timing.pass(held);
         timing
     }
@@ -110,7 +113,7 @@ impl Timing {
     /// The ledger's newest checkpoint, asked for at the time `asked_at`, covers so many entries.
     /// One that went back is for others to judge.
     pub fn sight(&mut self, size: Size, asked_at: u64) {
-        self.answered_at = self.answered_at.max(asked_at);
+        self.hear(size, asked_at);
         match self.sightings.back_mut() {
             Some(newest) if newest.size > size.0 => return,
             Some(newest) if newest.size == size.0 => newest.last = newest.last.max(asked_at),
@@ -120,7 +123,6 @@ impl Timing {
                     first: asked_at,
                     last: asked_at,
                 });
-                self.news_at = self.news_at.max(asked_at);
             }
         }
         if self.sightings.len() > SIGHTINGS_MAX {
@@ -131,6 +133,16 @@ impl Timing {
                 at += 1;
                 at % 2 == 1 || at > SIGHTINGS_MAX
             });
+        }
+    }
+
+    /// A checkpoint of so many entries came at the time `now` without being asked for. It may have
+    /// been on its way for any time, so it bounds nothing.
+    pub fn hear(&mut self, size: Size, now: u64) {
+        self.answered_at = self.answered_at.max(now);
+        if size > self.known {
+            self.known = size;
+            self.news_at = self.news_at.max(now);
         }
     }
 
@@ -157,7 +169,7 @@ impl Timing {
     /// Whether the copy holds all that it knows to be there.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
-        self.sightings.back().is_some_and(|newest| newest.size <= self.held.0)
+        self.known <= self.held
     }
 
     /// Whether whoever records could have been heard at the time `now`: the ledger answers, and the
@@ -171,8 +183,7 @@ impl Timing {
     /// How many entries the copy holds, and how many it knows of.
     #[must_use]
     pub fn sizes(&self) -> (Size, Size) {
-        let known = self.sightings.back().map_or(self.held, |newest| Size(newest.size));
-        (self.held, known.max(self.held))
+        (self.held, self.known.max(self.held))
     }
 
     fn backdated(&self, first: Index, records: &[Record]) -> Option<WrongTime> {
@@ -311,6 +322,16 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_unasked_may_have_been_long_on_its_way() {
+        let mut timing = timing();
+        timing.sight(Size(2), START * SECOND);
+        take(&mut timing, 0, &[START, START], START);
+        timing.hear(Size(3), (START + 500) * SECOND);
+        assert_eq!(take(&mut timing, 2, &[START + 1, START + 2], START + 500), []);
+        assert_eq!(timing.stale_since((START + 800) * SECOND), None);
+    }
+
+    #[test]
     fn nothing_is_backdated_into_a_downtime() {
         let mut before = timing();
         before.sight(Size(2), START * SECOND);
@@ -360,7 +381,7 @@ mod tests {
         assert!(!timing.is_listening(now(61)));
         timing.sight(Size(2), now(61));
         assert!(timing.is_listening(now(61)));
-        timing.sight(Size(3), now(62));
+        timing.hear(Size(3), now(62));
         assert!(!timing.is_listening(now(62)));
         assert_eq!(timing.sizes(), (Size(2), Size(3)));
     }

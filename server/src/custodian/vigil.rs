@@ -1,7 +1,7 @@
 //! The vigil: what the custodian notices while it follows, told to [`Alarms`].
 //!
-//! Whoever follows tells it three things: the ledger's newest checkpoint was asked for and seen,
-//! records were verified and taken, some time has passed. What follows from that is decided in
+//! Whoever follows tells it what it sees: the ledger's newest checkpoint, asked for again and again
+//! whatever else comes; records that were verified and taken; the sources; that time has passed. What follows from that is decided in
 //! [`timing`](super::timing) and [`silence`](super::silence).
 //!
 //! `sightings.json` keeps across restarts when which size was the ledger's newest. It is replaced
@@ -10,24 +10,21 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use access_ledger_client::{evidence::Caught, pull::Puller, verify::Record, view::compare};
+use access_ledger_client::verify::Record;
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint,
     entry::Entry,
     event::{self, Body},
     facts::sources::Sources,
-    note::VerifierKey,
     position::{Index, Size},
     source::Name,
     wire::{SourcePhase, SourceStatus},
 };
 use prost::Message as _;
-use tokio::{task::spawn_blocking, time::interval};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     alarms::{Alarm, AlarmKind, Alarms, Place, time},
@@ -85,6 +82,12 @@ impl Vigil {
     /// many entries.
     pub fn sighted(&mut self, size: Size, asked_at: u64) {
         self.timing.sight(size, asked_at);
+    }
+
+    /// A checkpoint of so many entries, which nobody had asked for, was verified.
+    pub fn heard_of(&mut self, size: Size) {
+        let now = self.now();
+        self.timing.hear(size, now);
     }
 
     /// The registered sources are these: at the start, and whenever they change.
@@ -194,68 +197,6 @@ impl Vigil {
     }
 }
 
-/// A vigil that several threads tell what they notice.
-#[derive(Clone)]
-pub struct SharedVigil(Arc<Mutex<Vigil>>);
-
-impl SharedVigil {
-    /// Shares a vigil.
-    #[must_use]
-    pub fn new(vigil: Vigil) -> Self {
-        Self(Arc::new(Mutex::new(vigil)))
-    }
-
-    /// The vigil. Its calls are short; some write a small file.
-    pub fn lock(&self) -> MutexGuard<'_, Vigil> {
-        // Nothing is changed in part where something could panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Looks at the clock every second, for ever.
-    pub async fn tick(self) {
-        let mut ticks = interval(TICK_INTERVAL);
-        loop {
-            ticks.tick().await;
-            let vigil = self.clone();
-            if spawn_blocking(move || vigil.lock().tick()).await.is_err() {
-                warn!("looking at the clock panicked");
-            }
-        }
-    }
-
-    /// Asks the ledger again and again for its newest checkpoint, for ever: while nothing new
-    /// comes, too, and whatever else it streams. What contradicts a checkpoint that was seen before
-    /// the question goes to `caught`.
-    pub async fn poll(self, puller: Puller, ledger: VerifierKey, caught: impl Fn(Caught)) {
-        let mut seen: Option<VerifiedCheckpoint> = None;
-        let mut ticks = interval(POLL_INTERVAL);
-        loop {
-            ticks.tick().await;
-            let asked_at = self.lock().now();
-            let note = match puller.checkpoint().await {
-                Ok(note) => note,
-                Err(problem) => {
-                    debug!(%problem, "ledger did not answer");
-                    continue;
-                }
-            };
-            let served = match VerifiedCheckpoint::open(&note, &ledger, &[]) {
-                Ok(served) => served,
-                Err(error) => {
-                    caught(Caught::Checkpoint { error, note });
-                    continue;
-                }
-            };
-            if let Some(Err(contradicted)) = seen.as_ref().map(|seen| compare(seen, &served)) {
-                caught(contradicted);
-                continue;
-            }
-            self.lock().sighted(served.size(), asked_at);
-            seen = Some(served);
-        }
-    }
-}
-
 /// What was kept. A file that cannot be read binds the ledger to nothing, like none.
 fn read(disk: &dyn Disk, path: &Path) -> Vec<Sighting> {
     let bytes = match os::read(disk, path, BYTES_MAX) {
@@ -268,12 +209,6 @@ fn read(disk: &dyn Disk, path: &Path) -> Vec<Sighting> {
         Vec::new()
     })
 }
-
-/// Between two looks at the clock.
-const TICK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Between two questions for the newest checkpoint.
-const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Between two replacements of the file.
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -4,18 +4,34 @@
 //! the end. At least once: after a crash something may be sent again, under the same id. The
 //! evidence stays here, for it may hold events.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::alarms::Alarms;
+use crate::outbound::Outbound;
+
+/// Sends what is untold to `url`, for ever.
+pub(crate) async fn run(alarms: Arc<Alarms>, outbound: Outbound, url: String) {
+    let post = |body: Vec<u8>| {
+        let (outbound, url) = (outbound.clone(), url.clone());
+        async move {
+            let answer = outbound.post(&url, "application/json", body).await;
+            answer.map(|answer| answer.status).map_err(|error| error.to_string())
+        }
+    };
+    tell(alarms, post).await;
+}
 
 /// Sends what is untold, for ever. `post` sends one body and gives the HTTP status, or why there is
 /// none.
 ///
 /// An alarm that is refused does not keep the others waiting; a webhook that cannot be reached does.
-pub async fn tell(alarms: &Alarms, post: impl AsyncFn(Vec<u8>) -> Result<u16, String>) {
+async fn tell<F>(alarms: Arc<Alarms>, post: impl Fn(Vec<u8>) -> F)
+where
+    F: Future<Output = Result<u16, String>>,
+{
     let mut delay = DELAY_MIN;
     loop {
         let unsent = alarms.unsent();

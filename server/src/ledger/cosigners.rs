@@ -42,6 +42,7 @@ use crate::{
     book::{Book, Published},
     error::LedgerError,
     outbound::{Outbound, OutboundError},
+    storage::TreeFiles,
 };
 
 /// Whom a ledger asks to cosign, and what its receipts wait for.
@@ -53,6 +54,8 @@ pub struct Cosigning {
     pub receipts: Option<Quorum>,
     /// How long a receipt waits.
     pub receipts_wait: Duration,
+    /// The longest pause before a witness that failed is asked again.
+    pub backoff_max: Duration,
     /// After so long without an entry, the ledger records a heartbeat of its own, if there are
     /// witnesses.
     pub heartbeat: Duration,
@@ -63,9 +66,14 @@ pub struct Cosigning {
 impl Default for Cosigning {
     /// Nobody is asked, nothing waits.
     fn default() -> Self {
-        let (receipts_wait, heartbeat) = (Duration::from_secs(5), Duration::from_secs(60));
-        let credentials = Credentials::default();
-        Self { witnesses: None, receipts: None, receipts_wait, heartbeat, credentials }
+        Self {
+            witnesses: None,
+            receipts: None,
+            receipts_wait: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(60),
+            credentials: Credentials::default(),
+        }
     }
 }
 
@@ -179,6 +187,7 @@ pub(crate) struct Cosigners {
     quorum: Quorum,
     release: Option<Arc<Release>>,
     credentials: Credentials,
+    backoff_max: Duration,
     /// Checkpoints on which cosignatures have arrived, the newest few.
     gathered: Mutex<BTreeMap<Size, Gathered>>,
 }
@@ -201,9 +210,9 @@ impl Cosigners {
         release: Option<Arc<Release>>,
     ) -> Self {
         let (places, keys) = (cosigning.places(), cosigning.keys());
-        let (quorum, credentials) = (cosigning.quorum(), cosigning.credentials.clone());
-        let gathered = Mutex::default();
-        Self { book, places, keys, quorum, release, credentials, gathered }
+        let (quorum, backoff_max) = (cosigning.quorum(), cosigning.backoff_max);
+        let (credentials, gathered) = (cosigning.credentials.clone(), Mutex::default());
+        Self { book, places, keys, quorum, release, credentials, backoff_max, gathered }
     }
 
     /// Asks for as long as the returned tasks are kept.
@@ -232,21 +241,32 @@ impl Cosigners {
     ///
     /// [`NoteRefused`]; nothing is taken then.
     pub(crate) fn take_note(&self, note: &[u8]) -> Result<Size, NoteRefused> {
+        let checkpoint = self.open(note)?;
+        let root = local_root(&self.book.tree, checkpoint.size())?;
+        self.take_checkpoint(&checkpoint, root)
+    }
+
+    /// Opens a note of this ledger that covers no more than there is here.
+    fn open(&self, note: &[u8]) -> Result<VerifiedCheckpoint, NoteRefused> {
         let checkpoint = VerifiedCheckpoint::open(note, &self.book.vkey, &[])?;
+        let (found, local) = (checkpoint.size(), self.book.published().size);
+        if found > local { Err(NoteRefused::Ahead { found, local }) } else { Ok(checkpoint) }
+    }
+
+    /// Takes up the cosignatures on a checkpoint, if the local tree has this root at its size.
+    fn take_checkpoint(
+        &self,
+        checkpoint: &VerifiedCheckpoint,
+        wanted: Digest,
+    ) -> Result<Size, NoteRefused> {
         let (size, found) = (checkpoint.size(), checkpoint.root());
-        let local = self.book.published().size;
-        if size > local {
-            return Err(NoteRefused::Ahead { found: size, local });
-        }
-        let wanted = root_at(&self.book.tree, size)
-            .map_err(|error| NoteRefused::Tree { problem: error.to_string() })?;
         if found != wanted {
             return Err(NoteRefused::OtherRoot { size, found, wanted });
         }
-        let text = checkpoint.checkpoint().text();
         // Behind the text and the empty line.
-        let lines = note.get(text.len() + 1..).unwrap_or_default();
-        self.take_lines(&checkpoint, lines)?;
+        let behind = checkpoint.checkpoint().text().len() + 1;
+        let lines = checkpoint.note().as_bytes().get(behind..).unwrap_or_default();
+        self.take_lines(checkpoint, lines)?;
         Ok(size)
     }
 
@@ -320,6 +340,11 @@ impl Gathered {
         let note = Bytes::from(format!("{}{}", self.note, self.lines.concat()));
         Arc::new(Published { size, root: self.root, note })
     }
+}
+
+/// The root of the local tree at this size.
+fn local_root(tree: &TreeFiles, size: Size) -> Result<Digest, NoteRefused> {
+    root_at(tree, size).map_err(|error| NoteRefused::Tree { problem: error.to_string() })
 }
 
 /// The note of a checkpoint with the ledger's signature alone.

@@ -2,8 +2,9 @@
 //! durable of the newest one. Entries, checksums of entries and the places of frames stay.
 //!
 //! A step marks all its frames as erased and syncs, then overwrites the events with zeros and syncs
-//! again. So a stop at any point leaves frames that hold their event or are marked as erased;
-//! whoever erases the same range again finishes what a stop has interrupted.
+//! again. So a stop at any point leaves frames that hold their event or are marked as erased.
+//! Whoever erases the same range again finishes what a stop has interrupted; it writes all of it
+//! again, for what a file seems to hold then need not be on the disk, and no sync would tell.
 //!
 //! Readers see an event whole or not at all: no read is under way while frames are marked, and of
 //! a marked frame nobody is given the event's place.
@@ -28,16 +29,28 @@ pub struct Erased {
     pub events: u64,
 }
 
+/// What is known of a range that is to be erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Whoever began before has come to its end, or nobody has.
+    First,
+    /// An earlier one may have been cut off.
+    Again,
+}
+
 /// The frames of a step, each with its offset in the file.
 #[derive(Default)]
 struct Step {
     marks: Vec<(u64, Write)>,
     wipes: Vec<(u64, [Write; 2])>,
+    /// Those that were not known to be overwritten.
+    events: u64,
 }
 
 impl LogReader {
     /// Erases the first events of a range of durable entries: those that `is_erased` picks, given
-    /// the entry and its event, and those that were marked before. Blocks; at most
+    /// the entry and its event, and those that were marked before and are not overwritten; of the
+    /// latter all, whatever they hold, if this is done [`Attempt::Again`]. Blocks; at most
     /// 4,096 entries or 4 MiB at a time, of one segment.
     ///
     /// There is one that erases; it may run beside the one that appends.
@@ -51,6 +64,7 @@ impl LogReader {
     pub fn erase(
         &self,
         range: &Range<Index>,
+        attempt: Attempt,
         mut is_erased: impl FnMut(&Entry<'_>, &[u8]) -> bool,
     ) -> Result<Erased, StorageError> {
         let left = memory_len(range.end.0.saturating_sub(range.start.0)).unwrap_or(usize::MAX);
@@ -58,10 +72,10 @@ impl LogReader {
         let Some(run) = self.shared.locate(range.start, limits)?.filter(|_| left > 0) else {
             return Ok(Erased { next: range.end, events: 0 });
         };
-        let step = self.plan(&run, range.start, &mut is_erased)?;
+        let step = self.plan(&run, (range.start, attempt), &mut is_erased)?;
         let next = range.start.plus(count_of(run.count));
-        let events = count_of(step.wipes.len());
-        if events > 0 {
+        let events = step.events;
+        if !step.wipes.is_empty() {
             self.carry_out(&run, &step)?;
         }
         Ok(Erased { next, events })
@@ -71,7 +85,7 @@ impl LogReader {
     fn plan(
         &self,
         run: &Run,
-        first: Index,
+        (first, attempt): (Index, Attempt),
         is_erased: &mut dyn FnMut(&Entry<'_>, &[u8]) -> bool,
     ) -> Result<Step, StorageError> {
         let bytes = self.shared.read_frames(run)?;
@@ -86,7 +100,7 @@ impl LogReader {
             if entry.index != index {
                 return Err(damage(Fault::Index { found: entry.index }));
             }
-            step.add(offset, &frame, salt, |event| is_erased(&entry, event));
+            step.add(offset, (&frame, salt), attempt, |event| is_erased(&entry, event));
             rest = rest.get(length..).unwrap_or_default();
         }
         Ok(step)
@@ -98,11 +112,9 @@ impl LogReader {
         let file = self.shared.open_for_erasing(run.segment.first())?.file;
         let write =
             |offset: u64, write: &Write| file.write_at(&write.bytes, offset + count_of(write.at));
-        if !step.marks.is_empty() {
-            self.shared
-                .mark(|| step.marks.iter().try_for_each(|(offset, mark)| write(*offset, mark)))?;
-            file.sync_data()?;
-        }
+        self.shared
+            .mark(|| step.marks.iter().try_for_each(|(offset, mark)| write(*offset, mark)))?;
+        file.sync_data()?;
         for (offset, wipes) in &step.wipes {
             wipes.iter().try_for_each(|wipe| write(*offset, wipe))?;
         }
@@ -114,19 +126,22 @@ impl Step {
     fn add(
         &mut self,
         offset: u64,
-        frame: &Frame<'_>,
-        salt: Salt,
+        (frame, salt): (&Frame<'_>, Salt),
+        attempt: Attempt,
         is_erased: impl FnOnce(&[u8]) -> bool,
     ) {
-        match frame.event() {
-            Some(event) if is_erased(event) => {
-                let (mark, wipe) = frame.wipe(salt);
-                self.marks.push((offset, mark));
-                self.wipes.push((offset, wipe));
-            }
-            // Marked before, and not yet overwritten.
-            None if !frame.is_wiped(salt) => self.wipes.push((offset, frame.wipe(salt).1)),
-            _ => {}
+        let is_new = match frame.event() {
+            Some(event) if is_erased(event) => true,
+            Some(_) => return,
+            None => !frame.is_wiped(salt),
+        };
+        // One that came here without its event has no place for it.
+        let is_repeated = attempt == Attempt::Again && !frame.event_area.is_empty();
+        if is_new || is_repeated {
+            let (mark, wipe) = frame.wipe(salt);
+            self.marks.push((offset, mark));
+            self.wipes.push((offset, wipe));
+            self.events += u64::from(is_new);
         }
     }
 }

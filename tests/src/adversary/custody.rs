@@ -3,7 +3,6 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use access_ledger_client::connect;
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint, note::VerifierKey, position::Size, witness::origin_hex,
 };
@@ -12,6 +11,7 @@ use access_ledger_server::{
         Custodian, CustodianOptions, Serving,
         alarms::{AlarmKind, AlarmRecord, Alarms, Place},
         halt::Halt,
+        patrol::PatrolOptions,
     },
     os::{Disk, RealDisk},
 };
@@ -60,6 +60,7 @@ impl Watching {
         let cable = Cable::to(server).await?;
         let options = CustodianOptions {
             cosign_idle: Duration::from_millis(10),
+            patrol: PatrolOptions { record_grace: Duration::ZERO, ..PatrolOptions::default() },
             ..CustodianOptions::new(folder.path(), crime.vkey.clone())
         };
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -72,7 +73,7 @@ impl Watching {
         let (stop, stopped) = oneshot::channel::<()>();
         let run = tokio::spawn(async move {
             let stop = async move { drop(stopped.await) };
-            Ok(serving.run(connect::channel(&url)?, stop).await?)
+            Ok(serving.run(&url, stop).await?)
         });
         let ledger = crime.vkey.clone();
         let watching = Self { folder, ledger, clock, cable, address, alarms, keys, stop, run };
@@ -228,4 +229,4 @@ async fn wait(holds: impl Fn() -> bool) -> anyhow::Result<()> {
 }
 
 /// Far longer than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(8);

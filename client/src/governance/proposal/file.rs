@@ -18,10 +18,10 @@ use crate::verify::state::unhex;
 struct File {
     /// The origin.
     ledger: String,
-    /// Dataset, tool or site. Of the policy and of a source: none.
+    /// Dataset, tool, site or custodian. Of anything else: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     target: String,
-    /// Of a source: none.
+    /// Of a source and a redaction: none.
     #[serde(default, skip_serializing_if = "is_default")]
     revision: u64,
     change: Table,
@@ -37,7 +37,10 @@ enum Table {
     Dataset(#[serde(with = "Dataset")] wire::Dataset),
     Tool(#[serde(with = "Tool")] wire::RegisteredTool),
     Site(#[serde(with = "Site")] wire::Site),
+    Retention(Retention),
+    Custodian(#[serde(with = "Custodian")] wire::Custodian),
     Source(Source),
+    Redaction(Redaction),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,6 +86,34 @@ struct Site {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Retention {
+    /// How old events get; 0: nothing expires any more.
+    max_age_seconds: u32,
+    legal_basis: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::Custodian", deny_unknown_fields)]
+struct Custodian {
+    witness_vkey: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    mirror_vkey: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    url: String,
+    #[serde(default)]
+    withdrawn: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redaction {
+    first_index: u64,
+    last_index: u64,
+    legal_basis: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Source {
     /// Its verifier key, which holds the name.
     #[serde(serialize_with = "to_vkey", deserialize_with = "of_vkey")]
@@ -114,7 +145,7 @@ struct Approval {
 pub(super) fn write(proposal: &Proposal) -> Option<String> {
     let (target, revision) = match &proposal.change {
         Change::Control(change) => (change.target.clone(), change.revision),
-        Change::Source(_) => (String::new(), 0),
+        Change::Source(_) | Change::Redaction(_) => (String::new(), 0),
     };
     let change = Table::of(&proposal.change)?;
     let approvals = proposal.approvals().iter().cloned().map(Signature).collect();
@@ -173,6 +204,9 @@ impl Table {
         let change = match change {
             Change::Control(change) => change,
             Change::Source(status) => return Source::of(status).map(Self::Source),
+            Change::Redaction(redaction) => {
+                return Some(Self::Redaction(Redaction::of(redaction)));
+            }
         };
         let content = change.content.clone();
         Some(match change.kind() {
@@ -180,6 +214,10 @@ impl Table {
             ControlKind::Dataset => Self::Dataset(wire::Dataset::decode(content).ok()?),
             ControlKind::Tool => Self::Tool(wire::RegisteredTool::decode(content).ok()?),
             ControlKind::Site => Self::Site(wire::Site::decode(content).ok()?),
+            ControlKind::Retention => {
+                Self::Retention(Retention::of(wire::Retention::decode(content).ok()?)?)
+            }
+            ControlKind::Custodian => Self::Custodian(wire::Custodian::decode(content).ok()?),
             _ => return None,
         })
     }
@@ -190,10 +228,41 @@ impl Table {
             Self::Dataset(dataset) => (ControlKind::Dataset, dataset.encode_to_vec()),
             Self::Tool(tool) => (ControlKind::Tool, tool.encode_to_vec()),
             Self::Site(site) => (ControlKind::Site, site.encode_to_vec()),
+            Self::Retention(retention) => (ControlKind::Retention, retention.encode()),
+            Self::Custodian(custodian) => (ControlKind::Custodian, custodian.encode_to_vec()),
             Self::Source(source) => return Change::Source(source.into_status()),
+            Self::Redaction(redaction) => return Change::Redaction(redaction.into_wire()),
         };
         let (kind, content, approvals) = (kind.into(), content.into(), Vec::new());
         Change::Control(wire::ControlChange { kind, target, content, approvals, revision })
+    }
+}
+
+impl Retention {
+    /// `None` for an age that is not one of whole seconds.
+    fn of(retention: wire::Retention) -> Option<Self> {
+        let max_age = retention.max_age.unwrap_or_default();
+        let max_age_seconds = max_age.seconds.try_into().ok().filter(|_| max_age.nanos == 0)?;
+        Some(Self { max_age_seconds, legal_basis: retention.legal_basis })
+    }
+
+    fn encode(self) -> Vec<u8> {
+        let max_age = prost_types::Duration { seconds: self.max_age_seconds.into(), nanos: 0 };
+        let max_age = (self.max_age_seconds > 0).then_some(max_age);
+        wire::Retention { max_age, legal_basis: self.legal_basis }.encode_to_vec()
+    }
+}
+
+impl Redaction {
+    fn of(redaction: &wire::Redaction) -> Self {
+        let legal_basis = redaction.legal_basis.clone();
+        let (first_index, last_index) = (redaction.first_index, redaction.last_index);
+        Self { first_index, last_index, legal_basis }
+    }
+
+    fn into_wire(self) -> wire::Redaction {
+        let Self { first_index, last_index, legal_basis } = self;
+        wire::Redaction { first_index, last_index, legal_basis, ..Default::default() }
     }
 }
 
@@ -325,9 +394,11 @@ fn of_vkey<'de, D: Deserializer<'de>>(from: D) -> Result<VerifierKey, D::Error> 
 
 /// What stands above a proposal.
 const HEAD: &str = "\
-# A change of the rules of an access ledger. It takes effect when both governance parties have
+# What the governance of an access ledger is to do. It takes effect when both governance parties have
 # signed what stands here, and one of them has recorded it:
 #
 #   access-ledger control sign --key KEY-FILE THIS-FILE
 #   access-ledger control apply --key KEY-FILE THIS-FILE
+#
+# For a redaction: `redact` in the place of `control`.
 ";

@@ -31,8 +31,8 @@ impl Hook {
     }
 
     /// Tells it until nothing is untold for a while.
-    async fn tell(&self, alarms: &Alarms) -> Vec<String> {
-        let telling = tell(alarms, async |body| self.post(&body));
+    async fn tell(&self, alarms: &Arc<Alarms>) -> Vec<String> {
+        let telling = tell(alarms.clone(), async |body| self.post(&body));
         assert!(timeout(Duration::from_secs(3_600), telling).await.is_err(), "it never ends");
         let bodies = std::mem::take(&mut *self.bodies.lock().unwrap());
         let told = |body: &serde_json::Value| {
@@ -79,7 +79,7 @@ async fn an_alarm_that_is_refused_for_ever_does_not_keep_others_waiting() {
     alarms.raise(alarm(AlarmKind::Behind));
     alarms.raise(alarm(AlarmKind::Stale));
     let taken = Mutex::new(0);
-    let telling = tell(&alarms, async |body| {
+    let telling = tell(alarms.clone(), async |body| {
         let is_stale = String::from_utf8_lossy(&body).contains("\"STALE\"");
         *taken.lock().unwrap() += u32::from(is_stale);
         Ok(if is_stale { 200 } else { 400 })

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
-use super::{Cosigners, NoteRefused, Place, rounds::Rounds};
+use super::{Cosigners, NoteRefused, Place, local_root, rounds::Rounds};
 use crate::{
     book::Published,
     error::StorageError,
@@ -109,7 +109,7 @@ impl Asker {
                 }
                 Err(failure) => {
                     self.failed(&failure, &target);
-                    sleep(backoff(failures)).await;
+                    sleep(backoff(failures, self.cosigners.backoff_max)).await;
                     failures += 1;
                 }
             }
@@ -177,10 +177,12 @@ impl Asker {
             let problem = "reading its checkpoint".to_owned();
             return Err(AskError::Status { status: answer.status, problem });
         }
-        let cosigners = self.cosigners.clone();
-        let size = blocking(move || cosigners.take_note(&answer.body)).await??;
-        self.held = size;
-        Ok(size)
+        let (cosigners, tree) = (&self.cosigners, self.cosigners.book.tree.clone());
+        let checkpoint = cosigners.open(&answer.body)?;
+        let size = checkpoint.size();
+        let root = blocking(move || local_root(&tree, size)).await??;
+        self.held = cosigners.take_checkpoint(&checkpoint, root)?;
+        Ok(self.held)
     }
 
     fn told(&self, size: Size, started: Instant) {
@@ -213,10 +215,11 @@ fn told_size(body: &[u8]) -> Option<Size> {
 }
 
 /// How long to wait after the so many failures before this one.
-fn backoff(failures: u32) -> Duration {
-    BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(BACKOFF_MAX)
+fn backoff(failures: u32, most: Duration) -> Duration {
+    BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(most)
 }
 
+/// Off the network's threads. `work` must not hold the book: it may outlive the ledger.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, AskError> {
@@ -230,6 +233,3 @@ const CONFLICTS_MAX: usize = 4;
 const PROBLEM_CHARS_MAX: usize = 200;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
-
-/// A witness that is back is asked again after this long at most.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
