@@ -1,27 +1,27 @@
 //! Flags and environment, checked before anything opens.
 
+mod custodian;
+mod door;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use access_ledger_client::{
-    connect::{CredentialFiles, Credentials},
-    error::ConnectError,
-};
 use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+pub use self::{
+    custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    door::{CredentialArgs, DoorArgs},
+};
 use crate::{
-    custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     error::LedgerError,
     folder::Genesis,
-    identity::{DoorFiles, TlsFiles},
     ledger::{Cosigning, LedgerOptions},
     os::{self, Disk},
     storage::Options,
-    witness::parse_logs,
 };
 
 /// The access ledger: an append-only, hash-chained, signed log of accesses to protected data.
@@ -163,89 +163,6 @@ pub struct ServeArgs {
     pub threads: Option<usize>,
 }
 
-/// Who may call a server, and how.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Who may call")]
-pub struct DoorArgs {
-    /// The server's certificate chain (PEM), its own first: all connections are TLS then. Read
-    /// again when it changes, as the other files here.
-    #[arg(long, value_name = "FILE", requires = "tls_key", env = "ACCESS_LEDGER_TLS_CERTIFICATE")]
-    pub tls_certificate: Option<PathBuf>,
-
-    /// The private key (PEM) to it, mode 0600.
-    #[arg(long, value_name = "FILE", requires = "tls_certificate", env = "ACCESS_LEDGER_TLS_KEY")]
-    pub tls_key: Option<PathBuf>,
-
-    /// The authorities (PEM) whose client certificates are believed.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_certificate",
-        env = "ACCESS_LEDGER_TLS_CLIENT_CA"
-    )]
-    pub tls_client_ca: Option<PathBuf>,
-
-    /// The principals (TOML): who may call, by which certificate or token, in which roles. Without
-    /// it everybody may do everything, which is for loopback.
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_PRINCIPALS")]
-    pub principals: Option<PathBuf>,
-
-    /// Serve on an address other than loopback although nothing is encrypted. Without --principals
-    /// whoever can reach the port can record and read.
-    #[arg(long)]
-    pub danger_plaintext: bool,
-}
-
-/// What this server shows when it calls others, and whom it believes.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Calling others")]
-pub struct CredentialArgs {
-    /// Certificates (PEM) of the authorities that vouch for the ledger, besides those of the system
-    /// for witnesses, instead of them for the ledger.
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CA")]
-    pub ca: Option<PathBuf>,
-
-    /// The certificate chain (PEM) that is shown.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "certificate_key",
-        env = "ACCESS_LEDGER_CERTIFICATE"
-    )]
-    pub certificate: Option<PathBuf>,
-
-    /// The private key (PEM) to it, mode 0600.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "certificate",
-        env = "ACCESS_LEDGER_CERTIFICATE_KEY"
-    )]
-    pub certificate_key: Option<PathBuf>,
-
-    /// The file with the bearer token, mode 0600. The followed ledger sees it, no witness does: each
-    /// of them could use it elsewhere.
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
-}
-
-impl CredentialArgs {
-    /// Reads the files.
-    ///
-    /// # Errors
-    ///
-    /// As [`CredentialFiles::read`].
-    pub fn read(&self) -> Result<Credentials, ConnectError> {
-        let files = CredentialFiles {
-            ca: self.ca.clone(),
-            certificate: self.certificate.clone(),
-            key: self.certificate_key.clone(),
-            token: self.token_file.clone(),
-        };
-        files.read()
-    }
-}
-
 /// Flags of `init`.
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
@@ -280,123 +197,6 @@ pub struct CheckArgs {
     /// Where the ledger lies. No server may have it open.
     #[command(flatten)]
     pub data: DataArgs,
-}
-
-/// Flags of `custodian`.
-#[derive(Clone, Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct CustodianArgs {
-    /// Instead of following: something else with a custodian's folder.
-    #[command(subcommand)]
-    pub command: Option<CustodianCommand>,
-
-    /// Address of the ledger, as in `http://127.0.0.1:7070`.
-    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_SERVER", required = true)]
-    pub ledger: Option<String>,
-
-    /// Verifier key of the ledger, from a source that is not the ledger.
-    #[arg(long, value_name = "VKEY", env = "LEDGER", required = true)]
-    pub ledger_key: Option<VerifierKey>,
-
-    /// The custodian's data folder.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "access-ledger-custodian",
-        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
-    )]
-    pub data: PathBuf,
-
-    /// Address for gRPC and HTTP. Port 0: any free one.
-    #[arg(long, default_value = "127.0.0.1:7170", env = "ACCESS_LEDGER_CUSTODIAN_LISTEN")]
-    pub listen: SocketAddr,
-
-    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
-    #[arg(long, default_value = "127.0.0.1:7171", env = "ACCESS_LEDGER_CUSTODIAN_METRICS_LISTEN")]
-    pub metrics_listen: SocketAddr,
-
-    /// Who may call.
-    #[command(flatten)]
-    pub door: DoorArgs,
-
-    /// What the ledger is shown.
-    #[command(flatten)]
-    pub credentials: CredentialArgs,
-
-    /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
-    /// By default `http://` and the address of --listen.
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-
-    /// The custodian's name, as in `custodian.example/us-user-data`: that of its witness key; the
-    /// mirror key has the same with `/mirror`. By default one that is nobody else's; for good.
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-
-    /// File with further logs to witness, a line `log <vkey>` each: their checkpoints are cosigned
-    /// as consistent, without a copy.
-    #[arg(long, value_name = "FILE")]
-    pub witness_logs: Option<PathBuf>,
-
-    /// Seconds that the copy may be behind the ledger before that is an alarm. Not counted before
-    /// it caught up for the first time.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub behind_after: u32,
-
-    /// Seconds without anything new from the ledger before that is an alarm. An idle ledger records
-    /// a heartbeat of its own.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub stale_after: u32,
-
-    /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub skew: u32,
-
-    /// Seconds that the ledger may still serve an event that was redacted.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub erasure_grace: u32,
-
-    /// MiB a second, at most, that are read again of what the ledger serves.
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = value_parser!(u16).range(1..1_024))]
-    pub patrol_mib: u16,
-
-    /// Where alarms are sent: JSON by POST, repeated until it is taken.
-    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_CUSTODIAN_WEBHOOK")]
-    pub webhook: Option<String>,
-
-    /// MiB at which a segment file is full. Opening reads one segment.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
-    pub segment_mib: u16,
-
-    /// Threads for the network. By default half the processors: verifying needs the rest.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-}
-
-/// What else there is to do with a custodian's folder.
-#[derive(Clone, Debug, Subcommand)]
-pub enum CustodianCommand {
-    /// Let a custodian sign again that has caught its ledger: only with the very evidence that
-    /// halted it.
-    Clear(ClearArgs),
-}
-
-/// Flags of `custodian clear`.
-#[derive(Clone, Debug, Args)]
-pub struct ClearArgs {
-    /// The custodian's data folder. No custodian may have it open.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "access-ledger-custodian",
-        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
-    )]
-    pub data: PathBuf,
-
-    /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
-    /// check-evidence`.
-    #[arg(long, value_name = "FILE")]
-    pub evidence: PathBuf,
 }
 
 /// Flags of `restore`.
@@ -468,38 +268,6 @@ pub enum ConfigError {
     },
 }
 
-impl DoorArgs {
-    /// Checks that only loopback is served in the clear, and to everybody.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Plaintext`], [`ConfigError::Everybody`].
-    pub fn check(&self, addresses: &[SocketAddr]) -> Result<(), ConfigError> {
-        for &address in addresses.iter().filter(|address| !address.ip().is_loopback()) {
-            let is_encrypted = self.tls_certificate.is_some();
-            if !is_encrypted && !self.danger_plaintext {
-                return Err(ConfigError::Plaintext { address });
-            }
-            if is_encrypted && self.principals.is_none() {
-                return Err(ConfigError::Everybody { address });
-            }
-        }
-        Ok(())
-    }
-
-    /// The files of the door.
-    #[must_use]
-    pub fn files(&self) -> DoorFiles {
-        let pair = self.tls_certificate.clone().zip(self.tls_key.clone());
-        let client_ca = self.tls_client_ca.clone();
-        let tls = pair.map(|(certificate, key)| TlsFiles { certificate, key, client_ca });
-        DoorFiles { tls, principals: self.principals.clone() }
-    }
-}
-
-/// Of a file that a flag names.
-const FILE_BYTES_MAX: usize = 1 << 20;
-
 impl ServeArgs {
     /// Checks what the flags say together.
     ///
@@ -547,48 +315,6 @@ pub fn read_quorum(disk: &dyn Disk, path: &Path) -> Result<Quorum, LedgerError> 
 
 /// Thousands of witnesses.
 const POLICY_BYTES_MAX: usize = 1 << 20;
-
-impl CustodianArgs {
-    /// Checks what the flags say together: the ledger's address and how the custodian is opened.
-    ///
-    /// # Errors
-    ///
-    /// As [`DoorArgs::check`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
-    pub fn check(&self, disk: &dyn Disk) -> Result<(String, CustodianOptions), ConfigError> {
-        self.door.check(&[self.listen, self.metrics_listen])?;
-        // clap wants both, unless a subcommand is named.
-        let (url, key) =
-            self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;
-        let witness_logs = match &self.witness_logs {
-            None => Vec::new(),
-            Some(path) => {
-                let file = |problem| ConfigError::File { path: path.clone(), problem };
-                let bytes = os::read(disk, path, FILE_BYTES_MAX)
-                    .map_err(|error| file(error.to_string()))?;
-                let text = String::from_utf8(bytes).map_err(|error| file(error.to_string()))?;
-                parse_logs(&text).map_err(|error| file(error.to_string()))?
-            }
-        };
-        let options = CustodianOptions {
-            name: self.name.clone(),
-            witness_logs,
-            segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
-            behind_after: Duration::from_secs(self.behind_after.into()),
-            times: TimeLimits {
-                skew: Duration::from_secs(self.skew.into()),
-                stale_after: Duration::from_secs(self.stale_after.into()),
-            },
-            patrol: PatrolOptions {
-                bytes_per_second: u32::from(self.patrol_mib) << 20,
-                erasure_grace: Duration::from_secs(self.erasure_grace.into()),
-                ..PatrolOptions::default()
-            },
-            webhook: self.webhook.clone(),
-            ..CustodianOptions::new(&self.data, key)
-        };
-        Ok((url, options))
-    }
-}
 
 impl InitArgs {
     /// What the new ledger is to be.

@@ -45,7 +45,7 @@ use crate::{
     folder::Folder,
     os::{self, Clock, Disk, Lock},
     storage::Options,
-    witness::{Witness, WitnessedLog},
+    witness::{Holding, Witness, WitnessedLog},
 };
 
 /// How a custodian is opened.
@@ -175,6 +175,12 @@ impl Custodian {
     #[must_use]
     pub fn vkeys(&self) -> [&VerifierKey; 2] {
         self.witness.vkeys()
+    }
+
+    /// What it holds, verified and durable.
+    #[must_use]
+    pub const fn holding(&self) -> &Arc<Holding> {
+        self.copy.holding()
     }
 
     /// What it raised.

@@ -35,7 +35,7 @@ use access_ledger_proto::{
     position::Size,
     witness::{AddCheckpoint, origin_hex},
 };
-
+use tokio::sync::watch;
 use tracing::debug;
 
 use self::record::Record;
@@ -94,6 +94,8 @@ struct Log {
     holding: Option<Arc<Holding>>,
     path: PathBuf,
     record: Mutex<Record>,
+    /// The size of the newest checkpoint that was signed.
+    signed: watch::Sender<Size>,
 }
 
 impl Witness {
@@ -119,9 +121,11 @@ impl Witness {
         for WitnessedLog { key, holding } in logs {
             let hex = origin_hex(key.name());
             let path = folder.join(&hex);
-            let record = Mutex::new(Record::read(&*disk, &path, &key, &own)?);
+            let record = Record::read(&*disk, &path, &key, &own)?;
+            let signed = watch::Sender::new(record.size());
+            let record = Mutex::new(record);
             let origin = key.name().to_owned();
-            let log = Log { key, holding, path, record };
+            let log = Log { key, holding, path, record, signed };
             if known.insert(hex, log).is_some() {
                 return Err(WitnessError::OriginTwice { origin });
             }
@@ -190,6 +194,13 @@ impl Witness {
     #[must_use]
     pub fn newest(&self, origin_hex: &str) -> Option<Arc<str>> {
         self.logs.get(origin_hex)?.lock().newest()
+    }
+
+    /// The size of the newest checkpoint that was cosigned of the log with this [`origin_hex`],
+    /// and every later one; `None` for a log that is not known.
+    #[must_use]
+    pub fn sizes(&self, origin_hex: &str) -> Option<watch::Receiver<Size>> {
+        self.logs.get(origin_hex).map(|log| log.signed.subscribe())
     }
 
     /// Signs nothing more of a log until [`Witness::resume`] or the next start.
@@ -289,7 +300,9 @@ impl Witness {
             .map_err(|source| WitnessError::io(&log.path, source))?;
         metrics::counter!("access_ledger_cosigned_total").increment(1);
         debug!(origin = log.key.name(), size = checkpoint.size().0, "cosigned checkpoint");
-        Ok(record.set(cosigned))
+        let lines = record.set(cosigned);
+        log.signed.send_replace(checkpoint.size());
+        Ok(lines)
     }
 }
 

@@ -1,8 +1,8 @@
-//! A clock that says what the test set.
+//! Clocks that say what the test set.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use access_ledger_server::os::Clock;
+use access_ledger_server::os::{Clock, SystemClock};
 
 /// Stands still until it is set, forward or back.
 #[derive(Debug)]
@@ -17,17 +17,6 @@ impl SetClock {
         Self { nanos: AtomicU64::new(seconds * NANOS_PER_S) }
     }
 
-    /// A clock that says so many nanoseconds since the Unix epoch.
-    #[must_use]
-    pub const fn at(nanos: u64) -> Self {
-        Self { nanos: AtomicU64::new(nanos) }
-    }
-
-    /// Makes it say so many nanoseconds.
-    pub fn set(&self, nanos: u64) {
-        self.nanos.store(nanos, Ordering::SeqCst);
-    }
-
     /// Makes it say so many seconds.
     pub fn set_s(&self, seconds: u64) {
         self.nanos.store(seconds * NANOS_PER_S, Ordering::SeqCst);
@@ -37,6 +26,26 @@ impl SetClock {
 impl Clock for SetClock {
     fn now_nanos(&self) -> u64 {
         self.nanos.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs like the machine's, and stands where it is set.
+#[derive(Debug, Default)]
+pub struct RunningClock {
+    /// Nanoseconds that it is ahead of the machine's.
+    ahead: AtomicU64,
+}
+
+impl RunningClock {
+    /// Makes it say so many nanoseconds since the Unix epoch, not before the machine's.
+    pub fn set(&self, nanos: u64) {
+        self.ahead.store(nanos.saturating_sub(SystemClock.now_nanos()), Ordering::SeqCst);
+    }
+}
+
+impl Clock for RunningClock {
+    fn now_nanos(&self) -> u64 {
+        SystemClock.now_nanos() + self.ahead.load(Ordering::SeqCst)
     }
 }
 

@@ -6,6 +6,7 @@ use access_ledger_proto::{
     enrolment::EnrolmentClaim,
     facts::{
         control::{control_message, registration_message},
+        redactions::redaction_message,
         sources::Roles,
     },
     note::{Signer, VerifierKey},
@@ -58,6 +59,12 @@ impl Governance {
         let message = control_message(self.company.ledger().name(), &change);
         change.approvals.push(approval(&self.custodian, &message));
         change
+    }
+
+    /// Adds the custodian's signature to a redaction, for the company to seal.
+    pub fn sign(&self, redaction: &mut wire::Redaction) {
+        let message = redaction_message(self.company.ledger().name(), redaction);
+        redaction.approvals.push(approval(&self.custodian, &message));
     }
 
     /// Registers a source that answers requests, with the word of both parties.

@@ -11,7 +11,7 @@ use std::{
 use access_ledger_client::{cli, connect::CredentialFiles};
 use access_ledger_proto::hash::sha256;
 use access_ledger_server::identity::{DoorFiles, TlsFiles};
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use tempfile::TempDir;
 
 /// A folder with an authority and what it vouches for.
@@ -49,7 +49,9 @@ impl Pki {
     /// When it fails.
     pub fn run(&self, words: &[&str]) -> anyhow::Result<()> {
         let all = ["access-ledger", "pki"].iter().chain(words).map(OsString::from);
-        let code = cli::run(all);
+        // On a thread of its own: the command line brings a runtime.
+        let run = std::thread::scope(|threads| threads.spawn(|| cli::run(all)).join());
+        let code = run.map_err(|_| anyhow!("pki {words:?} panicked"))?;
         ensure!(code == ExitCode::SUCCESS, "pki {words:?} ended with {code:?}");
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use access_ledger_proto::{
+    chain::Link,
     enrolment::EnrolmentClaim,
     entry::Seal,
     facts::sources::Roles,
@@ -251,6 +252,22 @@ impl Source {
 }
 
 impl Sealed {
+    /// Puts the batch behind a chain, as the ledger does; each entry's bytes are handed to `push`.
+    ///
+    /// # Errors
+    ///
+    /// When the seal does not cover the batch.
+    pub fn extend(
+        &self,
+        link: &mut Link,
+        recorded_at: u64,
+        mut push: impl FnMut(&[u8]),
+    ) -> anyhow::Result<()> {
+        let (source, first_seq) = (self.source(), self.batch.first_seq);
+        let batch = Batch { source, first_seq, digests: &self.digests };
+        Ok(link.extend(&batch, recorded_at, self.seal, |entry, _| push(entry))?)
+    }
+
     /// The request that records the batch.
     #[must_use]
     pub fn request(&self) -> wire::AppendRequest {

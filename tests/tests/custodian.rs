@@ -6,14 +6,12 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use access_ledger_client::{
     audit::{AuditOptions, audit},
     pull::{Patience, Puller},
-    verify::Scope,
     view::View,
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     entry::Entry,
     position::{Size, memory_len},
-    quorum::Quorum,
     witness::origin_hex,
 };
 use access_ledger_server::{
@@ -25,7 +23,7 @@ use access_ledger_server::{
 };
 use access_ledger_tests::{
     custodian::{Keeper, Setup, until},
-    hostile::{Hostile, Server},
+    hostile::{Hostile, Server, options},
     node::{Clients, Node, ORIGIN},
     operator::{BATCHES, Crime, SIZE, own_key, reseal, sealed_records},
     process::Process,
@@ -50,7 +48,7 @@ fn check_folder(folder: &Path) -> anyhow::Result<Size> {
 
 /// An audit of a server against a view, which moves with it.
 async fn audits(puller: &Puller, view: &mut View, full: bool) -> anyhow::Result<Size> {
-    let options = AuditOptions { scope: Scope::Events, full, quorum: Quorum::default() };
+    let options = AuditOptions { full, ..options() };
     Ok(audit(puller, view, &options, Arc::new(|_, _| ())).await?.checkpoint.size())
 }
 

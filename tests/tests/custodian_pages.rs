@@ -64,14 +64,14 @@ impl Mirror {
         let body = AddCheckpoint { old: Size(old), proof, note: note.as_bytes() }.to_bytes();
         let asked = async {
             loop {
-                let answer = pages::post(self.address, "/add-checkpoint", &body).await?;
-                if answer.status != 503 {
-                    return anyhow::Ok(answer);
+                // Connections may break when it begins to serve.
+                match pages::post(self.address, "/add-checkpoint", &body).await {
+                    Ok(answer) if answer.status != 503 => return answer,
+                    _ => tokio::task::yield_now().await,
                 }
-                tokio::task::yield_now().await;
             }
         };
-        Ok((note, tokio::time::timeout(PATIENCE, asked).await??))
+        Ok((note, tokio::time::timeout(PATIENCE, asked).await?))
     }
 }
 

@@ -1,7 +1,13 @@
 //! The tour of the README, taken from its text: every command is run as it stands there, and prints
 //! what stands there, but for keys, hashes, times and ports.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use access_ledger_tests::process::{Process, binaries};
 use anyhow::{Context as _, ensure};
@@ -56,8 +62,9 @@ fn lasting<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 
 fn lasting_word(word: &str) -> String {
     let name = word.trim_end_matches([',', ':', ';']);
-    let is_made =
-        ["localhost", "my-service+", "evidence-", "://"].iter().any(|part| name.contains(part));
+    let is_made = ["localhost", "my-service+", "us-user-data+", "evidence-", "://"]
+        .iter()
+        .any(|part| name.contains(part));
     let is_hex = [8, 64].contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_time = name.ends_with('Z') && name.starts_with("20");
     // How long an entry is depends on its time.
@@ -145,6 +152,123 @@ fn the_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
     let printed = String::from_utf8(checked.stdout)?;
     expect(check, &printed, if checked.status.code() == Some(1) { "1" } else { "0" });
     assert!(printed.contains("DAMAGED") && printed.contains("entry 3:"), "{printed}");
+    Ok(())
+}
+
+/// A program of the tour that goes on while others run.
+struct Running {
+    child: Child,
+    printed: Vec<String>,
+}
+
+impl Running {
+    /// Starts `command`, and reads what it prints up to the line that begins with `ready`; all of
+    /// it, should it end before that.
+    fn start(command: &mut Command, ready: &str) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut printed = Vec::new();
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let mut errors = child.stderr.take().context("no errors")?;
+        while let Some(line) = lines.next().transpose()? {
+            let is_ready = line.starts_with(ready);
+            printed.push(line);
+            if is_ready {
+                // It must not wait for somebody to read the rest.
+                std::thread::spawn(move || lines.for_each(drop));
+                std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+                return Ok(Self { child, printed });
+            }
+        }
+        let mut told = String::new();
+        errors.read_to_string(&mut told)?;
+        printed.extend(told.lines().map(str::to_owned));
+        Ok(Self { child, printed })
+    }
+
+    /// Asks it to stop, unless it ended by itself.
+    fn stop(mut self) -> anyhow::Result<()> {
+        if self.child.try_wait()?.is_none() {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+            let status = self.child.wait()?;
+            ensure!(status.success(), "{status}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (_killed_or_gone, _waited_for) = (self.child.kill(), self.child.wait());
+    }
+}
+
+/// A bash in `folder` in which the programs are found.
+fn shell(folder: &Path, command: &str) -> anyhow::Result<Command> {
+    let path = format!("{}:{}", binaries()?.display(), std::env::var("PATH")?);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", command]).current_dir(folder).env("PATH", path);
+    Ok(shell)
+}
+
+/// Ports that nobody uses, in place of the tour's, which are everybody's.
+fn free_ports() -> anyhow::Result<[u16; 2]> {
+    let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    let [ledger, custodian] = listeners.each_ref().map(TcpListener::local_addr);
+    Ok([ledger?.port(), custodian?.port()])
+}
+
+#[test]
+fn the_second_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
+    const SERVE: &str = "access-ledger-server serve";
+    const CUSTODIAN: &str = "access-ledger-server custodian";
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let steps = steps(&readme, "## Second tour: a company outside holds a copy\n")?;
+    let folder = tempfile::tempdir()?;
+    let [ledger_port, custodian_port] = free_ports()?;
+    let (mut key, mut assigned) = (String::new(), String::new());
+    let (mut ledger, mut custodian): (Option<Running>, Option<Running>) = (None, None);
+    for step in &steps {
+        let command = step.command.replace(":7070", &format!(":{ledger_port}"));
+        let command = command.replace(":7170", &format!(":{custodian_port}"));
+        let started = [(SERVE, ledger_port), (CUSTODIAN, custodian_port)];
+        let started = started.into_iter().find(|(start, _)| command.starts_with(start));
+        // The text between the steps says when to stop the ledger.
+        if command.starts_with(SERVE) || command.contains("ledger-backup") {
+            ledger.take().map_or(Ok(()), Running::stop)?;
+        }
+        if command.starts_with("SEGMENT=") || command.starts_with("OFFSET=") {
+            assigned = format!("{assigned}{command}\n");
+            continue;
+        }
+        let typed = match started {
+            Some((_, port)) => format!(
+                "exec {command} --log error --listen 127.0.0.1:{port} --metrics-listen 127.0.0.1:0"
+            ),
+            None => format!("{assigned}{command}"),
+        };
+        let mut typed = shell(folder.path(), &typed)?;
+        typed.env("ACCESS_LEDGER_SERVER", format!("http://127.0.0.1:{ledger_port}"));
+        typed.env("LEDGER", &key);
+        let wanted = lasting(step.printed.iter().map(String::as_str));
+        if let Some((start, _)) = started {
+            let ready = if start == SERVE { "  access-ledger verify" } else { "policy" };
+            let running = Running::start(&mut typed, ready)?;
+            let found = lasting(running.printed.iter().map(String::as_str));
+            assert_eq!(found.get(..wanted.len()), Some(&wanted[..]), "`{command}`: {found:?}");
+            *(if start == SERVE { &mut ledger } else { &mut custodian }) = Some(running);
+            continue;
+        }
+        let done = typed.output()?;
+        let printed = String::from_utf8(done.stdout)? + &String::from_utf8(done.stderr)?;
+        let found = lasting(printed.lines());
+        assert!(done.status.success(), "`{command}` printed\n{printed}");
+        assert_eq!(without_batches(found), without_batches(wanted), "`{command}`\n{printed}");
+        if let Some(made) = printed.lines().find_map(|line| line.strip_prefix("ledger key")) {
+            made.trim().clone_into(&mut key);
+        }
+    }
+    assert!(custodian.is_some() && ledger.is_some(), "the tour ends with both running");
     Ok(())
 }
 

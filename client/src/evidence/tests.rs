@@ -405,7 +405,9 @@ proptest! {
         moves in prop::collection::vec((any::<Pick>(), any::<Pick>()), 16),
     ) {
         let (ledger, known) = (log(batches), witness(5));
-        let exhibits = shown.iter().map(|(kind, picks)| honest_exhibit(&ledger, &known, *kind, picks));
+        let exhibit =
+            |(kind, picks): &(u8, [Pick; 3])| honest_exhibit(&ledger, &known, *kind, picks);
+        let exhibits = shown.iter().map(exhibit);
         let text = render(&ledger, &[&known], exhibits);
         prop_assert_eq!(judged(&text), Ok(Verdict::NotProven), "{}", text);
         let (content, _) = text.rsplit_once("\n--- sha256 ").unwrap();

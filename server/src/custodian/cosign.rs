@@ -28,7 +28,7 @@ impl Cosigner {
         loop {
             let checkpoint = newest.borrow_and_update().clone();
             if let Some(checkpoint) = checkpoint {
-                tokio::time::sleep(this.idle).await;
+                this.wait(&checkpoint).await;
                 let (cosigner, checkpoint) = (Arc::clone(&this), Arc::clone(&checkpoint));
                 let signing = tokio::task::spawn_blocking(move || cosigner.cosign(&checkpoint));
                 if !signing.await.unwrap_or(false) {
@@ -40,6 +40,14 @@ impl Cosigner {
                 return;
             }
         }
+    }
+
+    /// Waits until somebody has had the checkpoint signed, or nobody for a while.
+    async fn wait(&self, checkpoint: &VerifiedCheckpoint) {
+        let Some(mut sizes) = self.witness.sizes(&origin_hex(checkpoint.origin())) else { return };
+        let signed = sizes.wait_for(|&size| size >= checkpoint.size());
+        // Whether it was signed is asked again by whoever signs.
+        let _signed_or_idle = tokio::time::timeout(self.idle, signed).await;
     }
 
     /// Cosigns a checkpoint unless that was done, and has the newest one served with its

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{copy::Copy, error::CustodianError, lag::Lag};
 use crate::{
     book::{Book, Opening, Published},
+    erase::Eraser,
     error::LedgerError,
     folder::Folder,
     index::{self, Follower},
@@ -37,6 +38,8 @@ pub(crate) struct Desk {
 
 #[derive(Default)]
 struct Layout {
+    /// Erases what redactions in the log ask for.
+    eraser: Option<Eraser>,
     /// Keeps the index behind the log.
     follower: Option<Follower>,
 }
@@ -107,8 +110,11 @@ impl Desk {
             }
             None => {
                 let (book, follower) = self.open_book(copy, published)?;
-                layout.follower = Some(follower);
-                self.book.send_replace(Some(Arc::new(book)));
+                let book = Arc::new(book);
+                let root = self.folder.root().to_owned();
+                let eraser = Eraser::spawn(book.clone(), self.disk.clone(), root, None)?;
+                (layout.eraser, layout.follower) = (Some(eraser), Some(follower));
+                self.book.send_replace(Some(book));
             }
         }
         self.newest.send_replace(Some(Arc::new(checkpoint)));
@@ -161,9 +167,11 @@ impl Desk {
         }
     }
 
-    /// Lays out nothing more, and lets go of the book. Joins the index's thread; blocks.
+    /// Lays out nothing more, and lets go of the book. Joins the threads over it; blocks.
     pub(crate) fn close(&self) {
-        drop(self.lock().follower.take());
+        let Layout { eraser, follower } = std::mem::take(&mut *self.lock());
+        drop(eraser);
+        drop(follower);
         self.book.send_replace(None);
     }
 

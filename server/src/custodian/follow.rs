@@ -38,7 +38,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::incoming::Incoming;
+use self::{broken::Break, incoming::Incoming};
 use super::{
     alarms::{Alarm, AlarmKind, Alarms, Place},
     copy::Copy,
@@ -50,6 +50,7 @@ use super::{
 };
 use crate::{error::StorageError, os::Disk, witness::Witness};
 
+mod broken;
 mod incoming;
 
 /// What following takes. Blocks; not for a thread of the runtime.
@@ -82,21 +83,6 @@ pub(crate) struct State {
     pub(crate) saved_at: Instant,
     /// Alarms about what did not halt, to be ended when all goes well again.
     pub(crate) troubles: Vec<(AlarmKind, Place)>,
-}
-
-/// Why following was broken off.
-enum Break {
-    /// The custodian is to stop.
-    Stopping,
-    /// To be caught up again at once: the ledger is faster than it can be watched, or a newer
-    /// checkpoint must tell why an event is gone.
-    Again,
-    /// The ledger could not be asked, or its answer does not fit.
-    Pull(PullError),
-    /// The ledger is caught.
-    Caught(Box<Caught>),
-    /// The custodian itself cannot go on.
-    Failed(CustodianError),
 }
 
 /// Records up to a checkpoint.
@@ -471,43 +457,6 @@ impl State {
     pub(crate) fn new(copy: Copy, memory: Memory) -> Self {
         let (unwatched, asked, troubles) = (Vec::new(), None, Vec::new());
         Self { copy, memory, unwatched, asked, saved_at: Instant::now(), troubles }
-    }
-}
-
-impl Break {
-    /// What it means that the copy does not take what was served under a checkpoint.
-    fn copy(error: CopyError, served: &VerifiedCheckpoint) -> Self {
-        match error {
-            CopyError::Log(violation) => {
-                let served = Box::new(served.clone());
-                Caught::Log { violation, served, proofs: Vec::new() }.into()
-            }
-            // No ledger of ours admits such a batch, so none serves it.
-            CopyError::BatchTooLarge { .. }
-            | CopyError::EventTooLarge { .. }
-            | CopyError::OutOfPlace { .. } => {
-                Self::Pull(PullError::Answer { problem: error.to_string() })
-            }
-            error => Self::Failed(error.into()),
-        }
-    }
-}
-
-impl From<Caught> for Break {
-    fn from(caught: Caught) -> Self {
-        Self::Caught(Box::new(caught))
-    }
-}
-
-impl From<CustodianError> for Break {
-    fn from(error: CustodianError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<CopyError> for Break {
-    fn from(error: CopyError) -> Self {
-        Self::Failed(error.into())
     }
 }
 

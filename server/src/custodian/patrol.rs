@@ -15,6 +15,10 @@
 //! The copy erases what a lawful redaction in the log covers, and nothing else; so an event that is
 //! erased on one side alone was either erased without a record or not erased in spite of one.
 //!
+//! A ledger that shows another history serves other bytes everywhere. That is for the follower to
+//! tell, once: before a round raises anything, the ledger is asked whether it stands by the
+//! checkpoint.
+//!
 //! What a round finds in order again ends the alarm. A ledger that cannot be reached is no matter
 //! of the patrol: the vigil tells of that.
 
@@ -27,6 +31,7 @@ use access_ledger_client::{
     evidence::Caught,
     pull::{PullError, Puller, Run},
     verify::Scope,
+    view::{check_consistency, compare},
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
@@ -34,6 +39,7 @@ use access_ledger_proto::{
     position::{Index, count_of},
 };
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::spawn_blocking,
     time::{Instant, sleep, sleep_until},
@@ -126,6 +132,8 @@ struct Found {
     places: BTreeSet<(AlarmKind, Index)>,
     /// More than the round remembers: nothing can be said about what is in order again.
     is_full: bool,
+    /// The ledger was asked, and does not contradict the checkpoint.
+    stands: bool,
 }
 
 impl Patrol {
@@ -143,7 +151,7 @@ impl Patrol {
                         sleep(AGAIN_DELAY).await;
                     }
                 }
-                Err(Stop::Own) => {
+                Err(Stop::Own | Stop::Another) => {
                     sleep(AGAIN_DELAY).await;
                     return;
                 }
@@ -169,11 +177,13 @@ impl Patrol {
             let run = match run {
                 Ok(run) => run,
                 Err(PullError::Withheld { index, problem, .. }) => {
+                    self.expect_stands(signed, found).await?;
                     self.withheld(index, problem, signed, found);
                     return Err(Stop::At { index, again_at: index.next() });
                 }
                 // Its answer fits no question: as good as none.
                 Err(PullError::Answer { problem }) => {
+                    self.expect_stands(signed, found).await?;
                     self.withheld(next, problem, signed, found);
                     return Err(Stop::At { index: next, again_at: next });
                 }
@@ -214,6 +224,9 @@ impl Patrol {
         };
         let now = self.beat.clock.now_nanos();
         let Compared { altered, missing, served, erased } = compared;
+        if !altered.is_empty() {
+            self.expect_stands(signed, found).await?;
+        }
         for caught in altered {
             self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found);
         }
@@ -222,6 +235,24 @@ impl Patrol {
         for range in erased {
             self.beat.alarms.forget_evidence(*range.start(), *range.end());
         }
+        Ok(())
+    }
+
+    /// That the ledger does not contradict the checkpoint, as far as it tells: once a round.
+    async fn expect_stands(
+        &mut self,
+        signed: &VerifiedCheckpoint,
+        found: &mut Found,
+    ) -> Result<(), Stop> {
+        if !found.stands {
+            let (puller, ledger) = (self.beat.puller.clone(), self.beat.ledger.clone());
+            let (runtime, signed) = (Handle::current(), signed.clone());
+            let ask = move || shows_another_history(&runtime, &puller, &ledger, &signed);
+            if spawn_blocking(ask).await.unwrap_or(false) {
+                return Err(Stop::Another);
+            }
+        }
+        found.stands = true;
         Ok(())
     }
 
@@ -285,12 +316,34 @@ impl Patrol {
     }
 }
 
+/// Whether the ledger signs and shows what convicts it of another history than the copy's. Without
+/// an answer nothing does, and what is found is raised. Blocks.
+fn shows_another_history(
+    runtime: &Handle,
+    puller: &Puller,
+    ledger: &VerifierKey,
+    signed: &VerifiedCheckpoint,
+) -> bool {
+    let Ok(note) = runtime.block_on(puller.checkpoint()) else { return false };
+    let Ok(served) = VerifiedCheckpoint::open(&note, ledger, &[]) else { return false };
+    match compare(signed, &served) {
+        Err(_) => true,
+        Ok(None) => false,
+        Ok(Some((old, new))) => match runtime.block_on(puller.consistency_path(old, new)) {
+            Ok(path) => check_consistency(signed, &served, path).is_err(),
+            Err(_) => false,
+        },
+    }
+}
+
 /// Why a walk ended before its end.
 enum Stop {
     /// Something about an entry: where to go on.
     At { index: Index, again_at: Index },
     /// The own copy cannot be read.
     Own,
+    /// The ledger shows another history.
+    Another,
 }
 
 impl Found {

@@ -390,7 +390,10 @@ mod tests {
         /// A ledger whose clock is off by less than the allowance, and which publishes in time.
         #[test]
         fn an_honest_ledger_is_never_accused(
-            steps in prop::collection::vec((0_u64..20, 0_u64..40, 0_u64..40, any::<bool>()), 1..200),
+            steps in prop::collection::vec(
+                (0_u64..20, 0_u64..40, 0_u64..40, any::<bool>()),
+                1..200,
+            ),
             lag in 0_u64..15,
             early in any::<bool>(),
         ) {

@@ -1,8 +1,9 @@
 //! The vigil: what the custodian notices while it follows, told to [`Alarms`].
 //!
 //! Whoever follows tells it what it sees: the ledger's newest checkpoint, asked for again and again
-//! whatever else comes; records that were verified and taken; the sources; that time has passed. What follows from that is decided in
-//! [`timing`](super::timing) and [`silence`](super::silence).
+//! whatever else comes; records that were verified and taken; the sources; that time has passed.
+//! What follows from that is decided in [`timing`](super::timing) and
+//! [`silence`](super::silence).
 //!
 //! `sightings.json` keeps across restarts when which size was the ledger's newest. It is replaced
 //! every [`SAVE_INTERVAL`] at most, so a crash makes a bound weaker by that, never wrong.

@@ -27,7 +27,8 @@ pub(crate) async fn run(alarms: Arc<Alarms>, outbound: Outbound, url: String) {
 /// Sends what is untold, for ever. `post` sends one body and gives the HTTP status, or why there is
 /// none.
 ///
-/// An alarm that is refused does not keep the others waiting; a webhook that cannot be reached does.
+/// An alarm that is refused does not keep the others waiting; a webhook that cannot be reached
+/// does.
 async fn tell<F>(alarms: Arc<Alarms>, post: impl Fn(Vec<u8>) -> F)
 where
     F: Future<Output = Result<u16, String>>,

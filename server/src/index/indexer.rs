@@ -58,6 +58,17 @@ impl Indexer {
         self.shared.read_fold(|fold| fold.size)
     }
 
+    /// Follows the log to its end, and builds again what is missing. For whoever has no
+    /// [`super::Follower`].
+    ///
+    /// # Errors
+    ///
+    /// As [`super::open`].
+    pub fn settle(&mut self) -> Result<(), IndexError> {
+        while self.follow(Pace::Quick)? || self.repair(Pace::Quick)? {}
+        Ok(())
+    }
+
     pub(crate) fn log_size(&self) -> Size {
         self.reader.size()
     }

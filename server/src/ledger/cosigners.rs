@@ -135,7 +135,13 @@ impl Cosigning {
         let Some(receipts) = &self.receipts else {
             return Ok(());
         };
-        let asked = self.places().into_iter().flat_map(|place| place.keys);
+        let asked: Vec<_> = self.places().into_iter().flat_map(|place| place.keys).collect();
+        // A custodian answers with its mirror key too, whether or not the file says where that is.
+        let is_asked = |key: &VerifierKey| {
+            let custodian = key.name().strip_suffix(MIRROR_SUFFIX);
+            asked.iter().any(|asked| asked == key || Some(asked.name()) == custodian)
+        };
+        let asked = receipts.keys().into_iter().filter(is_asked);
         let asked: Vec<_> = asked.map(|key| Cosignature { key, timestamp_s: 0 }).collect();
         let names: Vec<_> = receipts.lacking(&asked).into_iter().map(str::to_owned).collect();
         if names.is_empty() { Ok(()) } else { Err(LedgerError::Unasked { names }) }
@@ -355,6 +361,10 @@ fn by_ledger(checkpoint: &VerifiedCheckpoint) -> String {
     let lines: String = lines.take(1).map(|line| line.line()).collect();
     format!("{}\n{lines}", checkpoint.checkpoint().text())
 }
+
+/// What a custodian's mirror key is called behind the name of its witness key (formats.md,
+/// section 8).
+const MIRROR_SUFFIX: &str = "/mirror";
 
 /// Rounds that are under way, and a few that late witnesses still answer.
 const GATHERED_MAX: usize = 16;

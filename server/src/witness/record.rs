@@ -76,7 +76,7 @@ impl Record {
     }
 
     /// The newest size; 0 before the first.
-    fn size(&self) -> Size {
+    pub(super) fn size(&self) -> Size {
         self.cosigned.as_ref().map_or(Size::ZERO, |cosigned| cosigned.size)
     }
 

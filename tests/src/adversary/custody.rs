@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{Attack, signed};
 use crate::{
-    clock::SetClock,
+    clock::RunningClock,
     hostile::{Cable, Server},
     node::{Clients, ORIGIN},
     operator::{Crime, SECOND, newest_time},
@@ -36,7 +36,7 @@ pub struct Watching {
     folder: TempDir,
     ledger: VerifierKey,
     /// Its own clock.
-    pub clock: Arc<SetClock>,
+    pub clock: Arc<RunningClock>,
     /// Between it and the ledger.
     pub cable: Cable,
     /// Where it serves.
@@ -56,11 +56,12 @@ impl Watching {
     /// When it cannot, in time.
     pub async fn begin(crime: &Crime, server: &Server) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let clock = Arc::new(SetClock::at(newest_time(&crime.honest)? + SECOND));
+        let clock = Arc::new(RunningClock::default());
+        clock.set(newest_time(&crime.honest)? + SECOND);
         let cable = Cable::to(server).await?;
         let options = CustodianOptions {
             cosign_idle: Duration::from_millis(10),
-            patrol: PatrolOptions { record_grace: Duration::ZERO, ..PatrolOptions::default() },
+            patrol: PatrolOptions { record_grace: GRACE, ..PatrolOptions::default() },
             ..CustodianOptions::new(folder.path(), crime.vkey.clone())
         };
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -153,9 +154,11 @@ pub(super) async fn custodian(
     let watching = Watching::begin(crime, &honest).await?;
     ensure!(watching.raised().is_empty(), "{:?}", watching.raised());
     let before = watching.newest().context("a checkpoint")?;
-    // The ledger says once more, at the time of the attack, that there is nothing new.
-    watching.clock.set(newest_time(&crime.honest)? + SECOND + attack.later);
-    watching.asked(&honest).await?;
+    if attack.later > SECOND {
+        // The ledger says once more, when time has passed, that there is nothing new.
+        watching.clock.set(newest_time(&crime.honest)? + SECOND + attack.later);
+        watching.asked(&honest).await?;
+    }
     watching.cable.plug(server);
     let all = || watching.raised().len() >= attack.alarms.len();
     wait(all).await.with_context(|| format!("to raise {:?}", attack.alarms))?;
@@ -180,9 +183,8 @@ pub(super) async fn custodian(
 pub(super) async fn twin(crime: &Crime, attack: &Attack, twin: &Server) -> anyhow::Result<()> {
     let honest = Server::start(signed(&crime.honest)?).await?;
     let watching = Watching::begin(crime, &honest).await?;
-    watching.clock.set(newest_time(&attack.twin)? + SECOND);
-    watching.asked(&honest).await?;
     watching.cable.plug(twin);
+    watching.clock.set(newest_time(&attack.twin)? + SECOND);
     watching.signed(crate::operator::end(&attack.twin)).await?;
     watching.asked_again(twin).await?;
     ensure!(watching.raised().is_empty(), "{:?}", watching.raised());
@@ -194,7 +196,6 @@ impl Watching {
     /// Waits until the ledger was asked for its newest checkpoint once more.
     async fn asked(&self, server: &Server) -> anyhow::Result<()> {
         let before = server.asked.checkpoints();
-        self.cable.plug(server);
         wait(|| server.asked.checkpoints() > before).await.context("to ask again")
     }
 
@@ -227,6 +228,9 @@ async fn wait(holds: impl Fn() -> bool) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// How long an event may be gone without a record.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Far longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(8);

@@ -28,7 +28,7 @@ pub fn restore_an_old_backup_and_record_on(crime: &mut Crime) -> anyhow::Result<
     let [_, source] = &mut crime.sources;
     let events = source.events(20);
     append(&mut backup, source, events)?;
-    Attack::new(crime, signed(&backup)?, [Says::InOrder, Says::Inconsistent], forked(SIZE))
+    Attack::new(crime, signed(&backup)?, [Says::InOrder, Says::Inconsistent], forked(38))
 }
 
 /// The log ends early, behind a seal.
@@ -59,7 +59,7 @@ pub fn fork_and_record_on(crime: &mut Crime) -> anyhow::Result<Attack> {
     let [source, _] = &mut crime.sources;
     let events = source.events(3);
     append(&mut other, source, events)?;
-    Attack::new(crime, signed(&other)?, [Says::InOrder, Says::Inconsistent], forked(SIZE))
+    Attack::new(crime, signed(&other)?, [Says::InOrder, Says::Inconsistent], forked(SIZE + 3))
 }
 
 /// As long as the honest log, in order in itself, and another one: the last batch was recorded at

@@ -93,7 +93,7 @@ pub fn insert_one(crime: &mut Crime) -> anyhow::Result<Attack> {
     let again = Says::Log(10, |fault| matches!(fault, Fault::Sequence(gap) if gap.found == 6));
     let twice = crime.honest.record(9)?.clone();
     let served = rechained(crime, |copy| copy.records.insert(10, twice))?;
-    Attack::new(crime, signed(&served)?, [again, Says::Inconsistent], forked(SIZE))
+    Attack::new(crime, signed(&served)?, [again, Says::Inconsistent], forked(SIZE + 1))
 }
 
 /// An entry with an event of the operator's own, and numbers made good up to the seal, which says
@@ -114,7 +114,7 @@ pub fn insert_one_and_number_again(crime: &mut Crime) -> anyhow::Result<Attack> 
     }
     copy.rechain()?;
     let says = [Says::Log(13, covers), Says::Inconsistent];
-    Attack::new(crime, signed(&copy)?, says, forked(SIZE))
+    Attack::new(crime, signed(&copy)?, says, forked(SIZE + 1))
 }
 
 /// A batch is recorded a second time, under its own numbers.

@@ -1,7 +1,8 @@
 //! The command line, and what follows from it.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
+use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Parser, Subcommand};
 
 /// Measures the ledger against what the machine can do.
@@ -36,7 +37,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
     callers: Vec<usize>,
 
-    /// Entries of the ledger that `check` verifies.
+    /// Entries of the ledger that `check` verifies, and that `custodian` catches up with.
     #[arg(long, global = true, value_name = "N", default_value_t = 1_000_000)]
     check_entries: u64,
 
@@ -56,13 +57,20 @@ pub(super) enum Command {
     Unary,
     /// Intents with their verdicts, one a call.
     Authorize,
+    /// Appends with and without a custodian that cosigns.
+    Cosign,
     /// Verifying, on disk and over the network.
     Check,
     /// Opening, memory, bytes on disk.
     Open,
+    /// A custodian that catches up with a ledger.
+    Custodian,
     /// A ledger, until standard input ends.
     #[command(hide = true)]
-    ServeLedger(FolderArgs),
+    ServeLedger(LedgerArgs),
+    /// A custodian, until standard input ends.
+    #[command(hide = true)]
+    ServeCustodian(CustodianArgs),
     /// A service that decodes and echoes, until standard input ends.
     #[command(hide = true)]
     ServeEcho,
@@ -77,6 +85,34 @@ pub(super) struct FolderArgs {
     /// The data folder.
     #[arg(long)]
     pub(super) data: PathBuf,
+}
+
+/// What a ledger of this tool is told.
+#[derive(Debug, Args)]
+pub(super) struct LedgerArgs {
+    /// The data folder.
+    #[arg(long)]
+    pub(super) data: PathBuf,
+    /// Where to listen; default: any free port.
+    #[arg(long)]
+    pub(super) listen: Option<SocketAddr>,
+    /// Trust policy whose witnesses are asked to cosign.
+    #[arg(long)]
+    pub(super) witnesses: Option<PathBuf>,
+}
+
+/// What a custodian of this tool is told.
+#[derive(Debug, Args)]
+pub(super) struct CustodianArgs {
+    /// The data folder.
+    #[arg(long)]
+    pub(super) data: PathBuf,
+    /// Address of the ledger.
+    #[arg(long)]
+    pub(super) ledger: String,
+    /// The ledger's key.
+    #[arg(long)]
+    pub(super) ledger_key: VerifierKey,
 }
 
 /// How much to measure.

@@ -13,6 +13,8 @@ use std::{
 use access_ledger_client::connect::Link;
 use access_ledger_proto::note::VerifierKey;
 use access_ledger_server::{
+    config::read_quorum,
+    custodian::{self, Custodian, CustodianOptions},
     folder::{Folder, Genesis, real_disk},
     identity::Door,
     ledger::{Ledger, LedgerOptions},
@@ -25,7 +27,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Endpoint;
 
 use super::{
-    args::{FolderArgs, Plan},
+    args::{CustodianArgs, LedgerArgs, Plan},
     echo,
 };
 
@@ -43,25 +45,47 @@ pub(super) struct Child {
 impl Child {
     /// Starts a ledger on the folder, which gets one if it is empty.
     pub(super) fn ledger(plan: &Plan, data: &Path) -> anyhow::Result<Self> {
-        Self::start(plan, "serve-ledger", Some(data))
+        Self::start(plan, "serve-ledger", |command| command.arg("--data").arg(data))
+    }
+
+    /// Starts the ledger on the folder where it was before, with the witnesses of this policy.
+    pub(super) fn witnessed_ledger(
+        plan: &Plan,
+        data: &Path,
+        address: &str,
+        witnesses: &Path,
+    ) -> anyhow::Result<Self> {
+        Self::start(plan, "serve-ledger", |command| {
+            let command = command.arg("--data").arg(data).args(["--listen", address]);
+            command.arg("--witnesses").arg(witnesses)
+        })
+    }
+
+    /// Starts a custodian that follows a ledger; it says its address and the file of its policy.
+    pub(super) fn custodian(plan: &Plan, data: &Path, ledger: &Self) -> anyhow::Result<Self> {
+        let (url, key) = (format!("http://{}", ledger.said(0)?), ledger.said(1)?);
+        Self::start(plan, "serve-custodian", |command| {
+            command.arg("--data").arg(data).args(["--ledger", &url, "--ledger-key", key])
+        })
     }
 
     /// Starts a service that decodes and echoes.
     pub(super) fn echo(plan: &Plan) -> anyhow::Result<Self> {
-        Self::start(plan, "serve-echo", None)
+        Self::start(plan, "serve-echo", |command| command)
     }
 
     /// Opens the ledger once, in a process of its own.
     pub(super) fn open(plan: &Plan, data: &Path) -> anyhow::Result<Self> {
-        Self::start(plan, "open-ledger", Some(data))
+        Self::start(plan, "open-ledger", |command| command.arg("--data").arg(data))
     }
 
-    fn start(plan: &Plan, command: &str, data: Option<&Path>) -> anyhow::Result<Self> {
+    fn start(
+        plan: &Plan,
+        command: &str,
+        tell: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> anyhow::Result<Self> {
         let mut this = Command::new(env::current_exe()?);
-        this.arg(command);
-        if let Some(data) = data {
-            this.arg("--data").arg(data);
-        }
+        tell(this.arg(command));
         if let Some(threads) = plan.server_threads {
             this.arg("--server-threads").arg(threads.to_string());
         }
@@ -91,6 +115,11 @@ impl Child {
         Ok(cpu_seconds(&self.process.id().to_string())? + cpu_seconds("self")?)
     }
 
+    /// Seconds of processor time that the process alone has taken.
+    pub(super) fn own_cpu_seconds(&self) -> anyhow::Result<f64> {
+        cpu_seconds(&self.process.id().to_string())
+    }
+
     /// The ledger's key.
     pub(super) fn vkey(&self) -> anyhow::Result<VerifierKey> {
         Ok(self.said(1)?.parse()?)
@@ -106,9 +135,12 @@ impl Drop for Child {
 }
 
 /// Serves the ledger in the folder.
-pub(super) fn serve_ledger(args: &FolderArgs, threads: Option<usize>) -> anyhow::Result<()> {
+pub(super) fn serve_ledger(args: &LedgerArgs, threads: Option<usize>) -> anyhow::Result<()> {
     let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
-    let options = LedgerOptions::new(&args.data);
+    let mut options = LedgerOptions::new(&args.data);
+    if let Some(witnesses) = &args.witnesses {
+        options.cosigning.witnesses = Some(read_quorum(&*disk, witnesses)?);
+    }
     if Folder::new(&args.data).origin(&*disk)?.is_none() {
         let origin = ORIGIN.to_owned();
         let genesis = Genesis { self_enrolment: true, ..Genesis::new(origin) };
@@ -117,9 +149,24 @@ pub(super) fn serve_ledger(args: &FolderArgs, threads: Option<usize>) -> anyhow:
     serve::runtime(threads)?.block_on(async {
         let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
         let ledger = Ledger::open(&options, &disk, &clock, None)?;
-        let serving = Serving::bind(ledger, any_port()).await?;
+        let serving = Serving::bind(ledger, args.listen.unwrap_or_else(any_port)).await?;
         say(&format!("{} {}", serving.address(), serving.ledger().vkey()))?;
         Ok(serving.run(stdin_end()).await?)
+    })
+}
+
+/// Follows a ledger and cosigns what it holds.
+pub(super) fn serve_custodian(args: &CustodianArgs, threads: Option<usize>) -> anyhow::Result<()> {
+    let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
+    let options = CustodianOptions::new(&args.data, args.ledger_key.clone());
+    serve::runtime(threads)?.block_on(async {
+        let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
+        let custodian = Custodian::open(options, &disk, &clock, None)?;
+        let serving = custodian::Serving::bind(custodian, any_port()).await?;
+        let address = serving.address();
+        let policy = serving.custodian().write_quorum_policy(&format!("http://{address}"))?;
+        say(&format!("{address} {}", policy.display()))?;
+        Ok(serving.run(&args.ledger, stdin_end()).await?)
     })
 }
 
@@ -132,7 +179,8 @@ pub(super) fn serve_echo(threads: Option<usize>) -> anyhow::Result<()> {
     })
 }
 
-fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
+/// Seconds of processor time that a process has taken.
+pub(super) fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name of the program stands in parentheses and may hold anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
@@ -162,6 +210,7 @@ async fn stdin_end() {
     let _dropped = has_ended.await;
 }
 
-fn any_port() -> SocketAddr {
+/// A free port of loopback.
+pub(super) fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }

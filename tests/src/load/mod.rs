@@ -7,8 +7,10 @@
 //! stream     appends in batches over one stream   :  a service that decodes and echoes
 //! unary      appends of one event                 :  a service that echoes; bare fdatasync
 //! authorize  intents, answered with verdicts      :  appends of one event
+//! cosign     appends with a custodian that cosigns :  without
 //! check      check, and an audit over the network :  openssl dgst -sha256
 //! open       opening and memory at two sizes      :  each other; bytes on disk an event
+//! custodian  a custodian that begins with nothing :  check of the same log
 //! ```
 //!
 //! The servers are processes of their own: this binary again, with a hidden subcommand, which runs
@@ -17,6 +19,8 @@
 mod args;
 mod authorize;
 mod child;
+mod cosign;
+mod custodian;
 mod disk;
 mod echo;
 mod fill;
@@ -48,18 +52,25 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 stream::measure as Measurement,
                 unary::measure,
                 authorize::measure,
+                cosign::measure,
                 offline::measure,
                 open::measure,
+                custodian::measure,
             ];
             measure(&plan, &measured)
         }
         Command::Stream => measure(&plan, &[stream::measure]),
         Command::Unary => measure(&plan, &[unary::measure]),
         Command::Authorize => measure(&plan, &[authorize::measure]),
+        Command::Cosign => measure(&plan, &[cosign::measure]),
         Command::Check => measure(&plan, &[offline::measure]),
         Command::Open => measure(&plan, &[open::measure]),
+        Command::Custodian => measure(&plan, &[custodian::measure]),
         Command::ServeLedger(data) => {
             return child::serve_ledger(data, cli.server_threads).map(|()| ExitCode::SUCCESS);
+        }
+        Command::ServeCustodian(args) => {
+            return child::serve_custodian(args, cli.server_threads).map(|()| ExitCode::SUCCESS);
         }
         Command::ServeEcho => {
             return child::serve_echo(cli.server_threads).map(|()| ExitCode::SUCCESS);

@@ -106,7 +106,7 @@ impl Log {
 }
 
 /// Seconds that `check` takes.
-fn check(folder: &Path) -> anyhow::Result<f64> {
+pub(super) fn check(folder: &Path) -> anyhow::Result<f64> {
     let disk: Arc<dyn Disk> = real_disk();
     let keys = Folder::new(folder).open_keys(&*disk)?;
     let (options, ledger) = (Options::new(folder, ORIGIN), keys.ledger.verifier());

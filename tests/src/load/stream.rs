@@ -25,7 +25,7 @@ use super::{
 const WINDOW: usize = 16;
 
 /// Different batches that are sent over and over.
-const BATCHES: usize = 64;
+pub(super) const BATCHES: usize = 64;
 
 type Client = RecorderServiceClient<Link>;
 
@@ -95,13 +95,14 @@ async fn echo_round(
 }
 
 /// Seals, and verifies what comes back.
-struct Recorder {
-    source: Source,
-    verifier: ReceiptVerifier,
+pub(super) struct Recorder {
+    pub(super) source: Source,
+    pub(super) verifier: ReceiptVerifier,
 }
 
 impl Recorder {
-    async fn round(
+    /// Streams batches of these events for so long; the number of events too.
+    pub(super) async fn round(
         &mut self,
         client: &mut Client,
         events: &[Bytes],

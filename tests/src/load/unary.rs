@@ -26,7 +26,7 @@ use super::{
 
 type Client = RecorderServiceClient<Link>;
 
-type Verifier = Arc<Mutex<ReceiptVerifier>>;
+pub(super) type Verifier = Arc<Mutex<ReceiptVerifier>>;
 
 /// Different events that are sent over and over.
 const EVENTS: usize = 1_024;
@@ -131,7 +131,7 @@ impl Bench<'_> {
 }
 
 /// One caller, with the calls that it is to make.
-struct Caller {
+pub(super) struct Caller {
     /// Who verifies the receipts; `None`: there are none.
     source: Option<Source>,
     batches: Vec<Sealed>,
@@ -144,14 +144,15 @@ impl Caller {
     }
 }
 
-fn seal(mut source: Source, events: &[Bytes], calls: usize) -> anyhow::Result<Caller> {
+/// A caller with this many calls, of these events in turn.
+pub(super) fn seal(mut source: Source, events: &[Bytes], calls: usize) -> anyhow::Result<Caller> {
     let events = events.chunks(1).cycle().take(calls.max(1));
     let batches = events.map(|event| source.seal(event)).collect::<Result<_, _>>()?;
     Ok(Caller { source: Some(source), batches })
 }
 
 /// Lets all callers make their calls, each one after the other.
-async fn run(
+pub(super) async fn run(
     client: &Client,
     verifier: &Verifier,
     callers: Vec<Caller>,

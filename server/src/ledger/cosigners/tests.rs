@@ -52,6 +52,9 @@ fn receipts_that_would_wait_for_ever_are_refused() {
     assert_eq!(check(lines("quorum any\n")), Ok(()));
     let refused = "receipts would wait for ever: no address is known of b";
     assert_eq!(check(lines("quorum b\n")), Err(refused.to_owned()));
+    // A custodian's mirror is asked with its witness.
+    let mirror = [line("a", 1, "http://one"), line("a/mirror", 3, ""), "quorum a/mirror\n".into()];
+    assert_eq!(check(policy(&mirror)), Ok(()));
     // Somebody else's file may tell where b is.
     let cosigning = Cosigning {
         witnesses: policy(&[line("b", 2, "http://two"), "quorum none\n".to_owned()]),

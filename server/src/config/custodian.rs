@@ -1,0 +1,175 @@
+//! Flags of `custodian`, and of what else is done with its folder.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use access_ledger_proto::note::VerifierKey;
+use clap::{Args, Subcommand, value_parser};
+
+use super::{ConfigError, CredentialArgs, DoorArgs};
+use crate::{
+    custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
+    os::{self, Disk},
+    witness::parse_logs,
+};
+
+/// Flags of `custodian`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct CustodianArgs {
+    /// Instead of following: something else with a custodian's folder.
+    #[command(subcommand)]
+    pub command: Option<CustodianCommand>,
+
+    /// Address of the ledger, as in `http://127.0.0.1:7070`.
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_SERVER", required = true)]
+    pub ledger: Option<String>,
+
+    /// Verifier key of the ledger, from a source that is not the ledger.
+    #[arg(long, value_name = "VKEY", env = "LEDGER", required = true)]
+    pub ledger_key: Option<VerifierKey>,
+
+    /// The custodian's data folder.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-custodian",
+        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
+    )]
+    pub data: PathBuf,
+
+    /// Address for gRPC and HTTP. Port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:7170", env = "ACCESS_LEDGER_CUSTODIAN_LISTEN")]
+    pub listen: SocketAddr,
+
+    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
+    #[arg(long, default_value = "127.0.0.1:7171", env = "ACCESS_LEDGER_CUSTODIAN_METRICS_LISTEN")]
+    pub metrics_listen: SocketAddr,
+
+    /// Who may call.
+    #[command(flatten)]
+    pub door: DoorArgs,
+
+    /// What the ledger is shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+
+    /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
+    /// By default `http://` and the address of --listen.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+
+    /// The custodian's name, as in `custodian.example/us-user-data`: that of its witness key; the
+    /// mirror key has the same with `/mirror`. By default one that is nobody else's; for good.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// File with further logs to witness, a line `log <vkey>` each: their checkpoints are cosigned
+    /// as consistent, without a copy.
+    #[arg(long, value_name = "FILE")]
+    pub witness_logs: Option<PathBuf>,
+
+    /// Seconds that the copy may be behind the ledger before that is an alarm. Not counted before
+    /// it caught up for the first time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub behind_after: u32,
+
+    /// Seconds without anything new from the ledger before that is an alarm. An idle ledger records
+    /// a heartbeat of its own.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub stale_after: u32,
+
+    /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub skew: u32,
+
+    /// Seconds that the ledger may still serve an event that was redacted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub erasure_grace: u32,
+
+    /// MiB a second, at most, that are read again of what the ledger serves.
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = value_parser!(u16).range(1..1_024))]
+    pub patrol_mib: u16,
+
+    /// Where alarms are sent: JSON by POST, repeated until it is taken.
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_CUSTODIAN_WEBHOOK")]
+    pub webhook: Option<String>,
+
+    /// MiB at which a segment file is full. Opening reads one segment.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub segment_mib: u16,
+
+    /// Threads for the network. By default half the processors: verifying needs the rest.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// What else there is to do with a custodian's folder.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CustodianCommand {
+    /// Let a custodian sign again that has caught its ledger: only with the very evidence that
+    /// halted it.
+    Clear(ClearArgs),
+}
+
+/// Flags of `custodian clear`.
+#[derive(Clone, Debug, Args)]
+pub struct ClearArgs {
+    /// The custodian's data folder. No custodian may have it open.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "access-ledger-custodian",
+        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
+    )]
+    pub data: PathBuf,
+
+    /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
+    /// check-evidence`.
+    #[arg(long, value_name = "FILE")]
+    pub evidence: PathBuf,
+}
+
+impl CustodianArgs {
+    /// Checks what the flags say together: the ledger's address and how the custodian is opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`DoorArgs::check`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
+    pub fn check(&self, disk: &dyn Disk) -> Result<(String, CustodianOptions), ConfigError> {
+        self.door.check(&[self.listen, self.metrics_listen])?;
+        // clap wants both, unless a subcommand is named.
+        let (url, key) =
+            self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;
+        let witness_logs = match &self.witness_logs {
+            None => Vec::new(),
+            Some(path) => {
+                let file = |problem| ConfigError::File { path: path.clone(), problem };
+                let bytes = os::read(disk, path, FILE_BYTES_MAX)
+                    .map_err(|error| file(error.to_string()))?;
+                let text = String::from_utf8(bytes).map_err(|error| file(error.to_string()))?;
+                parse_logs(&text).map_err(|error| file(error.to_string()))?
+            }
+        };
+        let options = CustodianOptions {
+            name: self.name.clone(),
+            witness_logs,
+            segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
+            behind_after: Duration::from_secs(self.behind_after.into()),
+            times: TimeLimits {
+                skew: Duration::from_secs(self.skew.into()),
+                stale_after: Duration::from_secs(self.stale_after.into()),
+            },
+            patrol: PatrolOptions {
+                bytes_per_second: u32::from(self.patrol_mib) << 20,
+                erasure_grace: Duration::from_secs(self.erasure_grace.into()),
+                ..PatrolOptions::default()
+            },
+            webhook: self.webhook.clone(),
+            ..CustodianOptions::new(&self.data, key)
+        };
+        Ok((url, options))
+    }
+}
+
+/// Of a file that a flag names.
+const FILE_BYTES_MAX: usize = 1 << 20;

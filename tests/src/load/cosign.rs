@@ -1,0 +1,187 @@
+//! Appends to a ledger that has its checkpoints cosigned, beside the same to one that has not.
+//!
+//! Both are processes of their own and measured in turn, by their own processor time: what the
+//! custodian computes is its own affair, what it asks of the ledger is not. A round is over when
+//! all that was appended in it is cosigned, so the ledger pays for that in its own round.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::Note,
+    receipt::ReceiptVerifier,
+    wire::{
+        self, audit_service_client::AuditServiceClient,
+        recorder_service_client::RecorderServiceClient,
+    },
+};
+use anyhow::ensure;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+
+use super::{
+    args::Plan,
+    child::Child,
+    report::{Ratio, Sample, Section, Wanted},
+    source::{self, BATCH_EVENTS, Source},
+    stream::{BATCHES, Recorder},
+    unary::{self, Verifier},
+};
+
+/// Calls of the one caller whose latency is measured, in one round.
+const CALLS: usize = 500;
+
+/// Measures (e): appends with and without a custodian.
+pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
+    let events = source::events(BATCHES * BATCH_EVENTS)?;
+    let folders = tempfile::tempdir_in(&plan.dir)?;
+    let alone = Child::ledger(plan, &folders.path().join("alone"))?;
+    let (ledger, custodian) = followed(plan, folders.path())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let samples = runtime.block_on(rounds(plan, &events, [&alone, &ledger]))?;
+    // The custodian goes first: it would miss its ledger.
+    drop((custodian, ledger));
+    let [alone, cosigned] = samples.map(|rounds| {
+        [0, 1].map(|kind| Sample::median(rounds.get(kind).map_or(&[], Vec::as_slice)))
+    });
+    let ([stream_alone, unary_alone], [stream, unary]) = (&alone, &cosigned);
+    Ok(vec![Section {
+        id: "cosign",
+        title: format!(
+            "(e) a custodian that cosigns, streams of {BATCH_EVENTS} a batch and one caller; \
+             processor time of the ledger alone"
+        ),
+        columns: Sample::columns(),
+        rows: vec![
+            stream_alone.row("stream, nobody cosigns"),
+            stream.row("stream, cosigned"),
+            unary_alone.row("1 caller, nobody cosigns"),
+            unary.row("1 caller, cosigned"),
+        ],
+        ratios: vec![
+            Ratio::new(
+                "processor time of an entry, cosigned : not",
+                stream.cpu_us / stream_alone.cpu_us,
+                Wanted::AtMost(1.15),
+            ),
+            Ratio::new(
+                "p50 of 1 caller, cosigned : not",
+                unary.p50_ms / unary_alone.p50_ms,
+                Wanted::AtMost(1.10),
+            ),
+        ],
+    }])
+}
+
+/// A ledger that asks the custodian that follows it.
+fn followed(plan: &Plan, folders: &Path) -> anyhow::Result<(Child, Child)> {
+    let data = folders.join("ledger");
+    let unwitnessed = Child::ledger(plan, &data)?;
+    let custodian = Child::custodian(plan, &folders.join("custodian"), &unwitnessed)?;
+    let address = unwitnessed.said(0)?.to_owned();
+    drop(unwitnessed);
+    let policy = custodian.said(1)?;
+    let ledger = Child::witnessed_ledger(plan, &data, &address, Path::new(policy))?;
+    Ok((ledger, custodian))
+}
+
+/// One side of the comparison.
+struct Side<'a> {
+    child: &'a Child,
+    client: RecorderServiceClient<Channel>,
+    auditor: AuditServiceClient<Channel>,
+    recorder: Recorder,
+    caller: Option<Source>,
+    verifier: Verifier,
+    is_cosigned: bool,
+}
+
+/// The rounds of each side: streams, and calls.
+type Rounds = [Vec<Sample>; 2];
+
+async fn rounds(
+    plan: &Plan,
+    events: &[Bytes],
+    [alone, ledger]: [&Child; 2],
+) -> anyhow::Result<[Rounds; 2]> {
+    let mut sides = [Side::new(alone, false).await?, Side::new(ledger, true).await?];
+    let mut samples: [Rounds; 2] = Default::default();
+    for round in 0..plan.rounds {
+        let mut turns: Vec<_> = sides.iter_mut().zip(&mut samples).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (side, [streams, calls]) in turns {
+            streams.push(side.stream(events, plan.stream_time).await?);
+            calls.push(side.call(events).await?);
+        }
+    }
+    Ok(samples)
+}
+
+impl<'a> Side<'a> {
+    async fn new(child: &'a Child, is_cosigned: bool) -> anyhow::Result<Self> {
+        let channel = child.connect().await?;
+        let mut client = RecorderServiceClient::new(channel.clone());
+        let vkey = child.vkey()?;
+        let source = Source::enroll(&mut client, "stream", &vkey).await?;
+        let caller = Some(Source::enroll(&mut client, "caller", &vkey).await?);
+        let verifier = || ReceiptVerifier::new(vkey.clone(), Vec::new());
+        let recorder = Recorder { source, verifier: verifier() };
+        let verifier = Arc::new(Mutex::new(verifier()));
+        let auditor = AuditServiceClient::new(channel);
+        Ok(Self { child, client, auditor, recorder, caller, verifier, is_cosigned })
+    }
+
+    async fn stream(&mut self, events: &[Bytes], time: Duration) -> anyhow::Result<Sample> {
+        let cpu = self.child.own_cpu_seconds()?;
+        let (sample, events) = self.recorder.round(&mut self.client, events, time).await?;
+        self.settle().await?;
+        Ok(sample.with_cpu(events, self.child.own_cpu_seconds()? - cpu))
+    }
+
+    async fn call(&mut self, events: &[Bytes]) -> anyhow::Result<Sample> {
+        let source = self.caller.take().into_iter();
+        let callers = source.map(|source| unary::seal(source, events, CALLS));
+        let callers = callers.collect::<Result<Vec<_>, _>>()?;
+        let cpu = self.child.own_cpu_seconds()?;
+        let (sample, back) = unary::run(&self.client, &self.verifier, callers).await?;
+        self.settle().await?;
+        self.caller = back.into_iter().next();
+        Ok(sample.with_cpu(CALLS as f64, self.child.own_cpu_seconds()? - cpu))
+    }
+
+    /// Waits until all that was appended is cosigned.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        let limit = Instant::now() + PATIENCE;
+        while self.is_cosigned && !self.is_settled().await? {
+            ensure!(Instant::now() < limit, "the custodian does not cosign");
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Whether the newest checkpoint is the newest that both keys have cosigned.
+    async fn is_settled(&mut self) -> anyhow::Result<bool> {
+        let (newest, cosigned) = (self.newest(false).await?, self.newest(true).await?);
+        let signatures = Note::parse(cosigned.note().as_bytes())?.signatures().len();
+        Ok(newest.size() == cosigned.size() && signatures == 3)
+    }
+
+    /// The newest checkpoint, or the newest that has its quorum, if any has.
+    async fn newest(&mut self, cosigned: bool) -> anyhow::Result<VerifiedCheckpoint> {
+        let request = wire::GetCheckpointRequest { cosigned };
+        let note = self.auditor.get_checkpoint(request).await?.into_inner().checkpoint;
+        Ok(VerifiedCheckpoint::open(&note, &self.child.vkey()?, &[])?)
+    }
+}
+
+/// A custodian that is slower than the ledger catches up in a multiple of the round.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const POLL: Duration = Duration::from_millis(20);
