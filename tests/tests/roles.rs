@@ -238,9 +238,10 @@ fn page(address: SocketAddr, head: &str, token: Option<&str>) -> anyhow::Result<
         connection,
         "{head} HTTP/1.1\r\nHost: ledger\r\nContent-Length: 0\r\nConnection: close\r\n{authorization}\r\n"
     )?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).with_context(|| answer.clone())?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).with_context(|| answer.to_string())?;
     Ok(status.parse()?)
 }
 
