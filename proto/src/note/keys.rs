@@ -308,8 +308,9 @@ fn write_key_text(
     key: &VerifierKey,
     material: &[u8; 32],
 ) -> fmt::Result {
-    let mut typed = Zeroizing::new([key.key_type.byte(); 33]);
-    typed[1..].copy_from_slice(material);
+    let mut typed = Zeroizing::new([0; 33]);
+    let [first, rest @ ..] = &mut *typed;
+    (*first, *rest) = (key.key_type.byte(), *material);
     let encoded = Zeroizing::new(STANDARD.encode(*typed));
     write!(out, "{}+{}+{}", key.name, key.id, *encoded)
 }
