@@ -38,7 +38,8 @@ pub(super) struct CredentialArgs {
 impl CredentialArgs {
     /// Connects, once somebody answers there.
     pub(super) async fn reach(&self, url: &str) -> Result<Link, ConnectError> {
-        self.read()?.reach(url).await
+        // Boxed: the commands' futures hold this one.
+        Box::pin(self.read()?.reach(url)).await
     }
 
     fn read(&self) -> Result<Credentials, ConnectError> {
