@@ -65,14 +65,14 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve a ledger over gRPC. In an empty folder: make one first that lets sources enrol
     /// themselves.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Make a ledger, without self-enrolment unless asked for.
     Init(InitArgs),
     /// Verify everything that a stopped ledger has on disk; name the first entry that does not
     /// hold.
     Check(CheckArgs),
     /// Follow a ledger: hold a verified copy, cosign what is held, raise alarms, serve auditors.
-    Custodian(CustodianArgs),
+    Custodian(Box<CustodianArgs>),
     /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
     Restore(RestoreArgs),
     /// Show the whole thing in under a minute: record a half-year, verify it, tell what it shows,
@@ -346,7 +346,7 @@ mod tests {
     fn serve(flags: &[&str]) -> ServeArgs {
         let line = ["access-ledger-server", "serve"].iter().chain(flags);
         match Cli::parse_from(line).command {
-            Command::Serve(args) => args,
+            Command::Serve(args) => *args,
             other => panic!("{other:?}"),
         }
     }

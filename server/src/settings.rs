@@ -301,7 +301,7 @@ mod tests {
         let shown = path.display().to_string();
         let matches = parsed.map_err(|error| error.to_string().replace(&shown, "FILE"))?;
         match Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?.command {
-            Subcommand::Serve(args) => Ok(args),
+            Subcommand::Serve(args) => Ok(*args),
             other => Err(format!("{other:?}")),
         }
     }
