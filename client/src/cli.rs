@@ -250,9 +250,9 @@ impl Command {
             Self::Suspend(command) => command.run(GrantState::Suspended).await,
             Self::Resume(command) => command.run(GrantState::Active).await,
             Self::End(command) => command.run(GrantState::Ended).await,
-            Self::Findings(command) => command.run().await,
+            Self::Findings(command) => Box::pin(command.run()).await,
             Self::Query(command) => Box::pin(command.run()).await,
-            Self::Report(command) => command.run().await,
+            Self::Report(command) => Box::pin(command.run()).await,
             Self::Pki(command) => command.run(),
         }
     }

@@ -15,8 +15,6 @@
 mod admission;
 mod expiry;
 mod progress;
-#[cfg(test)]
-mod tests;
 
 use std::{
     ops::Range,

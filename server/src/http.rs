@@ -144,7 +144,7 @@ async fn add_checkpoint(
             let add = move || add::add_checkpoint(&witness, &body);
             site.blocking(&site.adds, add).await
         }
-        Err(refusal) => refusal,
+        Err(error) => error.refusal(),
     }
 }
 

@@ -294,25 +294,7 @@ impl Start<'_> {
             receipts_wait: cosigning.receipts.is_some(),
         };
         let book = Arc::new(Book::open(opening, disk.clone(), clock.clone())?);
-        let release = cosigning
-            .receipts
-            .is_some()
-            .then(|| Arc::new(Release::new(book.clone(), cosigning.receipts_wait)));
-        let cosigners = (!cosigning.is_empty())
-            .then(|| Arc::new(Cosigners::new(book.clone(), cosigning, release.clone())));
-        if let (Some(cosigners), Some(stored)) = (&cosigners, &self.stored)
-            && let Err(problem) = cosigners.take_note(stored.note().as_bytes())
-        {
-            warn!(%problem, "left the cosignatures of the checkpoint file aside");
-        }
-        let shared = Arc::new(Shared {
-            book,
-            queue: Queue::new(self.options.queue_bytes_max, "access_ledger_queue_bytes"),
-            repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
-            release: release.clone(),
-            cosigners,
-            _lock: self.lock,
-        });
+        let shared = Arc::new(Shared::new(book, self.options, self.stored.as_ref(), self.lock));
         let writer = Writer {
             shared: shared.clone(),
             log,
@@ -337,6 +319,7 @@ impl Start<'_> {
             self.folder.root().to_owned(),
             Some(Box::new(move |redaction| runs.record_run(redaction))),
         )?;
+        let release = shared.release.clone();
         let release = release.map(|release| spawn("release", move || release.run())).transpose()?;
         let heartbeat = cosigning.heartbeat;
         Ok(Ledger {
@@ -351,6 +334,33 @@ impl Start<'_> {
 }
 
 impl Shared {
+    /// `stored` is the checkpoint that the file had, with the cosignatures on it.
+    fn new(
+        book: Arc<Book>,
+        options: &LedgerOptions,
+        stored: Option<&VerifiedCheckpoint>,
+        lock: Option<Lock>,
+    ) -> Self {
+        let cosigning = &options.cosigning;
+        let release = || Arc::new(Release::new(book.clone(), cosigning.receipts_wait));
+        let release = cosigning.receipts.is_some().then(release);
+        let cosigners = || Arc::new(Cosigners::new(book.clone(), cosigning, release.clone()));
+        let cosigners = (!cosigning.is_empty()).then(cosigners);
+        if let (Some(cosigners), Some(stored)) = (&cosigners, stored)
+            && let Err(problem) = cosigners.take_note(stored.note().as_bytes())
+        {
+            warn!(%problem, "left the cosignatures of the checkpoint file aside");
+        }
+        Self {
+            book,
+            queue: Queue::new(options.queue_bytes_max, "access_ledger_queue_bytes"),
+            repeats: Queue::new(REPEAT_BYTES_MAX, "access_ledger_repeat_bytes"),
+            release,
+            cosigners,
+            _lock: lock,
+        }
+    }
+
     /// Judges what depends on the order: that the source is still active, and the batch's changes
     /// of the rules; carries them out. For the writer.
     fn change_sources(&self, batch: &Admitted, first: Index) -> Result<(), SourceError> {

@@ -73,6 +73,8 @@ fn describe() {
     gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
+    gauge!("access_ledger_custodian_behind_entries", "entries that were signed and are not held");
+    gauge!("access_ledger_custodian_behind_seconds", "for how long the oldest of them have been");
     gauge!("access_ledger_cosigned_entries", "entries under the newest checkpoint with its quorum");
     gauge!("access_ledger_witness_entries", "entries that a witness has cosigned");
     gauge!("access_ledger_waiting_receipts", "batches whose receipts wait for cosignatures");

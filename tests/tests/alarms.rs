@@ -307,10 +307,9 @@ async fn what_only_the_own_clock_tells_is_told_once() -> anyhow::Result<()> {
         keeper.cosigns(place.first_index + 2).await?;
 
         // Half an hour passes, in which the ledger is asked and has nothing new.
-        own.set_s(start + 1_800);
-        asked(&folder.path().join("keeper"), start + 1_800).await?;
+        let now = asked(&folder.path().join("keeper"), start + 1_800, &own).await?;
         if is_honest {
-            theirs.set_s(start + 1_810);
+            theirs.set_s(now);
         }
         let gap = wire::SourceStatus {
             phase: SourcePhase::GapDeclared.into(),
@@ -329,8 +328,7 @@ async fn what_only_the_own_clock_tells_is_told_once() -> anyhow::Result<()> {
         };
         ensure!(kinds(&keeper.alarms) == wanted, "{:?}", keeper.alarms.all());
         // Nothing new for more than an hour.
-        let later = start + if is_honest { 1_900 } else { 9_000 };
-        own.set_s(later);
+        own.set_s(if is_honest { now + 100 } else { now + 4_000 });
         if !is_honest {
             keeper.raises(AlarmKind::Stale).await?;
         }
@@ -341,12 +339,18 @@ async fn what_only_the_own_clock_tells_is_told_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the custodian in `folder` has asked the ledger at a time of its own clock, as it
-/// keeps that.
-async fn asked(folder: &Path, second: u64) -> anyhow::Result<()> {
+/// Lets the own clock run from `second` on, until the custodian in `folder` has kept that it asked
+/// the ledger since; what the clock says then.
+async fn asked(folder: &Path, second: u64, clock: &SetClock) -> anyhow::Result<u64> {
+    let begun = Instant::now();
     until(async || {
-        let kept = fs::read_to_string(folder.join("sightings.json")).unwrap_or_default();
-        Ok(kept.contains(&format!("\"last\":{second}")).then_some(()))
+        // A quarter of a minute every second: it keeps that now and then, by this clock.
+        let now = second + 15 * begun.elapsed().as_secs();
+        clock.set_s(now);
+        let kept = fs::read(folder.join("sightings.json")).unwrap_or_default();
+        let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap_or_default();
+        let asked = kept.as_array().and_then(|kept| kept.last()?.get("last")?.as_u64());
+        Ok(asked.filter(|&asked| asked >= second * 1_000_000_000).map(|_| now))
     })
     .await
 }

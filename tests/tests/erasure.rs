@@ -186,7 +186,7 @@ async fn redacted(clients: &Clients) -> anyhow::Result<u64> {
     let request = wire::GetReportRequest {
         name: "sources".to_owned(),
         from: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
-        to: Some(prost_types::Timestamp { seconds: 253_370_764_800, nanos: 0 }),
+        to: Some(prost_types::Timestamp { seconds: 4_102_444_800, nanos: 0 }),
         ..Default::default()
     };
     for _ in 0..3_000 {

@@ -26,7 +26,6 @@ struct Bench {
 
 impl Bench {
     async fn new(seed: u64) -> Result<Self> {
-        println!("seed {seed}");
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let folder = tempfile::tempdir()?;
         let node = Node::start(folder.path()).await?;

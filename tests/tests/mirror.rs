@@ -3,7 +3,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -76,7 +76,7 @@ impl Custodian {
         let told = self.told.clone();
         let witness = Witness::open(disk, clock, &folder.join("witness"), keys()?, logs)?;
         Ok(witness.on_contradiction(move |contradiction| {
-            told.lock().expect("nobody panics").push(contradiction);
+            told.lock().unwrap_or_else(PoisonError::into_inner).push(contradiction);
         }))
     }
 
@@ -85,7 +85,7 @@ impl Custodian {
     }
 
     fn told(&self) -> Vec<Contradiction> {
-        std::mem::take(&mut *self.told.lock().expect("nobody panics"))
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// That the newest note is of this size, and signed by both keys.

@@ -22,7 +22,7 @@ use access_ledger_server::os::Clock;
 use access_ledger_tests::{
     node::{Clients, Node, Setup},
     parties::{Governance, access, approve, request},
-    source::Source,
+    source::{Sealed, Source},
 };
 use anyhow::{Context as _, ensure};
 use prost::Message as _;
@@ -137,15 +137,14 @@ async fn what_has_become_old_is_erased_by_runs_that_the_ledger_records() -> anyh
     let mut gateway = clients.enrolled("gateway", 2, &node.vkey).await?;
 
     // Old: accesses, a request and its approval, and what an approver records.
-    let old =
-        gateway.seal(vec![gateway_event(&mut gateway, "a"), gateway_event(&mut gateway, "b")])?;
+    let old = accesses(&mut gateway, &["a", "b"])?;
     clients.record(&old).await?;
     let asked = gateway.event(request("g-1", "users"));
     clients.record(&gateway.seal(vec![asked])?).await?;
     let approved = approver.event(approve("g-1", 0));
     clients.record(&approver.seal(vec![approved])?).await?;
     clock.pass(20 * DAY);
-    let young = gateway.seal(vec![gateway_event(&mut gateway, "c")])?;
+    let young = accesses(&mut gateway, &["c"])?;
     clients.record(&young).await?;
 
     let change = governance.change(ControlKind::Retention, "", 1, retention(30));
@@ -185,7 +184,7 @@ async fn what_has_become_old_is_erased_by_runs_that_the_ledger_records() -> anyh
     node.stop().await?;
     let node = setup.start().await?;
     let clients = node.clients();
-    let sealed = gateway.seal(vec![gateway_event(&mut gateway, "d")])?;
+    let sealed = accesses(&mut gateway, &["d"])?;
     clients.record(&sealed).await?;
     clock.pass(40 * DAY);
     let after = until(&node, |lines| gone(lines) == 4).await?;
@@ -200,7 +199,7 @@ async fn what_has_become_old_is_erased_by_runs_that_the_ledger_records() -> anyh
             .encode_to_vec(),
     );
     govern(&clients, &mut governance, change).await?;
-    let sealed = gateway.seal(vec![gateway_event(&mut gateway, "e")])?;
+    let sealed = accesses(&mut gateway, &["e"])?;
     clients.record(&sealed).await?;
     clock.pass(400 * DAY);
     // A redaction by both parties shows that the eraser has come by since.
@@ -219,9 +218,14 @@ async fn what_has_become_old_is_erased_by_runs_that_the_ledger_records() -> anyh
     node.stop().await
 }
 
-fn gateway_event(gateway: &mut Source, dataset: &str) -> bytes::Bytes {
-    let body = access(dataset, "", wire::Outcome::Allowed).body.unwrap_or_else(|| unreachable!());
-    gateway.event(body)
+/// A batch of one access to each of these datasets.
+fn accesses(gateway: &mut Source, datasets: &[&str]) -> anyhow::Result<Sealed> {
+    let mut events = Vec::new();
+    for dataset in datasets {
+        let body = access(dataset, "", wire::Outcome::Allowed).body.context("no body")?;
+        events.push(gateway.event(body));
+    }
+    gateway.seal(events)
 }
 
 #[tokio::test(flavor = "multi_thread")]

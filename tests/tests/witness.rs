@@ -70,16 +70,16 @@ fn signed_at(note: &str, lines: &[u8], log: &VerifierKey) -> Result<u64> {
     Ok(cosignature.timestamp_s)
 }
 
+fn body(old: u64, proof: Vec<Digest>, note: &str) -> Vec<u8> {
+    AddCheckpoint { old: Size(old), proof, note: note.as_bytes() }.to_bytes()
+}
+
 #[test]
-fn each_call_gets_the_status_that_the_specification_names() -> Result<()> {
+fn what_is_malformed_unknown_or_unsigned_is_refused_and_leaves_no_trace() -> Result<()> {
     let log = SignedLog::new("log.example", 40)?;
     let stranger = SignedLog::new("stranger.example", 40)?;
     let ground = Ground::new(1, &[&log]);
     let witness = ground.open()?;
-    let body = |old: u64, proof: Vec<Digest>, note: &str| {
-        AddCheckpoint { old: Size(old), proof, note: note.as_bytes() }.to_bytes()
-    };
-    let add = |body: &[u8]| witness.add_checkpoint(body).map_err(|refusal| refusal.to_string());
     let text = |note: &str| note.split_once("\n\n").map(|(text, _)| format!("{text}\n"));
 
     // 400: no body, no note, no checkpoint, no proof.
@@ -111,13 +111,20 @@ fn each_call_gets_the_status_that_the_specification_names() -> Result<()> {
         let refused = witness.add_checkpoint(&body(0, Vec::new(), &untrusted));
         assert!(matches!(refused, Err(AddRefusal::Untrusted { .. })), "{refused:?}");
     }
-    assert!(ground.disk.paths().is_empty());
-
-    // 422 from nothing: a proof where there is none, a root that an empty log does not have.
+    // 422: a proof where there is nothing to prove, a root that an empty log does not have.
     let refused = witness.add_checkpoint(&body(0, vec![Digest::ZERO], &log.note(5)?));
     assert!(matches!(refused, Err(AddRefusal::ProofFromNothing { found: 1 })), "{refused:?}");
     let refused = witness.add_checkpoint(&body(0, Vec::new(), &log.sign(0, Digest::ZERO)?));
     assert!(matches!(refused, Err(AddRefusal::Contradicts(_))), "{refused:?}");
+    assert!(ground.disk.paths().is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_must_continue_the_newest_one() -> Result<()> {
+    let log = SignedLog::new("log.example", 40)?;
+    let ground = Ground::new(1, &[&log]);
+    let witness = ground.open()?;
     // 200: nothing, then something, then more, then the same again.
     assert_eq!(log.root(0), empty_root());
     for (old, new) in [(0, 0), (0, 5), (5, 5), (5, 8), (8, 33)] {
@@ -156,7 +163,7 @@ fn each_call_gets_the_status_that_the_specification_names() -> Result<()> {
     assert_eq!((told.size, told.found, told.wanted), (Size(33), Some(fork.root(33)), log.root(33)));
     assert_eq!(told.offered, fork.note(33)?);
     // After all that it goes on where it was.
-    add(&log.add(33, 40)?).map_err(anyhow::Error::msg)?;
+    witness.add_checkpoint(&log.add(33, 40)?)?;
     Ok(())
 }
 
@@ -197,12 +204,11 @@ fn the_time_of_a_signature_never_goes_back() -> Result<()> {
     let log = SignedLog::new("log.example", 10)?;
     let ground = Ground::new(1, &[&log]);
     let mut witness = ground.open()?;
-    let mut old = 0;
-    for (now, wanted) in [(100, 100), (90, 100), (50, 100), (101, 101), (7, 101), (200, 200)] {
+    let times = [(100, 100), (90, 100), (50, 100), (101, 101), (7, 101), (200, 200)];
+    for (old, (now, wanted)) in times.into_iter().enumerate() {
         ground.clock.set_s(now);
         let lines = witness.add_checkpoint(&log.add(old, old + 1)?)?;
         assert_eq!(signed_at(&log.note(old + 1)?, &lines, log.vkey())?, wanted);
-        old += 1;
         // Nor over a restart.
         witness = ground.open()?;
     }
@@ -271,7 +277,7 @@ fn what_was_signed_before_must_be_readable() -> Result<()> {
     let keys = Keys { witness: renamed, ..keys()? };
     let logs = vec![WitnessedLog { key: log.vkey().clone(), holding: None }];
     let disk: Arc<dyn Disk> = Arc::new(ground.disk.clone());
-    let opened = Witness::open(disk, ground.clock.clone(), Path::new(FOLDER), keys, logs);
+    let opened = Witness::open(disk, ground.clock, Path::new(FOLDER), keys, logs);
     assert!(matches!(opened.map(drop), Err(WitnessError::Damaged { .. })));
     Ok(())
 }

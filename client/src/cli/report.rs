@@ -86,7 +86,8 @@ impl Grants {
         let from = Day::of(u64::try_from(now).unwrap_or_default());
         let to = Day(from.0.saturating_add(1));
         let (name, token, with_staff) = (Report::Grants, None, false);
-        ReportArgs { name, from, to, token, with_staff, format, by_server, ledger }.run().await
+        let report = ReportArgs { name, from, to, token, with_staff, format, by_server, ledger };
+        Box::pin(report.run()).await
     }
 }
 

@@ -325,7 +325,7 @@ fn check_redaction(redaction: &wire::Redaction) -> Result<(), ProposalError> {
 
 fn fault_of(error: &EventError) -> Result<(), ProposalError> {
     let field = error.path.split(['[', '.']).next().unwrap_or_default();
-    fault(field, error.fault.clone())
+    fault(field, error.fault)
 }
 
 /// The text that is signed for the registration of a source.

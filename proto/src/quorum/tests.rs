@@ -188,7 +188,7 @@ fn groups_may_nest_as_deep_as_the_file_is_long() {
 #[derive(Clone, Debug)]
 enum Tree {
     Witness(u64),
-    Group(usize, Vec<Tree>),
+    Group(usize, Vec<Self>),
 }
 
 impl Tree {

@@ -70,9 +70,9 @@ pub fn clear(
     let bytes = os::read(&**disk, evidence, Evidence::BYTES_MAX)
         .map_err(|source| LedgerError::io(evidence, source))?;
     Evidence::parse(&bytes).map_err(|error| ClearError::Evidence { path: path(), error })?;
-    let (found, wanted) = (sha256(&bytes).to_string(), halt.evidence_sha256.clone());
-    if found != wanted {
-        let alarm = halt.alarm.clone();
+    let found = sha256(&bytes).to_string();
+    if found != halt.evidence_sha256 {
+        let Halt { alarm, evidence_sha256: wanted, .. } = halt;
         return Err(ClearError::OtherEvidence { path: path(), found, alarm, wanted });
     }
     let alarms = Alarms::open(Arc::clone(disk), Arc::clone(clock), &data.join(ALARMS))?;

@@ -240,7 +240,7 @@ impl Patrol {
 
     /// That the ledger does not contradict the checkpoint, as far as it tells: once a round.
     async fn expect_stands(
-        &mut self,
+        &self,
         signed: &VerifiedCheckpoint,
         found: &mut Found,
     ) -> Result<(), Stop> {

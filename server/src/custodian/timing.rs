@@ -391,7 +391,7 @@ mod tests {
         #[test]
         fn an_honest_ledger_is_never_accused(
             steps in prop::collection::vec(
-                (0_u64..20, 0_u64..40, 0_u64..40, any::<bool>()),
+                (0_u64..20, 0_usize..40, 0_usize..40, any::<bool>()),
                 1..200,
             ),
             lag in 0_u64..15,
@@ -402,11 +402,11 @@ mod tests {
             for (pause, appended, taken, asked) in steps {
                 now += pause;
                 let clock = if early { now + lag } else { now - lag };
-                log.extend(std::iter::repeat_n(clock, appended as usize));
+                log.extend(std::iter::repeat_n(clock, appended));
                 if asked {
                     timing.sight(Size(log.len() as u64), now * SECOND);
                 }
-                let upto = log.len().min(held + taken as usize);
+                let upto = log.len().min(held + taken);
                 prop_assert_eq!(take(&mut timing, held as u64, &log[held..upto], now), []);
                 held = upto;
                 if asked && pause == 7 {

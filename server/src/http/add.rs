@@ -12,26 +12,47 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use thiserror::Error;
 use tracing::warn;
 
 use super::answer::{TEXT, refuse, response};
 use crate::witness::{AddRefusal, Witness};
 
-/// Reads a body of bounded length in bounded time; the response is the refusal.
-pub(super) async fn read_body(body: Body, time: Duration) -> Result<Bytes, Response<Body>> {
-    tokio::time::timeout(time, gather(body))
-        .await
-        .unwrap_or_else(|_| Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body takes too long")))
+/// Why a body was not read to its end.
+#[derive(Debug, Error)]
+pub(super) enum BodyError {
+    #[error("the body takes too long")]
+    Slow,
+    #[error("the body has more than {max} bytes", max = AddCheckpoint::LEN_MAX)]
+    Long,
+    #[error("the body broke off: {0}")]
+    Broken(#[from] axum::Error),
 }
 
-async fn gather(body: Body) -> Result<Bytes, Response<Body>> {
+impl BodyError {
+    /// The answer to it.
+    pub(super) fn refusal(&self) -> Response<Body> {
+        let status = match self {
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::Long => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        refuse(status, &self.to_string())
+    }
+}
+
+/// Reads a body of bounded length in bounded time.
+pub(super) async fn read_body(body: Body, time: Duration) -> Result<Bytes, BodyError> {
+    tokio::time::timeout(time, gather(body)).await.unwrap_or(Err(BodyError::Slow))
+}
+
+async fn gather(body: Body) -> Result<Bytes, BodyError> {
     let mut stream = body.into_data_stream();
     let mut gathered = BytesMut::new();
     while let Some(part) = stream.next().await {
-        let part = part.map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))?;
+        let part = part?;
         if gathered.len() + part.len() > AddCheckpoint::LEN_MAX {
-            let problem = format!("body of more than {} bytes", AddCheckpoint::LEN_MAX);
-            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &problem));
+            return Err(BodyError::Long);
         }
         gathered.extend_from_slice(&part);
     }

@@ -175,5 +175,5 @@ async fn bodies_are_bounded_in_length_and_time() {
     assert_eq!(bench.call("POST", "/add-checkpoint", broken).await.status, 400);
     let silent = Body::from_stream(stream::pending::<std::io::Result<Bytes>>());
     let refused = add::read_body(silent, Duration::from_millis(1)).await.unwrap_err();
-    assert_eq!(refused.status(), 408);
+    assert_eq!(refused.refusal().status(), 408);
 }

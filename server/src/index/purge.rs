@@ -62,7 +62,7 @@ impl Files {
         let generation = match os::read(&*disk, &path, CURRENT_BYTES_MAX) {
             Ok(text) => str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
-            Err(error) => return Err(StorageError::from(io_error("read", &path)(error)).into()),
+            Err(error) => return Err(io_error("read", &path)(error).into()),
         };
         // A number that cannot be read leaves nothing to go on from, and all is built again.
         let generation = AtomicU64::new(generation.unwrap_or(0));

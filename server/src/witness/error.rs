@@ -7,7 +7,6 @@ use std::{
 
 use access_ledger_proto::{
     error::{CheckpointError, ProofError},
-    note::VerifierKey,
     position::Size,
 };
 use thiserror::Error;
@@ -85,10 +84,10 @@ pub enum AddRefusal {
 #[non_exhaustive]
 pub enum WitnessError {
     /// A key that is of no use here.
-    #[error("key {key}: {problem}")]
+    #[error("key {name}: {problem}")]
     Key {
-        /// The key.
-        key: VerifierKey,
+        /// The key's name.
+        name: String,
         /// What is wrong with it.
         problem: &'static str,
     },

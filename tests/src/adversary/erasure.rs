@@ -18,5 +18,7 @@ pub fn erase_events_without_a_record(crime: &mut Crime) -> anyhow::Result<Attack
         copy.record(index)?.event = None;
     }
     let says = Says::Log(first, |fault| matches!(fault, Fault::ErasedWithoutRecord));
-    Attack::behind_pin(crime, signed(&copy)?, says, at(AlarmKind::Withheld, first))
+    let alarms = (first..first + count).map(|index| at(AlarmKind::Withheld, index)).collect();
+    let attack = Attack::behind_pin(crime, signed(&copy)?, says, at(AlarmKind::Withheld, first))?;
+    Ok(Attack { alarms, ..attack })
 }

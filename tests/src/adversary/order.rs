@@ -32,7 +32,7 @@ pub fn delete_one_in_the_middle_and_chain_and_sign_again(
     let gap =
         |fault: &Fault| matches!(fault, Fault::Sequence(gap) if gap.found == gap.expected + 1);
     let served = rechained(crime, |copy| drop(copy.records.remove(10)))?;
-    Attack::new(crime, signed(&served)?, [Says::Log(10, gap), Says::Rollback], rolled_back(28))
+    Attack::new(crime, signed(&served)?, [Says::Log(10, gap), Says::Rollback], forked(28))
 }
 
 /// An entry with a seal is gone: the batch is still open when another source begins.
@@ -43,7 +43,7 @@ pub fn delete_one_in_the_middle_and_chain_and_sign_again(
 pub fn delete_a_seal_and_chain_and_sign_again(crime: &mut Crime) -> anyhow::Result<Attack> {
     let interrupted = Says::Log(12, |fault| matches!(fault, Fault::Interrupted { .. }));
     let served = rechained(crime, |copy| drop(copy.records.remove(12)))?;
-    Attack::new(crime, signed(&served)?, [interrupted, Says::Rollback], rolled_back(28))
+    Attack::new(crime, signed(&served)?, [interrupted, Says::Rollback], forked(28))
 }
 
 /// A whole batch is gone: the source's next one, moved up, leaves numbers out.
@@ -58,7 +58,7 @@ pub fn delete_a_batch_and_chain_and_sign_again(crime: &mut Crime) -> anyhow::Res
     let gone = usize::try_from(first)?..usize::try_from(first + count)?;
     let served = rechained(crime, |copy| drop(copy.records.drain(gone)))?;
     let says = [Says::Log(next - count, gap), Says::Rollback];
-    Attack::new(crime, signed(&served)?, says, rolled_back(SIZE - count))
+    Attack::new(crime, signed(&served)?, says, forked(SIZE - count))
 }
 
 /// Two entries changed places.

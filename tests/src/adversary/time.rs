@@ -93,11 +93,11 @@ pub fn backdate_a_new_batch(crime: &mut Crime) -> anyhow::Result<Attack> {
 /// None: a source seals whatever it records.
 pub fn keep_quiet_about_a_silent_source(crime: &mut Crime) -> anyhow::Result<Attack> {
     let silent = Silent::join(crime)?;
-    let copy = silent.gone_on(crime, 2 * MINUTE)?;
+    let copy = silent.gone_on(crime, SILENCE)?;
     let says = [Says::Finding("SOURCE_SILENT", silent.last), Says::InOrder];
     Ok(Attack {
         twin: silent.stopped(crime)?,
-        later: 2 * MINUTE,
+        later: SILENCE,
         ..Attack::new(crime, signed(&copy)?, says, silent.alarm())?
     })
 }
@@ -150,7 +150,7 @@ pub fn hide_a_silence_by_a_slow_clock(crime: &mut Crime) -> anyhow::Result<Attac
     let says = [Says::InOrder, Says::InOrder];
     Ok(Attack {
         twin: silent.stopped(crime)?,
-        later: 2 * MINUTE,
+        later: SILENCE,
         alarms: vec![silent.alarm(), (AlarmKind::Backdated, Place::Ledger)],
         ..Attack::new(crime, signed(&copy)?, says, None)?
     })
@@ -198,7 +198,7 @@ impl Silent {
         let time = newest_time(&honest)?;
         let stop = crime.own()?.event(status(self.source.name(), SourcePhase::Stopped));
         append_at(&mut crime.honest, &self.source, time + MINUTE / 2, vec![stop])?;
-        let twin = gone_on(crime, 2 * MINUTE)?;
+        let twin = gone_on(crime, MINUTE)?;
         crime.honest = honest;
         Ok(twin)
     }
@@ -227,3 +227,6 @@ fn status(source: &str, phase: SourcePhase) -> Body {
 }
 
 const MINUTE: u64 = 60 * SECOND;
+
+/// Longer than a minute, for which nobody is blamed.
+const SILENCE: u64 = 75 * SECOND;

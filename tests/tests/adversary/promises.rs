@@ -12,7 +12,7 @@ use access_ledger_proto::{
 };
 use access_ledger_server::demo::{liar::Liar, tamper::Seized};
 use access_ledger_tests::{
-    adversary::gone_on,
+    adversary::{custody::Watching, gone_on, history::other_history, signed},
     hostile::{Hostile, Server},
     operator::{BATCHES, Crime, SECOND, SIZE, append},
 };
@@ -81,4 +81,27 @@ async fn serve_an_old_checkpoint_to_a_service_that_holds_a_receipt() -> anyhow::
     let twin = new.serve()?;
     let served = VerifiedCheckpoint::open(twin.checkpoint(), &crime.vkey, &[])?;
     judge(&promised, &served, &twin)?.context("the honest twin")
+}
+
+/// Each custodian sees one history that is in order. Their cosigned checkpoints beside each other
+/// convict the ledger.
+#[tokio::test]
+async fn show_two_custodians_two_trees() -> anyhow::Result<()> {
+    let mut crime = Crime::scene().await?;
+    let other = other_history(&crime)?;
+    let mut signed_notes = Vec::new();
+    for log in [crime.honest.clone(), crime.honest.clone(), other] {
+        crime.honest = log;
+        let server = Server::start(signed(&crime.honest)?).await?;
+        let watching = Watching::begin(&crime, &server).await?;
+        let newest = watching.newest().context("a checkpoint")?;
+        ensure!(newest.cosignatures().len() == 2 && watching.raised().is_empty());
+        signed_notes.push(newest);
+        watching.end().await?;
+    }
+    let [one, twin, other] = &signed_notes[..] else { anyhow::bail!("three custodians") };
+    let caught = compare(one, other);
+    ensure!(matches!(caught, Err(Caught::Fork { .. })), "{caught:?}");
+    ensure!(matches!(compare(one, twin), Ok(None)), "the honest twin");
+    Ok(())
 }

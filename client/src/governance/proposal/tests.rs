@@ -71,6 +71,40 @@ fn approver() -> Change {
     })
 }
 
+fn redaction(first_index: u64, last_index: u64, legal_basis: &str) -> Change {
+    let legal_basis = legal_basis.to_owned();
+    Change::Redaction(wire::Redaction {
+        first_index,
+        last_index,
+        legal_basis,
+        ..Default::default()
+    })
+}
+
+fn retention(seconds: i64, legal_basis: &str) -> Change {
+    let max_age = (seconds > 0).then_some(prost_types::Duration { seconds, nanos: 0 });
+    let retention = wire::Retention { max_age, legal_basis: legal_basis.to_owned() };
+    control(ControlKind::Retention, "", retention.encode_to_vec(), 1)
+}
+
+#[test]
+fn a_redaction_or_retention_that_no_ledger_takes_is_refused_by_its_field() {
+    let field = |change| match Proposal::new(ORIGIN, change).unwrap_err() {
+        ProposalError::Change { field, .. } => field,
+        other => panic!("{other}"),
+    };
+    assert_eq!(field(redaction(9, 8, "order")), "last_index");
+    assert_eq!(field(redaction(8, 9, "")), "legal_basis");
+    assert_eq!(field(redaction(8, 9, "two\nlines")), "legal_basis");
+    assert_eq!(field(retention(3_600, "order")), "max_age");
+    assert_eq!(field(retention(86_400, "")), "legal_basis");
+    let mut run = redaction(8, 9, "order");
+    if let Change::Redaction(run) = &mut run {
+        run.retention_index = 4;
+    }
+    assert_eq!(field(run), "retention_index");
+}
+
 /// Changes of every kind, with texts that TOML has to escape.
 fn changes() -> impl Strategy<Value = Change> {
     let name = "[a-z ='\"\\\\#\\[\\]é\u{202f}]{1,20}";
@@ -90,6 +124,26 @@ fn changes() -> impl Strategy<Value = Change> {
         (name, country, any::<bool>()).prop_map(|(target, country, in_custody)| {
             let site = wire::Site { country, site_operator: target.clone(), in_custody };
             control(ControlKind::Site, &target, site.encode_to_vec(), 7)
+        }),
+        ("[a-z '\"#]{1,20}", 1..4_000_000_000_u32, any::<u32>()).prop_map(
+            |(basis, last, before)| {
+                redaction(u64::from(last.saturating_sub(before)), last.into(), &basis)
+            }
+        ),
+        ("[a-z '\"#]{1,20}", prop_oneof![Just(0), 86_400..u32::MAX])
+            .prop_map(|(basis, seconds)| retention(seconds.into(), &basis)),
+        (any::<bool>(), any::<bool>()).prop_map(|(is_mirror, withdrawn)| {
+            let key = |name| {
+                let key = Signer::new(name, KeyType::CosignatureV1, [6; 32]).unwrap();
+                key.verifier().to_string()
+            };
+            let custodian = wire::Custodian {
+                witness_vkey: key("c"),
+                mirror_vkey: if is_mirror { key("c/mirror") } else { String::new() },
+                url: "https://c.example".to_owned(),
+                withdrawn,
+            };
+            control(ControlKind::Custodian, "c", custodian.encode_to_vec(), 2)
         }),
         Just(dataset()),
         Just(approver()),

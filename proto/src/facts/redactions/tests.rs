@@ -63,7 +63,7 @@ fn only_both_parties_erase_and_every_word_of_what_they_signed_counts() {
     for changed in [
         wire::Redaction { first_index: 4, ..lawful.clone() },
         wire::Redaction { last_index: 10, ..lawful.clone() },
-        wire::Redaction { legal_basis: "no reason".into(), ..lawful.clone() },
+        wire::Redaction { legal_basis: "no reason".into(), ..lawful },
     ] {
         assert_eq!(judged(&ledger, "company", &changed), alone(1));
     }

@@ -207,6 +207,6 @@ fn a_disk_that_refuses_does_not_silence_an_alarm() {
     std::fs::remove_dir(&path).unwrap();
     std::fs::File::create(&path).unwrap();
     let Raised::New(record) = alarms.raise(alarm(AlarmKind::Fork, 3)) else { panic!() };
-    assert_eq!(alarms.raise(alarm(AlarmKind::Fork, 3)), Raised::Lasting(record.clone()));
+    assert_eq!(alarms.raise(alarm(AlarmKind::Fork, 3)), Raised::Lasting(record));
     assert_eq!(alarms.unsent().len(), 1);
 }
