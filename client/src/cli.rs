@@ -15,9 +15,11 @@ use std::{
 use access_ledger_proto::{note::VerifierKey, wire::GrantState};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use self::credentials::CredentialArgs;
 pub use self::json::parse_event;
 use crate::{
     audit::AuditError,
+    connect::Link,
     error::{ConnectError, RecorderError},
     evidence::{Caught, printable},
 };
@@ -29,6 +31,7 @@ mod check_evidence;
 mod check_proof;
 mod control;
 mod cosigners;
+mod credentials;
 mod enroll;
 mod findings;
 mod grant;
@@ -36,6 +39,7 @@ mod json;
 mod keygen;
 mod keys;
 mod ledger;
+mod pki;
 mod policy;
 mod prove;
 mod query;
@@ -104,6 +108,8 @@ enum Command {
         /// Of which one
         subcommand: Option<String>,
     },
+    #[command(subcommand)]
+    Pki(pki::Pki),
 }
 
 const AFTER_HELP: &str = "\
@@ -114,9 +120,18 @@ Start a ledger to try it on with `access-ledger-server serve`.";
 /// Where the ledger is.
 #[derive(Clone, Debug, Args)]
 struct Server {
-    /// Address of the ledger or custodian, as in http://127.0.0.1:7070
+    /// Address of the ledger or custodian, as in http://127.0.0.1:7070 or https://ledger.example:7070
     #[arg(long = "server", value_name = "URL", env = "ACCESS_LEDGER_SERVER")]
     url: String,
+    #[command(flatten)]
+    credentials: CredentialArgs,
+}
+
+impl Server {
+    /// Connects, once somebody answers there.
+    async fn reach(&self) -> Result<Link, ConnectError> {
+        self.credentials.reach(&self.url).await
+    }
 }
 
 /// Why a command did not end well.
@@ -252,6 +267,7 @@ impl Command {
             Self::Report(command) => Box::pin(command.run()).await,
             Self::Completions { shell } => print_completions(shell),
             Self::Man { subcommand } => print_manual(subcommand.as_deref()),
+            Self::Pki(command) => command.run(),
         }
     }
 }

@@ -1,6 +1,11 @@
-//! The way to a ledger: channels with the options that its services need, and enrolment.
+//! The way to a ledger: channels with the options that its services need, credentials, and
+//! enrolment.
 //!
-//! TLS has its seam in [`endpoint`]: give the endpoint a `ClientTlsConfig` before it connects.
+//! [`Credentials`] is what to begin with where a server asks who calls; [`channel`] and [`reach`]
+//! are for servers that do not.
+
+mod credentials;
+mod link;
 
 use std::time::Duration;
 
@@ -27,19 +32,32 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+pub(crate) use self::credentials::read_secret;
+pub use self::{
+    credentials::{CredentialFiles, Credentials},
+    link::Link,
+};
 use crate::error::{ConnectError, EvidenceFault};
 
 /// An address with the options that the ledger's services need; nothing is connected yet.
 ///
-/// `uri` as in `http://127.0.0.1:7070`.
+/// `uri` as in `http://127.0.0.1:7070`, or `https://ledger.example:7070`, whose certificate one of
+/// the system's authorities must vouch for.
 ///
 /// # Errors
 ///
-/// [`ConnectError::Address`] for anything that is no such address.
+/// [`ConnectError::Address`] for anything that is no such address; [`ConnectError::Credentials`]
+/// when the system has no authorities.
 pub fn endpoint(uri: &str) -> Result<Endpoint, ConnectError> {
+    Credentials::default().endpoint(uri)
+}
+
+/// The address alone.
+fn endpoint_of(uri: &str) -> Result<Endpoint, ConnectError> {
     let unusable = || ConnectError::Address { uri: uri.to_owned() };
     let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|_| unusable())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
+    let is_known = matches!(endpoint.uri().scheme_str(), Some("http" | "https"));
+    if !is_known || endpoint.uri().host().is_none() {
         return Err(unusable());
     }
     Ok(endpoint
@@ -68,7 +86,11 @@ pub fn channel(uri: &str) -> Result<Channel, ConnectError> {
 ///
 /// As [`endpoint`]; [`ConnectError::Unreachable`] when nobody does.
 pub async fn reach(uri: &str) -> Result<Channel, ConnectError> {
-    endpoint(uri)?.connect().await.map_err(|error| {
+    reach_endpoint(uri, &endpoint(uri)?).await
+}
+
+async fn reach_endpoint(uri: &str, endpoint: &Endpoint) -> Result<Channel, ConnectError> {
+    endpoint.connect().await.map_err(|error| {
         let error: &(dyn std::error::Error + 'static) = &error;
         let causes = std::iter::successors(Some(error), |error| error.source());
         let problem = causes.last().map_or_else(String::new, ToString::to_string);
@@ -78,16 +100,16 @@ pub async fn reach(uri: &str) -> Result<Channel, ConnectError> {
 
 /// A client of `RecorderService` with the message limits of the ledger.
 #[must_use]
-pub fn recorder_client(channel: Channel) -> RecorderServiceClient<Channel> {
-    RecorderServiceClient::new(channel)
+pub fn recorder_client(link: impl Into<Link>) -> RecorderServiceClient<Link> {
+    RecorderServiceClient::new(link.into())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A client of `AuditService` with the message limits of the ledger.
 #[must_use]
-pub fn audit_client(channel: Channel) -> AuditServiceClient<Channel> {
-    AuditServiceClient::new(channel).max_decoding_message_size(AUDIT_MESSAGE_BYTES_MAX)
+pub fn audit_client(link: impl Into<Link>) -> AuditServiceClient<Link> {
+    AuditServiceClient::new(link.into()).max_decoding_message_size(AUDIT_MESSAGE_BYTES_MAX)
 }
 
 /// A registration that the ledger has proven to hold.
@@ -114,7 +136,7 @@ pub struct Enrolled {
 /// [`ConnectError::Roles`] without roles; [`ConnectError::Refused`], [`ConnectError::Deadline`]
 /// from the ledger; [`ConnectError::Answer`] with the evidence when the answer does not hold.
 pub async fn enroll(
-    channel: Channel,
+    link: impl Into<Link>,
     ledger: &VerifierKey,
     key: &Signer,
     roles: Roles,
@@ -144,7 +166,7 @@ pub async fn enroll(
             parent_signature: parent.map_or_else(Bytes::new, sign),
         }),
     };
-    let answer = answer(recorder_client(channel).enroll(asked.clone())).await?;
+    let answer = answer(recorder_client(link).enroll(asked.clone())).await?;
     judge_enrolment(ledger, &asked, &answer)
         .map_err(|fault| ConnectError::Answer { fault, evidence: answer.encode_to_vec().into() })
 }

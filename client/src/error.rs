@@ -17,10 +17,24 @@ use tonic::Status;
 #[non_exhaustive]
 pub enum ConnectError {
     /// No usable address: the caller must correct it.
-    #[error("address {uri} is none of the form http://host:port")]
+    #[error("address {uri} is none of the form http://host:port or https://host:port")]
     Address {
         /// The address found.
         uri: String,
+    },
+    /// The credentials cannot be used, or not with this address: the caller must correct them.
+    #[error("credentials: {problem}")]
+    Credentials {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// A file of credentials cannot be used: the caller must correct it.
+    #[error("{}: {problem}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// Nobody answers there: the caller must correct the address, or the operator start the ledger.
     #[error("cannot reach {uri}: {problem}")]

@@ -16,10 +16,10 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::{
-    connect::{ANSWER_TIMEOUT, AUDIT_MESSAGE_BYTES_MAX, audit_client},
+    connect::{ANSWER_TIMEOUT, AUDIT_MESSAGE_BYTES_MAX, Link, audit_client},
     verify::{Record, Scope},
 };
 
@@ -65,7 +65,7 @@ pub type Run = (Index, Vec<Record>);
 /// Pulls from one server. Cloning shares the connection.
 #[derive(Clone, Debug)]
 pub struct Puller {
-    client: AuditServiceClient<Channel>,
+    client: AuditServiceClient<Link>,
     patience: Patience,
 }
 
@@ -92,10 +92,10 @@ pub struct Records {
 }
 
 impl Puller {
-    /// Over a channel of [`crate::connect::channel`].
+    /// Over a link of [`crate::connect::Credentials`], or a channel of [`crate::connect::channel`].
     #[must_use]
-    pub fn new(channel: Channel) -> Self {
-        Self { client: audit_client(channel), patience: Patience::default() }
+    pub fn new(link: impl Into<Link>) -> Self {
+        Self { client: audit_client(link), patience: Patience::default() }
     }
 
     /// With more or less patience.
@@ -192,7 +192,7 @@ impl Puller {
     /// Repeats a call while waiting may help.
     async fn persist<T>(
         &self,
-        call: impl AsyncFn(AuditServiceClient<Channel>) -> Result<Response<T>, Status>,
+        call: impl AsyncFn(AuditServiceClient<Link>) -> Result<Response<T>, Status>,
     ) -> Result<T, PullError> {
         let mut attempts = Attempts::new(self.patience);
         loop {

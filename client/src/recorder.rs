@@ -34,7 +34,6 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
 
 pub(crate) use self::batch::Place;
 pub use self::builder::Builder;
@@ -45,6 +44,7 @@ use self::{
 use crate::{
     authorize::{self, Verdict},
     backoff::Backoff,
+    connect::Link,
     error::RecorderError,
 };
 
@@ -105,8 +105,8 @@ pub struct Closed {
 impl Recorder {
     /// A recorder for the source that `key` is named like, at the ledger with the key `ledger`,
     /// whose name is the origin.
-    pub fn builder(channel: Channel, key: Signer, ledger: VerifierKey) -> Builder {
-        Builder::new(channel, key, ledger)
+    pub fn builder(link: impl Into<Link>, key: Signer, ledger: VerifierKey) -> Builder {
+        Builder::new(link.into(), key, ledger)
     }
 
     /// Accepts an event, and waits for room while there is none.

@@ -18,6 +18,7 @@ use crate::{
     book::{
         Book, INDEX_WAIT, Published, StoredBatch, consistency_path, inclusion_path, unreadable,
     },
+    identity::Caller,
     index::IndexError,
     refusal::Refusal,
 };
@@ -121,7 +122,12 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::ReadEntriesRequest>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::ReadEntriesResponse>>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        // Whoever records has to know the ledger's own source, and no more than that.
+        if !caller.is_reader() && (request.first_index, request.end_index) != (0, 1) {
+            return Err(caller.forbidden("audit or custody, for more than entry 0").into());
+        }
         let newest = self.book.published().size;
         let end = size_or_newest(request.end_index, newest)?;
         let next = Index(request.first_index);
@@ -190,6 +196,7 @@ impl AuditService for Auditor {
         request: Request<wire::GetReceiptRequest>,
     ) -> Result<Response<wire::GetReceiptResponse>, Status> {
         use wire::get_receipt_request::Entry::{Index as AtIndex, Position};
+        let caller = Caller::of(&request)?;
         let wanted = request.into_inner().entry.ok_or_else(|| Refusal::Request {
             field: "entry",
             problem: "missing, wanted is an index or a position".to_owned(),
@@ -204,7 +211,13 @@ impl AuditService for Auditor {
                     book.position(name, position.seq)?
                 }
             };
-            receipt_response(book, index)
+            let response = receipt_response(book, index)?;
+            // Whoever records sees what its sources recorded, and the genesis.
+            if !caller.is_reader() && index != Index::GENESIS {
+                let entry = Entry::parse(&response.entry).map_err(unreadable)?;
+                caller.expect_source(entry.source.as_str())?;
+            }
+            Ok(response)
         })
         .await
     }

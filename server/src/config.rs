@@ -1,6 +1,7 @@
 //! Flags and environment, checked before anything opens.
 
 mod custodian;
+mod door;
 mod folders;
 
 use std::{
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 pub use self::{
     custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    door::{CredentialArgs, DoorArgs},
     folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
 };
 use crate::{
@@ -66,7 +68,7 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve a ledger over gRPC. In an empty folder: make one first that lets sources enrol
     /// themselves.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Make a ledger, without self-enrolment unless asked for.
     Init(InitArgs),
     /// Verify everything that a stopped ledger has on disk; name the first entry that does not
@@ -123,10 +125,13 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:7071", env = "ACCESS_LEDGER_METRICS_LISTEN")]
     pub metrics_listen: SocketAddr,
 
-    /// Serve on an address other than loopback although nothing is encrypted and nobody
-    /// authenticated: whoever can reach the port can record and read.
-    #[arg(long)]
-    pub danger_plaintext: bool,
+    /// Who may call.
+    #[command(flatten)]
+    pub door: DoorArgs,
+
+    /// What witnesses are shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
 
     /// The name of the ledger that an empty folder gets. By default one that is nobody else's.
     #[arg(long, value_name = "NAME")]
@@ -219,9 +224,16 @@ pub struct InitArgs {
 pub enum ConfigError {
     /// Not loopback, not encrypted.
     #[error(
-        "{address} is not loopback and this server does not encrypt: add --danger-plaintext if the network is yours alone"
+        "{address} is not loopback: add --tls-certificate and --tls-key (or --danger-plaintext if \
+         the network is yours alone)"
     )]
     Plaintext {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// Not loopback, and nobody asks who calls.
+    #[error("{address} is not loopback: add --principals to tell who may call")]
+    Everybody {
         /// The address asked for.
         address: SocketAddr,
     },
@@ -238,22 +250,14 @@ pub enum ConfigError {
     },
 }
 
-fn check_plaintext(addresses: [SocketAddr; 2], danger_plaintext: bool) -> Result<(), ConfigError> {
-    let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
-    match open.filter(|_| !danger_plaintext) {
-        Some(address) => Err(ConfigError::Plaintext { address }),
-        None => Ok(()),
-    }
-}
-
 impl ServeArgs {
     /// Checks what the flags say together.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Plaintext`].
+    /// As [`DoorArgs::check`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        check_plaintext([self.listen, self.metrics_listen], self.danger_plaintext)
+        self.door.check(&[self.listen, self.metrics_listen])
     }
 
     /// How the ledger is opened.
@@ -329,7 +333,7 @@ mod tests {
     fn serve(flags: &[&str]) -> ServeArgs {
         let line = ["access-ledger-server", "serve"].iter().chain(flags);
         match Cli::parse_from(line).command {
-            Command::Serve(args) => args,
+            Command::Serve(args) => *args,
             other => panic!("{other:?}"),
         }
     }
@@ -351,5 +355,14 @@ mod tests {
         assert_eq!(serve(&told).check(), Ok(()));
         let metrics = serve(&["--metrics-listen", "0.0.0.0:1"]);
         assert!(metrics.check().is_err());
+        let tls = [&open[..], &["--tls-certificate", "c", "--tls-key", "k"]].concat();
+        assert_eq!(serve(&tls).check(), Err(ConfigError::Everybody { address }));
+        // What is dangerous in the clear does not open an encrypted server to everybody.
+        let told = [&tls[..], &["--danger-plaintext"]].concat();
+        assert_eq!(serve(&told).check(), Err(ConfigError::Everybody { address }));
+        let known = [&tls[..], &["--principals", "p"]].concat();
+        assert_eq!(serve(&known).check(), Ok(()));
+        let tokens = [&open[..], &["--principals", "p"]].concat();
+        assert_eq!(serve(&tokens).check(), Err(ConfigError::Plaintext { address }));
     }
 }

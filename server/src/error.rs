@@ -356,6 +356,38 @@ impl LedgerError {
     }
 }
 
+/// Certificates or principals cannot be used. For the operator.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// A file cannot be read, or a private key not be kept private.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said, or who can read the key.
+        source: io::Error,
+    },
+    /// Certificate, key and authority make no TLS.
+    #[error("{}, its key and the client authority: {problem}", .path.display())]
+    Tls {
+        /// The server's certificate.
+        path: PathBuf,
+        /// What is wrong with which of them.
+        problem: String,
+    },
+    /// The file of principals is malformed.
+    #[error("{}:{line}: {problem}", .path.display())]
+    Principals {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What was found and what was wanted.
+        problem: String,
+    },
+}
+
 /// The server cannot be started.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -41,6 +41,7 @@ use access_ledger_proto::{
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use crate::{
     error::LedgerError,
@@ -324,8 +325,9 @@ impl Folder {
             return Ok(key);
         }
         let key = new_key(name, key_type).map_err(|problem| malformed(&path, problem))?;
+        let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
         disk.create_dir(&folder)
-            .and_then(|()| os::replace(disk, &path, format!("{}\n", key.secret_text()).as_bytes()))
+            .and_then(|()| os::replace(disk, &path, line.as_bytes()))
             .map_err(|source| LedgerError::io(&path, source))?;
         Ok(key)
     }
@@ -408,15 +410,18 @@ pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event
 
 /// A new key of this name.
 fn new_key(name: &str, key_type: KeyType) -> Result<Signer, String> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
-    Signer::new(name, key_type, seed).map_err(|error| error.to_string())
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|error| error.to_string())?;
+    Signer::new(name, key_type, *seed).map_err(|error| error.to_string())
 }
 
 fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {
-    let Some(text) = read_text(disk, path)? else {
-        return Ok(None);
+    let text = match os::read_secret(disk, path, TEXT_BYTES_MAX) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LedgerError::io(path, source)),
     };
+    let text = std::str::from_utf8(&text).map_err(|error| malformed(path, error))?;
     Signer::parse(text.trim_end()).map(Some).map_err(|error| malformed(path, error))
 }
 

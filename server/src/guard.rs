@@ -55,7 +55,7 @@ pub async fn ask(
         by: "nobody was asked".to_owned(),
         problem: error.to_string(),
     };
-    let outbound = Outbound::new().map_err(unguarded)?;
+    let outbound = Outbound::new(&cosigning.credentials).map_err(unguarded)?;
     let until = Instant::now() + patience;
     let asked = places.iter().map(|place| ask_one(&outbound, &place.url, ledger, until));
     let seen: Vec<Option<Seen>> = try_join_all(asked).await?;

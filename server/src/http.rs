@@ -32,7 +32,7 @@ use tower::util::MapResponseLayer;
 use tracing::error;
 
 use self::answer::{Wishes, refuse, response};
-pub(crate) use self::split::Split;
+pub(crate) use self::split::{Split, is_grpc};
 use crate::{book::Book, witness::Witness};
 
 /// What the pages are made from.

@@ -20,6 +20,7 @@ pub mod error;
 pub mod folder;
 pub mod guard;
 mod http;
+pub mod identity;
 pub mod index;
 pub mod ledger;
 pub mod metrics;

@@ -19,6 +19,7 @@ use access_ledger_server::{
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
     guard,
+    identity::Door,
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
@@ -138,7 +139,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
     let (disk, clock) = (real_disk(), system_clock());
+    let door = Door::open(&disk, args.door.files())?;
     let mut options = args.ledger(&*disk)?;
+    options.cosigning.credentials = args.credentials.read()?;
     let lock = lock(&*disk, &options.folder)?;
     let folder = Folder::new(&options.folder);
     let is_new = folder.origin(&*disk)?.is_none();
@@ -149,7 +152,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(args.threads)?.block_on(async {
-        let metrics_address = metrics::expose(args.metrics_listen).await?;
+        let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
         // Nobody can have seen anything of a key that was just made.
         if !is_new && !args.danger_skip_guard {
             let vkey = folder.open_keys(&*disk)?.ledger.verifier().clone();
@@ -157,7 +160,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
-        let serving = Serving::bind(ledger, args.listen).await?;
+        let serving = Serving::bind(ledger, args.listen).await?.behind(door);
         greet(&serving, &metrics_address.to_string())?;
         serving.run(stop).await?;
         Ok(ExitCode::SUCCESS)
@@ -170,12 +173,15 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
     }
     let (disk, clock) = (real_disk(), system_clock());
     let (ledger, options) = args.check(&*disk)?;
+    let door = Door::open(&disk, args.door.files())?;
+    let credentials = args.credentials.read()?;
     let lock = lock(&*disk, &options.folder)?;
     serve::runtime(args.threads)?.block_on(async {
-        let metrics_address = metrics::expose(args.metrics_listen).await?;
+        let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
         let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
-        let serving = custodian::Serving::bind(custodian, args.listen).await?;
+        let serving = custodian::Serving::bind(custodian, args.listen).await?.behind(door);
+        let serving = serving.showing(credentials);
         greet_custodian(args, &serving, &metrics_address.to_string())?;
         serving.run(&ledger, stop).await?;
         Ok(ExitCode::SUCCESS)
@@ -188,7 +194,8 @@ fn greet_custodian(
     serving: &custodian::Serving,
     metrics_address: &str,
 ) -> anyhow::Result<()> {
-    let here = format!("http://{}", serving.address());
+    let scheme = if serving.is_encrypted() { "https" } else { "http" };
+    let here = format!("{scheme}://{}", serving.address());
     let url = args.url.as_ref().unwrap_or(&here);
     let [witness, mirror] = serving.custodian().vkeys();
     let policy = serving.custodian().write_quorum_policy(url)?;
@@ -196,7 +203,7 @@ fn greet_custodian(
     writeln!(out, "serving     {here}")?;
     writeln!(out, "witness key {witness}")?;
     writeln!(out, "mirror key  {mirror}")?;
-    writeln!(out, "metrics     http://{metrics_address}/metrics")?;
+    writeln!(out, "metrics     {scheme}://{metrics_address}/metrics")?;
     writeln!(out, "policy      {}\n", policy.display())?;
     writeln!(out, "{}", serving.custodian().quorum_policy(url))?;
     if let Some(halt) = serving.custodian().halt() {
@@ -218,16 +225,18 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
     let (disk, folder) = (real_disk(), &args.data.data);
     anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
     let _lock = lock(&*disk, folder)?;
-    restore::run(&disk, folder, &args.from, &args.custodian)
+    let custodian = (&*args.from, &args.credentials.read()?);
+    restore::run(&disk, folder, custodian, &args.custodian)
 }
 
 /// Tells on standard output where the ledger is and what to type next.
 fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
-    let (server, vkey) = (format!("http://{}", serving.address()), serving.ledger().vkey());
+    let scheme = if serving.is_encrypted() { "https" } else { "http" };
+    let (server, vkey) = (format!("{scheme}://{}", serving.address()), serving.ledger().vkey());
     let mut out = io::stdout().lock();
     writeln!(out, "serving     {server}")?;
     writeln!(out, "ledger key  {vkey}")?;
-    writeln!(out, "metrics     http://{metrics_address}/metrics")?;
+    writeln!(out, "metrics     {scheme}://{metrics_address}/metrics")?;
     writeln!(out, "\nNext, in another terminal:")?;
     writeln!(out, "  export ACCESS_LEDGER_SERVER={server}")?;
     writeln!(out, "  export LEDGER={vkey}")?;

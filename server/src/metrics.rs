@@ -1,22 +1,28 @@
-//! Prometheus metrics on a port of their own.
+//! Prometheus metrics on a port of their own, behind the same door as all else.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tracing::warn;
 
-use crate::error::ServeError;
+use crate::{
+    error::ServeError,
+    identity::{Door, GuardLayer},
+    serve::{connections, transport},
+};
 
 /// Makes all metrics of this process visible at `http://<address>/metrics`; gives the address that
-/// was bound. The endpoint lives as long as the runtime. Once a process.
+/// was bound. The endpoint lives as long as the runtime. Once a process. The door lets in who has
+/// the role `operate`.
 ///
 /// # Errors
 ///
 /// [`ServeError::Bind`] when the address is taken; [`ServeError::Metrics`] when metrics are
 /// collected already.
-pub async fn expose(address: SocketAddr) -> Result<SocketAddr, ServeError> {
+pub async fn expose(address: SocketAddr, door: &Arc<Door>) -> Result<SocketAddr, ServeError> {
     let bind = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
@@ -36,8 +42,12 @@ pub async fn expose(address: SocketAddr) -> Result<SocketAddr, ServeError> {
         }
     });
     let app = Router::new().route("/metrics", get(move || async move { handle.render() }));
+    let pages = Routes::from(app).prepare();
+    let guard = GuardLayer::new(door.clone());
+    let connections = connections(listener, door);
     tokio::spawn(async move {
-        if let Err(failure) = axum::serve(listener, app).await {
+        let served = transport().layer(guard).serve_with_incoming(pages, connections);
+        if let Err(failure) = served.await {
             warn!(%failure, "stopped serving metrics");
         }
     });
@@ -50,10 +60,15 @@ fn describe() {
     };
     counter!("access_ledger_appended_entries_total", "entries that became durable");
     counter!("access_ledger_refused_total", "calls that were refused, by reason");
+    counter!("access_ledger_handshakes_failed_total", "connections without a valid TLS handshake");
     counter!("access_ledger_cosigned_total", "checkpoints that the witness signed");
     counter!("access_ledger_http_requests_total", "calls over plain HTTP, by status");
     histogram!("access_ledger_commit_seconds", "one write and data sync");
     histogram!("access_ledger_group_batches", "batches that shared one sync");
+    gauge!(
+        "access_ledger_identity_stale",
+        "1 while changed certificates or principals are unusable"
+    );
     gauge!("access_ledger_queue_bytes", "bytes that wait to be written");
     gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");

@@ -9,13 +9,14 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
 use rustix::fs::{Advice, FlockOperation};
+use zeroize::Zeroizing;
 
 /// A clock.
 pub trait Clock: Send + Sync {
@@ -132,6 +133,16 @@ pub trait Disk: Send + Sync {
     /// What the file system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Who may do what with a file, as the lower nine bits of Unix. The owner alone may read and
+    /// write, on disks that know of no others.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    fn mode(&self, _path: &Path) -> io::Result<u32> {
+        Ok(0o600)
+    }
+
     /// Makes the names in a folder durable.
     ///
     /// # Errors
@@ -172,6 +183,28 @@ pub fn read(disk: &dyn Disk, path: &Path, length_max: usize) -> io::Result<Vec<u
     let filled = file.read_at(&mut bytes, 0)?;
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+/// Reads a whole file of at most `length_max` bytes that is its owner's secret. The bytes are wiped
+/// when they are dropped.
+///
+/// # Errors
+///
+/// As [`read`]; `PermissionDenied` when others than the owner may do anything with the file, for
+/// then it may be no secret any more.
+pub fn read_secret(
+    disk: &dyn Disk,
+    path: &Path,
+    length_max: usize,
+) -> io::Result<Zeroizing<Vec<u8>>> {
+    let bytes = Zeroizing::new(read(disk, path, length_max)?);
+    match disk.mode(path)? {
+        mode if mode & 0o077 == 0 => Ok(bytes),
+        mode => {
+            let problem = format!("mode is {mode:03o}, a secret's is 600: others may have read it");
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+        }
+    }
 }
 
 /// Puts a file with this content in place, durably and in one step: whenever the machine stops, the
@@ -275,6 +308,10 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    fn mode(&self, path: &Path) -> io::Result<u32> {
+        Ok(fs::metadata(path)?.permissions().mode() & 0o777)
+    }
+
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()
     }
@@ -340,8 +377,6 @@ fn owner_only() -> fs::OpenOptions {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -355,6 +390,22 @@ mod tests {
         assert_eq!(RealDisk.list(folder.path()).unwrap(), ["key"]);
         let error = read(&RealDisk, &path, 2).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        replace(&RealDisk, &path, b"secret").unwrap();
+        assert_eq!(**read_secret(&RealDisk, &path, 6).unwrap(), *b"secret");
+        for mode in [0o640, 0o604, 0o610, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_secret(&RealDisk, &path, 6).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+            assert!(error.to_string().starts_with(&format!("mode is {mode:o}")), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        read_secret(&RealDisk, &path, 6).unwrap();
     }
 
     #[test]

@@ -5,15 +5,19 @@
 
 use std::time::Duration;
 
+use access_ledger_client::connect::Credentials;
 use bytes::Bytes;
-use reqwest::{Client, RequestBuilder, header::CONTENT_TYPE, redirect::Policy};
+use reqwest::{
+    Certificate, Client, Identity, RequestBuilder, header::CONTENT_TYPE, redirect::Policy,
+};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// A call had no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OutboundError {
-    /// The system's certificates cannot be read.
+    /// The system's certificates, or those of the credentials, cannot be used.
     #[error("cannot make calls over HTTP: {problem}")]
     Setup {
         /// What is wrong.
@@ -53,24 +57,32 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// With the certificates that the system trusts, for addresses that begin with `https`.
+    /// For addresses that begin with `https`: with the authorities that the system trusts and those
+    /// of the credentials, showing the certificate of these, but not the token, which whoever is
+    /// called could use elsewhere.
     ///
     /// # Errors
     ///
     /// [`OutboundError::Setup`].
-    pub(crate) fn new() -> Result<Self, OutboundError> {
+    pub(crate) fn new(credentials: &Credentials) -> Result<Self, OutboundError> {
+        let setup = |error: reqwest::Error| OutboundError::Setup { problem: told(&error) };
         // Another part of the process may have chosen already: either choice is good.
         let _chosen = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let mut client = Client::builder()
             .timeout(CALL_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::none())
             // The operator's flags say whom to call; no environment variable does.
             .no_proxy()
-            .user_agent(concat!("access-ledger-server/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| OutboundError::Setup { problem: told(&error) })?;
-        Ok(Self { client })
+            .user_agent(concat!("access-ledger-server/", env!("CARGO_PKG_VERSION")));
+        if let Some(pem) = credentials.ca_pem() {
+            client = client.tls_certs_merge(Certificate::from_pem_bundle(pem).map_err(setup)?);
+        }
+        if let Some((certificate, key)) = credentials.identity_pem() {
+            let both = Zeroizing::new([key, b"\n", certificate].concat());
+            client = client.identity(Identity::from_pem(&both).map_err(setup)?);
+        }
+        Ok(Self { client: client.build().map_err(setup)? })
     }
 
     /// Reads what is at `url`.

@@ -137,6 +137,50 @@ pub enum Refusal {
         /// Size of the newest checkpoint.
         size: Size,
     },
+    /// Nobody known makes the call.
+    #[error("{problem}")]
+    Unauthenticated {
+        /// What was shown, and what is wanted.
+        problem: String,
+    },
+    /// The caller is known, but may not make the call.
+    #[error("principal {principal} has none of the roles for this call: {wanted}")]
+    CallForbidden {
+        /// The caller.
+        principal: String,
+        /// The roles that suffice.
+        wanted: String,
+    },
+    /// The caller may speak for other sources only.
+    #[error("principal {principal} may not speak for source {source_name}")]
+    SourceForbidden {
+        /// The caller.
+        principal: String,
+        /// The source in the request.
+        source_name: String,
+    },
+    /// The caller makes more calls a second than it may.
+    #[error("principal {principal} makes more calls a second than it may")]
+    RateExceeded {
+        /// The caller.
+        principal: String,
+        /// When it may make the next one.
+        retry_after: Duration,
+    },
+    /// The caller makes more calls at once than it may.
+    #[error("principal {principal} makes more calls at once than the {most} it may")]
+    CallsExceeded {
+        /// The caller.
+        principal: String,
+        /// Its limit.
+        most: u32,
+    },
+    /// Nothing of this name is served.
+    #[error("nothing is served at {path}")]
+    NoCall {
+        /// The path asked for.
+        path: String,
+    },
     /// No such source.
     #[error("source {name} is not registered")]
     NoSource {
@@ -178,6 +222,12 @@ impl Refusal {
             Self::Indexing { .. } => "INDEXING",
             Self::QuorumPending { .. } => "QUORUM_PENDING",
             Self::BeyondTree { .. } => "BEYOND_TREE",
+            Self::Unauthenticated { .. } => "UNAUTHENTICATED",
+            Self::CallForbidden { .. } => "CALL_FORBIDDEN",
+            Self::SourceForbidden { .. } => "SOURCE_FORBIDDEN",
+            Self::RateExceeded { .. } => "RATE_EXCEEDED",
+            Self::CallsExceeded { .. } => "CALLS_EXCEEDED",
+            Self::NoCall { .. } => "CALL_UNKNOWN",
             Self::NoSource { .. } => "SOURCE_UNKNOWN",
             Self::NoEvent { .. } => "EVENT_UNKNOWN",
         }
@@ -192,12 +242,18 @@ impl Refusal {
             }
             Self::Source(error) => source_reason(error).0,
             Self::Control(refusal) => control_reason(refusal).0,
-            Self::Seal(_) => Code::PermissionDenied,
+            Self::Seal(_) | Self::CallForbidden { .. } | Self::SourceForbidden { .. } => {
+                Code::PermissionDenied
+            }
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::NoCall { .. } => Code::Unimplemented,
             Self::Gap(_) | Self::Recut { .. } | Self::Kept { .. } | Self::Erased { .. } => {
                 Code::FailedPrecondition
             }
             Self::Reused { .. } => Code::Aborted,
-            Self::QueueFull { .. } => Code::ResourceExhausted,
+            Self::QueueFull { .. } | Self::RateExceeded { .. } | Self::CallsExceeded { .. } => {
+                Code::ResourceExhausted
+            }
             Self::Stopping
             | Self::StorageFailed
             | Self::Indexing { .. }
@@ -253,8 +309,9 @@ impl Refusal {
 
     const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { .. } => Some(QUEUE_RETRY),
+            Self::QueueFull { .. } | Self::CallsExceeded { .. } => Some(QUEUE_RETRY),
             Self::DiskFull { .. } => Some(SPACE_RETRY),
+            Self::RateExceeded { retry_after, .. } => Some(*retry_after),
             Self::QuorumPending { .. } => Some(QUORUM_RETRY),
             Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
             _ => None,

@@ -19,7 +19,7 @@ use std::{
 };
 
 use access_ledger_client::{
-    connect,
+    connect::Credentials,
     error::ConnectError,
     evidence::{Caught, compare_held},
     pull::{PullError, Puller, RUNS_AHEAD},
@@ -117,7 +117,7 @@ pub struct Restored {
 pub fn run(
     disk: &Arc<dyn Disk>,
     folder: &Path,
-    url: &str,
+    (url, credentials): (&str, &Credentials),
     custodians: &[VerifierKey],
 ) -> anyhow::Result<ExitCode> {
     let bar = ProgressBar::new(0).with_style(style());
@@ -127,7 +127,7 @@ pub fn run(
         told.set_position(done.0);
     };
     let restored = serve::runtime(None)?.block_on(async {
-        let puller = Puller::new(connect::channel(url)?);
+        let puller = Puller::new(credentials.link(url)?);
         restore(disk, folder, &puller, custodians, progress).await
     });
     bar.finish_and_clear();

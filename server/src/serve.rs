@@ -6,6 +6,7 @@ use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
     recorder_service_server::RecorderServiceServer,
 };
+use futures_util::Stream;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -27,6 +28,7 @@ use crate::{
     book::Book,
     error::ServeError,
     http::{Split, pages},
+    identity::{Door, GuardLayer, Link, links},
     ledger::{Ledger, Recorder, Shared, message_too_large},
     witness::Witness,
 };
@@ -53,10 +55,12 @@ pub struct Serving {
     ledger: Ledger,
     listener: TcpListener,
     address: SocketAddr,
+    door: Arc<Door>,
 }
 
 impl Serving {
-    /// Binds the listener. Callers are accepted from here on and served once it runs.
+    /// Binds the listener. Callers are accepted from here on and served once it runs: everybody, in
+    /// the clear, unless [`Serving::behind`] puts a door before it.
     ///
     /// # Errors
     ///
@@ -65,13 +69,25 @@ impl Serving {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { ledger, listener, address })
+        Ok(Self { ledger, listener, address, door: Door::for_everybody() })
+    }
+
+    /// Lets callers in by this door alone.
+    #[must_use]
+    pub fn behind(self, door: Arc<Door>) -> Self {
+        Self { door, ..self }
     }
 
     /// The address that was bound.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether callers have to speak TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.door.is_encrypted()
     }
 
     /// The ledger that is served.
@@ -92,7 +108,7 @@ impl Serving {
         let offer =
             Offer { book: shared.book.clone(), recorder: Some(shared.clone()), witness: None };
         let asking = self.ledger.ask_cosigners()?;
-        serve(self.listener, offer, stop).await?;
+        serve(self.listener, &self.door, offer, stop).await?;
         // Behind the last receipt, and before the folder is given up.
         if let Some(mut asking) = asking {
             asking.shutdown().await;
@@ -124,9 +140,11 @@ pub(crate) struct Offer {
 /// As [`Serving::run`].
 pub(crate) async fn serve(
     listener: TcpListener,
+    door: &Arc<Door>,
     offer: Offer,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
+    door.keep_fresh()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let (stopping, is_stopping) = watch::channel(false);
     let Offer { book, recorder, witness } = offer;
@@ -152,9 +170,10 @@ pub(crate) async fn serve(
     tokio::spawn(report_damage(book.damaged(), health.clone()));
 
     let address = listener.local_addr().ok();
-    info!(?address, origin = book.vkey.name(), "serving");
+    let encrypted = door.is_encrypted();
+    info!(?address, encrypted, origin = book.vkey.name(), "serving");
     let split = Split::new(services, pages(book, witness));
-    serve_until(split, listener, stop, (stopping, &health, &told)).await
+    serve_until((split, listener, door), stop, (stopping, &health, &told)).await
 }
 
 /// The transport of all that is served: HTTP/2 with these limits and timeouts, and HTTP/1.1.
@@ -165,6 +184,9 @@ pub fn transport() -> Server {
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
 }
 
 /// The connections that a listener takes. An answer does not wait until the caller has acknowledged
@@ -176,9 +198,16 @@ pub fn incoming(listener: TcpListener) -> TcpIncoming {
         .with_keepalive(Some(Duration::from_secs(60)))
 }
 
-async fn serve_until(
-    split: Split,
+/// The connections of a listener, as its door lets them in.
+pub(crate) fn connections(
     listener: TcpListener,
+    door: &Arc<Door>,
+) -> impl Stream<Item = io::Result<Link>> + use<> {
+    links(incoming(listener), door.clone())
+}
+
+async fn serve_until(
+    (split, listener, door): (Split, TcpListener, &Arc<Door>),
     stop: impl Future<Output = ()> + Send,
     (stopping, health, services): (watch::Sender<bool>, &HealthReporter, &[&str]),
 ) -> Result<(), ServeError> {
@@ -194,8 +223,9 @@ async fn serve_until(
         drop(drained);
     };
     let served = transport()
+        .layer(GuardLayer::new(door.clone()))
         .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
-        .serve_with_incoming_shutdown(split, incoming(listener), shutdown);
+        .serve_with_incoming_shutdown(split, connections(listener, door), shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
@@ -282,6 +312,13 @@ pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
 
 /// HTTP/2 streams of one connection.
 const STREAMS_MAX: u32 = 4_096;
+
+/// Headers of one call: a token, a deadline, and what proxies add.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Streams that a caller opened and took back while nobody had looked at them yet: who goes on like
+/// that (CVE-2023-44487) loses the connection. Clients that cancel calls stay below.
+const RESETS_MAX: usize = 64;
 
 /// How long calls that are under way may take to end when the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(20);

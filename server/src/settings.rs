@@ -301,7 +301,7 @@ mod tests {
         let shown = path.display().to_string();
         let matches = parsed.map_err(|error| error.to_string().replace(&shown, "FILE"))?;
         match Cli::from_arg_matches(&matches).map_err(|error| error.to_string())?.command {
-            Subcommand::Serve(args) => Ok(args),
+            Subcommand::Serve(args) => Ok(*args),
             other => Err(format!("{other:?}")),
         }
     }
@@ -312,10 +312,10 @@ mod tests {
                     [metrics]\nlisten = '127.0.0.1:1'\n";
         let args = serve(file, &["--queue-mib", "7"]).unwrap();
         assert_eq!(args.data.data, PathBuf::from("/d"));
-        assert_eq!((args.queue_mib, args.segment_mib, args.danger_plaintext), (7, 16, true));
+        assert_eq!((args.queue_mib, args.segment_mib, args.door.danger_plaintext), (7, 16, true));
         assert_eq!(args.metrics_listen, "127.0.0.1:1".parse().unwrap());
         assert_eq!(args.listen, "127.0.0.1:7070".parse().unwrap(), "the default");
-        assert!(!serve("danger-plaintext = false", &[]).unwrap().danger_plaintext);
+        assert!(!serve("danger-plaintext = false", &[]).unwrap().door.danger_plaintext);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
+use access_ledger_client::connect::{Credentials, Link};
 use access_ledger_proto::{
     note::VerifierKey,
     wire::{
@@ -12,6 +13,7 @@ use access_ledger_proto::{
 use access_ledger_server::{
     error::LedgerError,
     folder::{Folder, Genesis},
+    identity::Door,
     ledger::{Ledger, LedgerOptions},
     os::{Clock, Disk, Lock, RealDisk, SystemClock},
     serve::Serving,
@@ -33,12 +35,18 @@ pub struct Setup {
     pub clock: Arc<dyn Clock>,
     /// Whether sources may enrol themselves, when the ledger is new.
     pub self_enrolment: bool,
+    /// Who may call.
+    pub door: Arc<Door>,
+    /// What the node's own clients show.
+    pub credentials: Credentials,
 }
 
 /// A ledger that runs.
 pub struct Node {
     /// Where it listens.
     pub address: SocketAddr,
+    /// The same as clients write it.
+    pub url: String,
     /// Its verifier key.
     pub vkey: VerifierKey,
     clients: Clients,
@@ -50,11 +58,11 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub struct Clients {
     /// `RecorderService`.
-    pub recorder: RecorderServiceClient<Channel>,
+    pub recorder: RecorderServiceClient<Link>,
     /// `AuditService`.
-    pub auditor: AuditServiceClient<Channel>,
+    pub auditor: AuditServiceClient<Link>,
     /// The connection, for other services.
-    pub channel: Channel,
+    pub channel: Link,
 }
 
 impl Setup {
@@ -66,6 +74,8 @@ impl Setup {
             disk: Arc::new(RealDisk),
             clock: Arc::new(SystemClock),
             self_enrolment: true,
+            door: Door::for_everybody(),
+            credentials: Credentials::default(),
         }
     }
 
@@ -98,6 +108,9 @@ impl Setup {
         let setup = self.clone();
         let ledger = tokio::task::spawn_blocking(move || setup.open()).await??;
         let serving = Serving::bind(ledger, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let serving = serving.behind(self.door.clone());
+        let scheme = if self.door.is_encrypted() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", serving.address());
         let (address, vkey) = (serving.address(), serving.ledger().vkey().clone());
         let (stop, stopped) = oneshot::channel();
         let run = tokio::spawn(async move {
@@ -105,8 +118,8 @@ impl Setup {
             let stop = async move { drop(stopped.await) };
             Ok(serving.run(stop).await?)
         });
-        let clients = Clients::connect(address).await?;
-        Ok(Node { address, vkey, clients, stop, run })
+        let clients = Clients::over(self.credentials.reach(&url).await?);
+        Ok(Node { address, url, vkey, clients, stop, run })
     }
 }
 
@@ -175,7 +188,8 @@ impl Clients {
 
     /// Clients over a connection.
     #[must_use]
-    pub fn over(channel: Channel) -> Self {
+    pub fn over(channel: impl Into<Link>) -> Self {
+        let channel = channel.into();
         Self {
             recorder: RecorderServiceClient::new(channel.clone()),
             auditor: AuditServiceClient::new(channel.clone()),

@@ -41,7 +41,7 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
-        let address = value(&mut stdout, "serving")?.trim_start_matches("http://").parse()?;
+        let address = address_of(&value(&mut stdout, "serving")?)?;
         let vkey = VerifierKey::parse(&value(&mut stdout, "ledger key")?)?;
         let metrics_address = metrics_address(&value(&mut stdout, "metrics")?)?;
         Ok(Self { child, stdout, address, metrics_address, vkey })
@@ -68,7 +68,7 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
-        let address = value(&mut stdout, "serving")?.trim_start_matches("http://").parse()?;
+        let address = address_of(&value(&mut stdout, "serving")?)?;
         for key in ["witness key", "mirror key"] {
             VerifierKey::parse(&value(&mut stdout, key)?)?;
         }
@@ -93,8 +93,21 @@ impl Process {
     ///
     /// What the system says.
     pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Tells the process that its files changed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        self.signal(Signal::HUP)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("no process id")?, Signal::TERM)?;
+        kill_process(pid.context("no process id")?, signal)?;
         Ok(())
     }
 
@@ -144,7 +157,13 @@ fn value(stdout: &mut impl std::io::BufRead, label: &str) -> anyhow::Result<Stri
 }
 
 fn metrics_address(url: &str) -> anyhow::Result<SocketAddr> {
-    Ok(url.trim_start_matches("http://").trim_end_matches("/metrics").parse()?)
+    address_of(url.trim_end_matches("/metrics"))
+}
+
+/// The address in a URL without a path.
+fn address_of(url: &str) -> anyhow::Result<SocketAddr> {
+    let (_, address) = url.split_once("://").context("no URL")?;
+    Ok(address.parse()?)
 }
 
 /// Runs the binary to its end.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use access_ledger_client::{
     audit::audit_observed,
+    connect::Link,
     evidence::Caught,
     pull::Puller,
     query::{Hit, Selection, proven_hits},
@@ -288,7 +289,7 @@ async fn malformed_filters_and_tokens_are_refused_by_field() -> anyhow::Result<(
 }
 
 async fn refused(
-    auditor: &mut AuditServiceClient<Channel>,
+    auditor: &mut AuditServiceClient<Link>,
     request: QueryRequest,
     field: &str,
 ) -> anyhow::Result<()> {
@@ -401,7 +402,7 @@ type Change = Box<dyn Fn(QueryResponse) -> QueryResponse + Send + Sync>;
 
 /// Stands between an auditor and a ledger, and changes the answers to queries.
 struct Between {
-    ledger: AuditServiceClient<Channel>,
+    ledger: AuditServiceClient<Link>,
     change: Change,
 }
 
@@ -418,7 +419,7 @@ impl Drop for Listening {
 
 impl Between {
     async fn start(
-        ledger: AuditServiceClient<Channel>,
+        ledger: AuditServiceClient<Link>,
         change: impl Fn(QueryResponse) -> QueryResponse + Send + Sync + 'static,
     ) -> anyhow::Result<Listening> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -15,7 +15,7 @@ use super::{
     record::SPOOL_BYTES_MAX,
     say,
 };
-use crate::{authorize::Denied, connect, pull::Puller, recorder::Recorder};
+use crate::{authorize::Denied, pull::Puller, recorder::Recorder};
 
 /// Asks the ledger whether an access may happen; the question and the answer go on record first
 ///
@@ -54,12 +54,12 @@ impl Authorize {
         let key = read_key(&self.key)?;
         let intent = parse_event(&self.read()?);
         let intent = intent.with_context(|| self.file.display().to_string())?;
-        let channel = connect::reach(&self.server.url).await?;
-        let puller = Puller::new(channel.clone());
+        let link = self.server.reach().await?;
+        let puller = Puller::new(link.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let caught = |error| Failure::of_recorder(error, &ledger);
         let spool = self.spool.clone().unwrap_or_else(|| beside(&self.key, ".spool"));
-        let recorder = Recorder::builder(channel, key, ledger.clone())
+        let recorder = Recorder::builder(link, key, ledger.clone())
             .spool(&spool, SPOOL_BYTES_MAX)
             .quorum(self.quorum.clone().unwrap_or_default())
             .start()

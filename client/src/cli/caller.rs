@@ -7,14 +7,13 @@ use access_ledger_proto::{
     quorum::Quorum,
 };
 use clap::Args;
-use tonic::transport::Channel;
 
 use super::{
     Failure, Server,
     cosigners::read_quorum,
     keys::{ledger_key, read_key},
 };
-use crate::{connect, governance::GovernanceError, pull::Puller, recorder::Recorder};
+use crate::{connect::Link, governance::GovernanceError, pull::Puller, recorder::Recorder};
 
 /// The ledger, and the key to seal with.
 #[derive(Debug, Args)]
@@ -36,7 +35,7 @@ pub(super) struct Caller {
 /// A caller whose ledger was reached.
 #[derive(Debug)]
 pub(super) struct Called {
-    pub(super) channel: Channel,
+    pub(super) link: Link,
     pub(super) key: Signer,
     pub(super) ledger: VerifierKey,
     pub(super) quorum: Quorum,
@@ -46,25 +45,25 @@ impl Caller {
     /// Reads the key, reaches the ledger, and learns which key that must have.
     pub(super) async fn call(&self) -> Result<Called, Failure> {
         let key = read_key(&self.key)?;
-        let channel = connect::reach(&self.server.url).await?;
-        let puller = Puller::new(channel.clone());
+        let link = self.server.reach().await?;
+        let puller = Puller::new(link.clone());
         let ledger = ledger_key(self.ledger.as_ref(), &self.key, &puller).await?;
         let quorum = self.quorum.clone().unwrap_or_default();
-        Ok(Called { channel, key, ledger, quorum })
+        Ok(Called { link, key, ledger, quorum })
     }
 }
 
 impl Called {
     pub(super) fn puller(&self) -> Puller {
-        Puller::new(self.channel.clone())
+        Puller::new(self.link.clone())
     }
 
     /// A recorder for what a person does: one event a batch, for what changes the rules stands
     /// alone in its batch. No spool: what the ledger refuses would stay there, and be refused for
     /// ever.
     pub(super) async fn recorder(&self) -> Result<Recorder, Failure> {
-        let (channel, key) = (self.channel.clone(), self.key.clone());
-        let builder = Recorder::builder(channel, key, self.ledger.clone()).batch_events_max(1);
+        let (link, key) = (self.link.clone(), self.key.clone());
+        let builder = Recorder::builder(link, key, self.ledger.clone()).batch_events_max(1);
         builder.quorum(self.quorum.clone()).start().await.map_err(|error| self.failure(error))
     }
 

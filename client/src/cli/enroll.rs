@@ -36,10 +36,10 @@ impl Enroll {
         let parent = self.parent.as_deref().map(read_key).transpose()?;
         let called = self.caller.call().await?;
         let puller = called.puller();
-        let Called { channel, key, ledger, quorum } = called;
+        let Called { link, key, ledger, quorum } = called;
         let roles = Roles::from_iter(self.roles.into_iter().map(Role::wire));
         let heartbeat = Duration::from_secs(self.heartbeat.into());
-        let enrolled = connect::enroll(channel, &ledger, &key, roles, parent.as_ref(), heartbeat)
+        let enrolled = connect::enroll(link, &ledger, &key, roles, parent.as_ref(), heartbeat)
             .await
             .map_err(|error| Failure::of_connect(error, &ledger))?;
         if quorum.wants_any() {

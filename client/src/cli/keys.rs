@@ -13,20 +13,21 @@ use access_ledger_proto::{
     position::{Index, Size},
 };
 use anyhow::{Context as _, anyhow, bail};
+use zeroize::Zeroizing;
 
 use super::complain;
-use crate::{pull::Puller, verify::Scope};
+use crate::{connect::read_secret, pull::Puller, verify::Scope};
 
 /// Reads a key file: one line `PRIVATE+KEY+...`.
 pub(super) fn read_key(path: &Path) -> anyhow::Result<Signer> {
-    let text = fs::read_to_string(path).with_context(|| format!("key {}", path.display()))?;
+    let text = read_secret(path).with_context(|| format!("key {}", path.display()))?;
     Signer::parse(text.trim_end()).with_context(|| format!("key {}", path.display()))
 }
 
 /// Writes a key file that only its owner reads. Never overwrites one.
 pub(super) fn write_key(path: &Path, key: &Signer) -> anyhow::Result<()> {
-    write_new(path, &format!("{}\n", key.secret_text()), 0o600)
-        .with_context(|| format!("key {}", path.display()))
+    let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
+    write_new(path, &line, 0o600).with_context(|| format!("key {}", path.display()))
 }
 
 /// The ledger's key: as given, else as pinned at the first contact with this source key, else, for
@@ -79,7 +80,7 @@ async fn told_key(puller: &Puller) -> anyhow::Result<VerifierKey> {
     Ok(VerifierKey::parse(&sources.genesis().ledger_vkey)?)
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
@@ -102,6 +103,9 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read_key(&path).unwrap().verifier(), key.verifier());
         assert!(write_key(&path, &key).is_err());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = format!("{:#}", read_key(&path).unwrap_err());
+        assert!(refused.contains("mode is 640"), "{refused}");
         assert_eq!(beside(&path, ".spool"), folder.path().join("a.key.spool"));
     }
 }

@@ -18,12 +18,12 @@ use prost::Message as _;
 use super::{
     Failure, Server,
     cosigners::{read_quorum, wanted},
+    credentials::CredentialArgs,
     prove::pull_proof,
     verify::{default_view, progress},
 };
 use crate::{
     audit::{Audited, Observer, audit_copy, audit_observed},
-    connect,
     evidence::Caught,
     folder::Folder,
     pull::Puller,
@@ -44,6 +44,8 @@ pub(super) struct LedgerArgs {
         required_unless_present = "data"
     )]
     url: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// A copy of the ledger's data folder, to read instead of asking a server
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -64,15 +66,15 @@ pub(super) struct LedgerArgs {
 
 impl LedgerArgs {
     pub(super) fn new(server: Server, ledger: VerifierKey, view: Option<PathBuf>) -> Self {
-        let (witnesses, quorum) = (Vec::new(), None);
-        Self { url: Some(server.url), data: None, ledger, view, witnesses, quorum }
+        let (Server { url, credentials }, witnesses, quorum) = (server, Vec::new(), None);
+        Self { url: Some(url), credentials, data: None, ledger, view, witnesses, quorum }
     }
 
     /// The server, whose word is believed.
     pub(super) async fn puller(&self) -> Result<Puller, Failure> {
         let url =
             self.url.as_deref().context("a copy of a folder answers no questions: --server")?;
-        Ok(Puller::new(connect::reach(url).await?))
+        Ok(Puller::new(self.credentials.reach(url).await?))
     }
 
     /// Verifies the whole log, and gives what `observer` computed from it.

@@ -11,12 +11,7 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use super::{Failure, Server, cosigners::Cosigners, record::write_synced, say};
-use crate::{
-    connect::{self, entry_proof},
-    evidence::Caught,
-    pull::Puller,
-    verify::Scope,
-};
+use crate::{connect::entry_proof, evidence::Caught, pull::Puller, verify::Scope};
 
 /// Fetches the proof that an entry is in the ledger; it verifies offline, for ever
 #[derive(Debug, Args)]
@@ -41,7 +36,7 @@ pub(super) struct Prove {
 
 impl Prove {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let puller = Puller::new(self.server.reach().await?);
         let index = Index(self.index);
         let quorum = self.cosigners.quorum(&self.ledger)?;
         let (proof, checkpoint) = pull_proof(&puller, index, &self.ledger, &quorum).await?;

@@ -26,7 +26,6 @@ use super::{
     words::{self, word},
 };
 use crate::{
-    connect,
     evidence::printable,
     pull::Puller,
     query::{Hit, SelectError, Selection, hits_of, proven_hits},
@@ -222,7 +221,7 @@ impl Asked {
         filter: Filter,
         proofs: Option<(&Criteria, &VerifierKey)>,
     ) -> Result<(), Failure> {
-        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let puller = Puller::new(self.server.reach().await?);
         let mut request = wire::QueryRequest {
             filter: Some(filter),
             newest_first: self.newest,

@@ -17,7 +17,6 @@ use serde_json::json;
 
 use super::{Failure, Server, json::event_json, time};
 use crate::{
-    connect,
     pull::{Puller, Run},
     query::hits_of,
     verify::{Record, Scope, digest},
@@ -47,7 +46,7 @@ pub(super) struct Read {
 
 impl Read {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let puller = Puller::new(self.server.reach().await?);
         if self.follow {
             return self.follow(&puller).await;
         }

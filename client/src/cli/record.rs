@@ -92,12 +92,12 @@ impl Record {
         let lines = open(&self.file)?;
         let called = self.caller.call().await?;
         let puller = called.puller();
-        let Called { channel, key, ledger, quorum } = called;
+        let Called { link, key, ledger, quorum } = called;
         if let Some(folder) = &self.receipts {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         let spool = self.spool.clone().unwrap_or_else(|| beside(&self.caller.key, ".spool"));
-        let recorder = Recorder::builder(channel, key, ledger.clone())
+        let recorder = Recorder::builder(link, key, ledger.clone())
             .spool(&spool, SPOOL_BYTES_MAX)
             .quorum(quorum.clone())
             .start()

@@ -20,7 +20,6 @@ use super::{
     say,
 };
 use crate::{
-    connect,
     governance::proposal::{Change, Proposal},
     pull::Puller,
 };
@@ -177,7 +176,7 @@ impl Registration {
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let puller = Puller::new(self.server.reach().await?);
         let mut token = String::new();
         loop {
             let page = puller.sources(&token).await?;

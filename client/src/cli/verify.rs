@@ -9,7 +9,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Failure, Server, cosigners::Cosigners, say, time};
 use crate::{
     audit::{AuditOptions, Audited, Progress, audit},
-    connect,
     pull::Puller,
     verify::Scope,
     view::View,
@@ -45,7 +44,7 @@ impl Verify {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let path = self.view.unwrap_or_else(|| default_view(&self.ledger));
         let mut view = View::open(&path, &self.ledger)?;
-        let puller = Puller::new(connect::reach(&self.server.url).await?);
+        let puller = Puller::new(self.server.reach().await?);
         let scope = if self.entries_only { Scope::EntriesOnly } else { Scope::Events };
         let quorum = self.cosigners.quorum(&self.ledger)?;
         let options = AuditOptions { scope, full: self.full, quorum };

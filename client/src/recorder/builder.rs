@@ -21,7 +21,6 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
 
 use super::{
     Recorder,
@@ -32,7 +31,7 @@ use super::{
     shared::{BatchLimits, Shared, Start},
 };
 use crate::{
-    connect,
+    connect::{self, Link},
     error::{RecorderError, SpoolError},
     spool::{Owner, Spool, files::Folder},
 };
@@ -41,7 +40,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "a recorder runs once it is started"]
 pub struct Builder {
-    channel: Channel,
+    link: Link,
     key: Signer,
     ledger: VerifierKey,
     limits: BatchLimits,
@@ -54,7 +53,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(channel: Channel, key: Signer, ledger: VerifierKey) -> Self {
+    pub(super) fn new(link: Link, key: Signer, ledger: VerifierKey) -> Self {
         let limits = BatchLimits { events_max: 256, bytes_max: 1 << 20 };
         let pace = Pace {
             batch_delay: Duration::from_millis(5),
@@ -65,18 +64,7 @@ impl Builder {
         };
         let (memory_bytes_max, spool) = (32 << 20, None);
         let (quorum, heartbeat, build) = (Quorum::default(), None, None);
-        Self {
-            channel,
-            key,
-            ledger,
-            limits,
-            pace,
-            memory_bytes_max,
-            spool,
-            quorum,
-            heartbeat,
-            build,
-        }
+        Self { link, key, ledger, limits, pace, memory_bytes_max, spool, quorum, heartbeat, build }
     }
 
     /// Most events of a batch: 1 to 4,096, default 256.
@@ -186,8 +174,8 @@ impl Builder {
             return Err(RecorderError::OtherLog { origin: self.ledger.name().to_owned() });
         }
         let ledger = Ledger {
-            recorder: connect::recorder_client(self.channel.clone()),
-            audit: connect::audit_client(self.channel.clone()),
+            recorder: connect::recorder_client(self.link.clone()),
+            audit: connect::audit_client(self.link.clone()),
             deadline: self.pace.deadline,
         };
         let owner = Owner::new(&self.key, &self.ledger);

@@ -20,7 +20,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
 use crate::{
     authorize::intent_id,
     backoff::{Backoff, asked_delay, is_transient},
+    connect::Link,
     error::{EvidenceFault, RecorderError},
     spool::Numbered,
 };
@@ -53,8 +54,8 @@ impl Pace {
 /// Two calls of the ledger, each with a deadline.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
-    pub(super) recorder: RecorderServiceClient<Channel>,
-    pub(super) audit: AuditServiceClient<Channel>,
+    pub(super) recorder: RecorderServiceClient<Link>,
+    pub(super) audit: AuditServiceClient<Link>,
     pub(super) deadline: Duration,
 }
 
@@ -358,7 +359,7 @@ type Opened = Result<Response<Streaming<wire::AppendResponse>>, Status>;
 
 impl Answers {
     fn open(
-        mut client: RecorderServiceClient<Channel>,
+        mut client: RecorderServiceClient<Link>,
         mut requests: mpsc::Receiver<wire::AppendRequest>,
     ) -> Self {
         let requests = stream::poll_fn(move |context| requests.poll_recv(context));

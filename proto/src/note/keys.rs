@@ -9,6 +9,7 @@ use std::{fmt, str};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, Verifier as _, VerifyingKey};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::error::KeyError;
 
@@ -223,6 +224,7 @@ impl Signer {
     ///
     /// [`KeyError::Name`] for a name that [`is_key_name`] refuses.
     pub fn new(name: &str, key_type: KeyType, seed: [u8; 32]) -> Result<Self, KeyError> {
+        let seed = Zeroizing::new(seed);
         let key = SigningKey::from_bytes(&seed);
         let verifier = VerifierKey::from_point(name, key_type, key.verifying_key())?;
         Ok(Self { key, verifier })
@@ -237,18 +239,22 @@ impl Signer {
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.strip_prefix(PRIVATE_PREFIX).ok_or(KeyError::Form)?;
         let (name, id, key_type, seed) = parse_key_text(text)?;
-        let signer = Self::new(name, key_type, seed)?;
+        let signer = Self::new(name, key_type, *seed)?;
         signer.verifier.check_id(id)?;
         Ok(signer)
     }
 
     /// The form that [`Signer::parse`] reads. It holds the seed: for a file that only its owner
-    /// reads.
+    /// reads. Wiped when it is dropped.
     #[must_use]
-    pub fn secret_text(&self) -> String {
-        let mut text = String::from(PRIVATE_PREFIX);
+    pub fn secret_text(&self) -> Zeroizing<String> {
+        // Room for all of it: a text that moves as it grows would leave the seed behind.
+        let mut text = Zeroizing::new(String::with_capacity(
+            PRIVATE_PREFIX.len() + self.name().len() + KEY_TEXT_REST_MAX,
+        ));
+        text.push_str(PRIVATE_PREFIX);
         // Writing to a `String` cannot fail.
-        let _infallible = write_key_text(&mut text, &self.verifier, self.key.as_bytes());
+        let _infallible = write_key_text(&mut *text, &self.verifier, self.key.as_bytes());
         text
     }
 
@@ -277,8 +283,11 @@ impl fmt::Debug for Signer {
     }
 }
 
+/// Name, id, type, and the public or the private key: a public one takes no harm from being wiped.
+type KeyText<'a> = (&'a str, KeyId, KeyType, Zeroizing<[u8; 32]>);
+
 /// Splits `<name>+<key id>+<base64(type || 32 bytes)>`; the base64 part may hold `+` itself.
-fn parse_key_text(text: &str) -> Result<(&str, KeyId, KeyType, [u8; 32]), KeyError> {
+fn parse_key_text(text: &str) -> Result<KeyText<'_>, KeyError> {
     let mut fields = text.splitn(3, '+');
     let (Some(name), Some(id), Some(key)) = (fields.next(), fields.next(), fields.next()) else {
         return Err(KeyError::Form);
@@ -287,11 +296,11 @@ fn parse_key_text(text: &str) -> Result<(&str, KeyId, KeyType, [u8; 32]), KeyErr
         return Err(KeyError::Name);
     }
     let id = KeyId::parse(id).ok_or(KeyError::Form)?;
-    let key = STANDARD.decode(key).map_err(|_| KeyError::Form)?;
+    let key = Zeroizing::new(STANDARD.decode(key).map_err(|_| KeyError::Form)?);
     let (&key_type, key) = key.split_first().ok_or(KeyError::Form)?;
     let key_type = KeyType::from_byte(key_type).ok_or(KeyError::Type { found: key_type })?;
     let key = key.try_into().map_err(|_| KeyError::Form)?;
-    Ok((name, id, key_type, key))
+    Ok((name, id, key_type, Zeroizing::new(key)))
 }
 
 fn write_key_text(
@@ -299,12 +308,17 @@ fn write_key_text(
     key: &VerifierKey,
     material: &[u8; 32],
 ) -> fmt::Result {
-    let mut typed = [key.key_type.byte(); 33];
-    typed[1..].copy_from_slice(material);
-    write!(out, "{}+{}+{}", key.name, key.id, STANDARD.encode(typed))
+    let mut typed = Zeroizing::new([0; 33]);
+    let [first, rest @ ..] = &mut *typed;
+    (*first, *rest) = (key.key_type.byte(), *material);
+    let encoded = Zeroizing::new(STANDARD.encode(*typed));
+    write!(out, "{}+{}+{}", key.name, key.id, *encoded)
 }
 
 const PRIVATE_PREFIX: &str = "PRIVATE+KEY+";
+
+/// What follows the name: two plus signs, 8 digits, and 33 bytes in base64.
+const KEY_TEXT_REST_MAX: usize = 2 + 8 + 44;
 
 #[cfg(test)]
 mod tests {
@@ -324,7 +338,7 @@ mod tests {
     #[test]
     fn keys_of_another_implementation_read_and_print_the_same() {
         let signer = Signer::parse(GO_SECRET).unwrap();
-        assert_eq!(signer.secret_text(), GO_SECRET);
+        assert_eq!(*signer.secret_text(), GO_SECRET);
         assert_eq!(signer.verifier().to_string(), GO_PUBLIC);
         let verifier: VerifierKey = GO_PUBLIC.parse().unwrap();
         assert_eq!(&verifier, signer.verifier());
@@ -429,7 +443,7 @@ mod tests {
             }
             let secret = format!("{PRIVATE_PREFIX}{text}");
             if let Ok(signer) = Signer::parse(&secret) {
-                prop_assert_eq!(signer.secret_text(), secret);
+                prop_assert_eq!(signer.secret_text(), Zeroizing::new(secret));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Subcommand, value_parser};
 
-use super::{ConfigError, check_plaintext};
+use super::{ConfigError, CredentialArgs, DoorArgs};
 use crate::{
     custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     os::{self, Disk},
@@ -45,10 +45,13 @@ pub struct CustodianArgs {
     #[arg(long, default_value = "127.0.0.1:7171", env = "ACCESS_LEDGER_CUSTODIAN_METRICS_LISTEN")]
     pub metrics_listen: SocketAddr,
 
-    /// Serve on an address other than loopback although nothing is encrypted and nobody
-    /// authenticated: whoever can reach the port can read all that the ledger recorded.
-    #[arg(long)]
-    pub danger_plaintext: bool,
+    /// Who may call.
+    #[command(flatten)]
+    pub door: DoorArgs,
+
+    /// What the ledger is shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
 
     /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
     /// By default `http://` and the address of --listen.
@@ -131,9 +134,9 @@ impl CustodianArgs {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Plaintext`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
+    /// As [`DoorArgs::check`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
     pub fn check(&self, disk: &dyn Disk) -> Result<(String, CustodianOptions), ConfigError> {
-        check_plaintext([self.listen, self.metrics_listen], self.danger_plaintext)?;
+        self.door.check(&[self.listen, self.metrics_listen])?;
         // clap wants both, unless a subcommand is named.
         let (url, key) =
             self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use access_ledger_proto::note::VerifierKey;
 use clap::Args;
 
-use super::DataArgs;
+use super::{CredentialArgs, DataArgs};
 use crate::backup::BackupOptions;
 
 /// Flags of `check`.
@@ -26,6 +26,10 @@ pub struct RestoreArgs {
     /// Address of the custodian that holds what is missing, as in `http://127.0.0.1:7170`.
     #[arg(long, value_name = "URL")]
     pub from: String,
+
+    /// What the custodian is shown.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
 
     /// Verifier key of a custodian whose cosignature the checkpoint that is restored must have;
     /// as often as wanted. Without any, the ledger's own signature is enough.

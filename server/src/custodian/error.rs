@@ -90,7 +90,7 @@ pub enum CustodianError {
     /// The witness cannot be opened.
     #[error(transparent)]
     Witness(#[from] WitnessError),
-    /// The ledger's address is none.
+    /// The ledger's address is none, or the credentials cannot be used with it.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A task ended before its time: the process is ending, or it panicked.

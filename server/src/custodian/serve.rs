@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{connect, pull::Puller};
+use access_ledger_client::{connect::Credentials, pull::Puller};
 use axum::{
     Router,
     extract::{Path, State as With},
@@ -27,6 +27,7 @@ use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
 };
+use tonic::service::Routes;
 use tracing::{info, warn};
 
 use super::{
@@ -43,9 +44,10 @@ use super::{
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
+    identity::{Door, GuardLayer},
     os::Lock,
     outbound::Outbound,
-    serve::{Offer, serve},
+    serve::{Offer, connections, serve, transport},
     witness::Witness,
 };
 
@@ -54,6 +56,8 @@ pub struct Serving {
     custodian: Custodian,
     listener: TcpListener,
     address: SocketAddr,
+    door: Arc<Door>,
+    credentials: Credentials,
 }
 
 impl Serving {
@@ -66,7 +70,26 @@ impl Serving {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { custodian, listener, address })
+        let (door, credentials) = (Door::for_everybody(), Credentials::default());
+        Ok(Self { custodian, listener, address, door, credentials })
+    }
+
+    /// Lets callers in by this door alone.
+    #[must_use]
+    pub fn behind(self, door: Arc<Door>) -> Self {
+        Self { door, ..self }
+    }
+
+    /// Shows these to the ledger.
+    #[must_use]
+    pub fn showing(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
+    }
+
+    /// Whether callers have to speak TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.door.is_encrypted()
     }
 
     /// The address that was bound.
@@ -96,8 +119,8 @@ impl Serving {
         url: &str,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), CustodianError> {
-        let Self { custodian, listener, address } = self;
-        let puller = Puller::new(connect::channel(url)?);
+        let Self { custodian, listener, address, door, credentials } = self;
+        let puller = Puller::new(credentials.link(url)?);
         let (stopping, is_stopping) = watch::channel(false);
         let told = stopping.clone();
         tokio::spawn(async move {
@@ -105,10 +128,11 @@ impl Serving {
             told.send_replace(true);
         });
         let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
-        let (mut has_followed, lock) = custodian.start(&puller, &is_stopping)?;
+        let (mut has_followed, lock) = custodian.start((&puller, &credentials), &is_stopping)?;
 
         info!(%address, "serving");
-        let served = serve_all(listener, (&desk, witness), is_stopping, &mut has_followed).await;
+        let served =
+            serve_all((listener, &door), (&desk, witness), is_stopping, &mut has_followed).await;
         stopping.send_replace(true);
         let followed = match served {
             Ok(Some(followed)) => followed,
@@ -135,7 +159,7 @@ impl Custodian {
     /// halted signs nothing and watches nothing.
     fn start(
         self,
-        puller: &Puller,
+        (puller, credentials): (&Puller, &Credentials),
         stopping: &watch::Receiver<bool>,
     ) -> Result<(Followed, Option<Lock>), CustodianError> {
         let (options, copy, desk) = (self.options, self.copy, self.desk);
@@ -148,7 +172,7 @@ impl Custodian {
         let vigil = Arc::new(Mutex::new(vigil));
         // A halt is an alarm that somebody must hear of, too.
         if let Some(url) = options.webhook {
-            let outbound = Outbound::new().map_err(ServeError::from)?;
+            let outbound = Outbound::new(credentials).map_err(ServeError::from)?;
             spawn(stopping, webhook::run(alarms.clone(), outbound, url));
         }
         if self.halt.is_none() {
@@ -210,14 +234,19 @@ type Followed = oneshot::Receiver<Result<(), CustodianError>>;
 /// Serves, first what can be said without a book, then everything. What ended the following, if
 /// that came before the book.
 async fn serve_all(
-    listener: TcpListener,
+    (listener, door): (TcpListener, &Arc<Door>),
     (desk, witness): (&Desk, Arc<Witness>),
     stopping: watch::Receiver<bool>,
     has_followed: &mut Followed,
 ) -> Result<Option<Result<(), CustodianError>>, CustodianError> {
     let mut books = desk.books();
     let (listener, again) = twice(listener)?;
-    let waiting = tokio::spawn(wait_room(again, witness.clone(), books.clone(), stopping.clone()));
+    let waiting = tokio::spawn(wait_room(
+        (again, door.clone()),
+        witness.clone(),
+        books.clone(),
+        stopping.clone(),
+    ));
     let book: Option<Arc<Book>> = tokio::select! {
         biased;
         book = books.wait_for(Option::is_some) => book.ok().and_then(|book| book.clone()),
@@ -230,7 +259,7 @@ async fn serve_all(
     }
     if let Some(book) = book {
         let offer = Offer { book, recorder: None, witness: Some(witness) };
-        serve(listener, offer, is(stopping)).await?;
+        serve(listener, door, offer, is(stopping)).await?;
     }
     Ok(None)
 }
@@ -250,7 +279,7 @@ fn twice(listener: TcpListener) -> Result<(TcpListener, TcpListener), ServeError
 
 /// Answers callers until there is a book: what was cosigned before, and that there is no more.
 async fn wait_room(
-    listener: TcpListener,
+    (listener, door): (TcpListener, Arc<Door>),
     witness: Arc<Witness>,
     mut books: watch::Receiver<Option<Arc<Book>>>,
     stopping: watch::Receiver<bool>,
@@ -270,7 +299,12 @@ async fn wait_room(
             () = is(stopping) => {}
         }
     };
-    if let Err(failure) = axum::serve(listener, pages).with_graceful_shutdown(over).await {
+    let served = transport().layer(GuardLayer::new(door.clone())).serve_with_incoming_shutdown(
+        Routes::from(pages).prepare(),
+        connections(listener, &door),
+        over,
+    );
+    if let Err(failure) = served.await {
         warn!(%failure, "could not answer callers");
     }
 }

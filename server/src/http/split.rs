@@ -47,7 +47,8 @@ impl Service<Request<Body>> for Split {
     }
 }
 
-fn is_grpc<B>(request: &Request<B>) -> bool {
+/// Whether a request is for the gRPC services.
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
     request.version() == Version::HTTP_2
         && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))

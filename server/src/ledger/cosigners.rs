@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use access_ledger_client::connect::Credentials;
 use access_ledger_proto::{
     checkpoint::{Cosignature, VerifiedCheckpoint},
     error::CheckpointError,
@@ -58,6 +59,8 @@ pub struct Cosigning {
     /// After so long without an entry, the ledger records a heartbeat of its own, if there are
     /// witnesses.
     pub heartbeat: Duration,
+    /// What witnesses are shown, but for the token.
+    pub credentials: Credentials,
 }
 
 impl Default for Cosigning {
@@ -69,6 +72,7 @@ impl Default for Cosigning {
             receipts_wait: Duration::from_secs(5),
             backoff_max: Duration::from_secs(10),
             heartbeat: Duration::from_secs(60),
+            credentials: Credentials::default(),
         }
     }
 }
@@ -188,6 +192,7 @@ pub(crate) struct Cosigners {
     keys: Vec<VerifierKey>,
     quorum: Quorum,
     release: Option<Arc<Release>>,
+    credentials: Credentials,
     backoff_max: Duration,
     /// Checkpoints on which cosignatures have arrived, the newest few.
     gathered: Mutex<BTreeMap<Size, Gathered>>,
@@ -212,7 +217,8 @@ impl Cosigners {
     ) -> Self {
         let (places, keys) = (cosigning.places(), cosigning.keys());
         let (quorum, backoff_max) = (cosigning.quorum(), cosigning.backoff_max);
-        Self { book, places, keys, quorum, release, backoff_max, gathered: Mutex::default() }
+        let (credentials, gathered) = (cosigning.credentials.clone(), Mutex::default());
+        Self { book, places, keys, quorum, release, credentials, backoff_max, gathered }
     }
 
     /// Asks for as long as the returned tasks are kept.
@@ -221,7 +227,7 @@ impl Cosigners {
     ///
     /// As [`Outbound::new`].
     pub(crate) fn spawn(self: &Arc<Self>) -> Result<JoinSet<()>, OutboundError> {
-        let outbound = Outbound::new()?;
+        let outbound = Outbound::new(&self.credentials)?;
         let interval = if self.release.is_some() { Duration::ZERO } else { UNAWAITED_INTERVAL };
         let rounds = Arc::new(Rounds::new(self.book.clone(), self.places.len()));
         let mut tasks = JoinSet::new();

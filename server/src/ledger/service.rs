@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Shared, append::Admitted, queue::Ticket, writer::ToWrite};
-use crate::{erase, refusal::Refusal};
+use crate::{erase, identity::Caller, refusal::Refusal};
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -33,11 +33,13 @@ enum MayHold {
 impl Recorder {
     async fn admit(
         &self,
+        caller: &Caller,
         batch: Option<wire::SealedBatch>,
         may_hold: MayHold,
     ) -> Result<Ticket, Refusal> {
         let missing = || Refusal::Request { field: "batch", problem: "missing".to_owned() };
         let batch = batch.ok_or_else(missing)?;
+        caller.expect_source(&batch.source)?;
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
         let is_redaction = batch.events.iter().any(is_redaction);
         let shared = self.shared.clone();
@@ -63,6 +65,7 @@ impl Recorder {
     /// Admits what the stream brings, in order, until it ends or a batch is refused.
     async fn pump(
         self,
+        caller: Caller,
         mut requests: Streaming<wire::AppendRequest>,
         tickets: mpsc::Sender<Result<Ticket, Status>>,
     ) {
@@ -75,9 +78,10 @@ impl Recorder {
             };
             let ticket = match request {
                 Ok(None) => return,
-                Ok(Some(request)) => {
-                    self.admit(request.batch, MayHold::Anything).await.map_err(Status::from)
-                }
+                Ok(Some(request)) => self
+                    .admit(&caller, request.batch, MayHold::Anything)
+                    .await
+                    .map_err(Status::from),
                 Err(status) if status.code() == Code::OutOfRange => Err(message_too_large().into()),
                 Err(status) => Err(status),
             };
@@ -96,7 +100,9 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
-        let ticket = self.admit(request.into_inner().batch, MayHold::Anything).await?;
+        let caller = Caller::of(&request)?;
+        let batch = request.into_inner().batch;
+        let ticket = self.admit(&caller, batch, MayHold::Anything).await?;
         Ok(Response::new(ticket.answer().await?))
     }
 
@@ -104,7 +110,9 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::AuthorizeRequest>,
     ) -> Result<Response<wire::AuthorizeResponse>, Status> {
-        let ticket = self.admit(request.into_inner().batch, MayHold::Intents).await?;
+        let caller = Caller::of(&request)?;
+        let batch = request.into_inner().batch;
+        let ticket = self.admit(&caller, batch, MayHold::Intents).await?;
         let wire::AppendResponse { receipt, verdicts } = ticket.answer().await?;
         Ok(Response::new(wire::AuthorizeResponse { receipt, verdicts }))
     }
@@ -114,7 +122,8 @@ impl RecorderService for Recorder {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::AppendResponse>>, Status> {
         let (sender, tickets) = mpsc::channel(STREAM_BATCHES_MAX);
-        tokio::spawn(self.clone().pump(request.into_inner(), sender));
+        let caller = Caller::of(&request)?;
+        tokio::spawn(self.clone().pump(caller, request.into_inner(), sender));
         let answers = stream::unfold(Some(tickets), |tickets| async {
             let mut tickets = tickets?;
             let answer = match tickets.recv().await? {
@@ -132,6 +141,7 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollResponse>, Status> {
+        Caller::of(&request)?.expect_source(&request.get_ref().source)?;
         Ok(Response::new(self.shared.enroll(request.into_inner()).await?))
     }
 
@@ -139,6 +149,7 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::GetSourceStateRequest>,
     ) -> Result<Response<wire::GetSourceStateResponse>, Status> {
+        Caller::of(&request)?.expect_source(&request.get_ref().source)?;
         let source = request.into_inner().source;
         let unknown = || Refusal::NoSource { name: source.clone() };
         let name = Name::parse(source.as_bytes()).map_err(|_| unknown())?;

@@ -68,11 +68,11 @@ pub(super) fn vkey(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn signers() -> Vec<Vec<u8>> {
-    keys().map(|key| key.secret_text().into_bytes()).into()
+    keys().map(|key| key.secret_text().as_bytes().to_vec()).into()
 }
 
 pub(super) fn signer(bytes: &[u8]) -> bool {
-    comes_back(bytes, |text| Signer::parse(text).ok().map(|key| key.secret_text()))
+    comes_back(bytes, |text| Signer::parse(text).ok().map(|key| key.secret_text().to_string()))
 }
 
 pub(super) fn public_keys() -> Vec<Vec<u8>> {

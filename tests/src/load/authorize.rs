@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::{
     entry::Entry,
     hash::{Digest, leaf_hash, sha256},
@@ -15,7 +16,6 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::{task::JoinSet, time::Instant};
-use tonic::transport::Channel;
 
 use super::{
     args::Plan,
@@ -110,7 +110,7 @@ async fn compare(
 
 /// Lets all callers make their calls, each one after the other.
 async fn run(
-    channel: &Channel,
+    channel: &Link,
     vkey: &VerifierKey,
     sources: Vec<Source>,
     calls: usize,
@@ -161,7 +161,7 @@ fn event_bytes(
 }
 
 struct Caller {
-    channel: Channel,
+    channel: Link,
     vkey: VerifierKey,
     source: Source,
 }

@@ -10,11 +10,13 @@ use std::{
     thread,
 };
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::note::VerifierKey;
 use access_ledger_server::{
     config::read_quorum,
     custodian::{self, Custodian, CustodianOptions},
     folder::{Folder, Genesis, real_disk},
+    identity::Door,
     ledger::{Ledger, LedgerOptions},
     metrics,
     os::{Clock, SystemClock},
@@ -22,7 +24,7 @@ use access_ledger_server::{
 };
 use anyhow::{Context as _, ensure};
 use tokio::sync::oneshot;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::{
     args::{CustodianArgs, LedgerArgs, Plan},
@@ -103,9 +105,9 @@ impl Child {
     }
 
     /// A connection to the server.
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+    pub(super) async fn connect(&self) -> anyhow::Result<Link> {
         let server = format!("http://{}", self.said(0)?);
-        Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?)
+        Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?.into())
     }
 
     /// Seconds of processor time that the process and this one have taken.
@@ -145,7 +147,7 @@ pub(super) fn serve_ledger(args: &LedgerArgs, threads: Option<usize>) -> anyhow:
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(threads)?.block_on(async {
-        let _address = metrics::expose(any_port()).await?;
+        let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
         let ledger = Ledger::open(&options, &disk, &clock, None)?;
         let serving = Serving::bind(ledger, args.listen.unwrap_or_else(any_port)).await?;
         say(&format!("{} {}", serving.address(), serving.ledger().vkey()))?;
@@ -158,7 +160,7 @@ pub(super) fn serve_custodian(args: &CustodianArgs, threads: Option<usize>) -> a
     let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
     let options = CustodianOptions::new(&args.data, args.ledger_key.clone());
     serve::runtime(threads)?.block_on(async {
-        let _address = metrics::expose(any_port()).await?;
+        let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
         let custodian = Custodian::open(options, &disk, &clock, None)?;
         let serving = custodian::Serving::bind(custodian, any_port()).await?;
         let address = serving.address();

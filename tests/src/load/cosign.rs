@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::Note,
@@ -22,7 +23,6 @@ use access_ledger_proto::{
 use anyhow::ensure;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
-use tonic::transport::Channel;
 
 use super::{
     args::Plan,
@@ -93,8 +93,8 @@ fn followed(plan: &Plan, folders: &Path) -> anyhow::Result<(Child, Child)> {
 /// One side of the comparison.
 struct Side<'a> {
     child: &'a Child,
-    client: RecorderServiceClient<Channel>,
-    auditor: AuditServiceClient<Channel>,
+    client: RecorderServiceClient<Link>,
+    auditor: AuditServiceClient<Link>,
     recorder: Recorder,
     caller: Option<Source>,
     verifier: Verifier,

@@ -1,5 +1,6 @@
 //! A source that records: seals its batches and verifies the receipts, as every service must.
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::{
     enrolment::EnrolmentClaim,
     entry::Seal,
@@ -20,7 +21,6 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use tonic::transport::Channel;
 
 /// Events of a batch in a stream.
 pub(super) const BATCH_EVENTS: usize = 256;
@@ -60,7 +60,7 @@ pub(super) struct Claim {
 impl Source {
     /// Enrolls a new source by itself.
     pub(super) async fn enroll(
-        client: &mut RecorderServiceClient<Channel>,
+        client: &mut RecorderServiceClient<Link>,
         name: &str,
         ledger: &VerifierKey,
     ) -> anyhow::Result<Self> {

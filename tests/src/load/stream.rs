@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, collections::VecDeque, time::Duration};
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::{
     receipt::ReceiptVerifier,
     wire::{self, recorder_service_client::RecorderServiceClient},
@@ -12,7 +13,6 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 use super::{
     args::Plan,
@@ -27,7 +27,7 @@ const WINDOW: usize = 16;
 /// Different batches that are sent over and over.
 pub(super) const BATCHES: usize = 64;
 
-type Client = RecorderServiceClient<Channel>;
+type Client = RecorderServiceClient<Link>;
 
 /// Measures (a): streamed appends against the echo.
 pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {

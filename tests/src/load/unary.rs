@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use access_ledger_client::connect::Link;
 use access_ledger_proto::{
     receipt::ReceiptVerifier,
     wire::{self, recorder_service_client::RecorderServiceClient},
@@ -14,7 +15,6 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
-use tonic::transport::Channel;
 
 use super::{
     args::Plan,
@@ -24,7 +24,7 @@ use super::{
     source::{self, Sealed, Source},
 };
 
-type Client = RecorderServiceClient<Channel>;
+type Client = RecorderServiceClient<Link>;
 
 pub(super) type Verifier = Arc<Mutex<ReceiptVerifier>>;
 

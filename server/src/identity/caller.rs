@@ -1,0 +1,60 @@
+//! The principal behind a request.
+
+use std::sync::Arc;
+
+use access_ledger_proto::source::Name;
+use tonic::Request;
+
+use super::{
+    call::Role,
+    principals::{Principal, Sources},
+};
+use crate::refusal::Refusal;
+
+/// Whoever made a call, known by the guard. It lies in the extensions of every request that reaches
+/// a service. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(super) Arc<Principal>);
+
+impl Caller {
+    /// The caller of a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unauthenticated`] when no guard let it in: a mistake of ours.
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+        request.extensions().get::<Self>().cloned().ok_or_else(|| Refusal::Unauthenticated {
+            problem: "the call came in by no door".to_owned(),
+        })
+    }
+
+    /// Whether the principal may read the log, and not only what proves its own records.
+    pub(crate) fn is_reader(&self) -> bool {
+        self.0.has(Role::Audit) || self.0.has(Role::Custody)
+    }
+
+    /// Why the principal may not make a call, or not with these arguments.
+    pub(crate) fn forbidden(&self, wanted: &str) -> Refusal {
+        let (principal, wanted) = (self.0.name.clone(), wanted.to_owned());
+        Refusal::CallForbidden { principal, wanted }
+    }
+
+    /// Checks that the principal may speak for a source.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::SourceForbidden`] when it is bound to others.
+    pub(crate) fn expect_source(&self, source: &str) -> Result<(), Refusal> {
+        let is_bound_to = match &self.0.sources {
+            Sources::Any => return Ok(()),
+            // What is no name is refused for that, later.
+            Sources::These(bound) => Name::parse(source.as_bytes())
+                .map_or(true, |name| bound.iter().any(|bound| bound.covers(name))),
+        };
+        if is_bound_to {
+            return Ok(());
+        }
+        let principal = self.0.name.clone();
+        Err(Refusal::SourceForbidden { principal, source_name: source.to_owned() })
+    }
+}

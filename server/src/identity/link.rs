@@ -1,0 +1,230 @@
+//! Connections: plain or over TLS, each with what it says of who is at the other end.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::{Connected, TcpIncoming};
+use tracing::{debug, warn};
+
+use super::{door::Door, principals::CertificateName, tls};
+
+/// One connection.
+pub(crate) struct Link {
+    socket: Socket,
+    peer: Peer,
+    /// One of [`LINKS_MAX`], given back when the connection ends.
+    _place: OwnedSemaphorePermit,
+}
+
+enum Socket {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+/// Who is at the other end. Lies in the extensions of every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Names of the client certificate, which was verified.
+    pub(super) names: Arc<[CertificateName]>,
+}
+
+/// The connections of a listener, each behind its handshake. Handshakes run side by side, so a slow
+/// one holds nobody up.
+///
+/// When all places are taken, whoever comes next waits in the listener's queue.
+pub(crate) fn links(
+    incoming: TcpIncoming,
+    door: Arc<Door>,
+) -> impl Stream<Item = io::Result<Link>> + use<> {
+    let places = Arc::new(Semaphore::new(LINKS_MAX));
+    let accepting = Accepting { incoming, door, places, handshakes: JoinSet::new() };
+    stream::unfold(accepting, |mut accepting| async {
+        let link = accepting.next().await?;
+        Some((Ok(link), accepting))
+    })
+}
+
+struct Accepting {
+    incoming: TcpIncoming,
+    door: Arc<Door>,
+    places: Arc<Semaphore>,
+    handshakes: JoinSet<Option<Link>>,
+}
+
+impl Accepting {
+    /// The next connection that is ready to serve.
+    async fn next(&mut self) -> Option<Link> {
+        loop {
+            tokio::select! {
+                accepted = accept(&mut self.incoming, &self.places) => {
+                    let (stream, place) = accepted?;
+                    match self.door.state().tls.clone() {
+                        None => return Some(Link::plain(stream, place)),
+                        Some(tls) => {
+                            let acceptor = TlsAcceptor::from(tls);
+                            self.handshakes.spawn(shake_hands(acceptor, stream, place));
+                        }
+                    }
+                }
+                Some(shaken) = self.handshakes.join_next() => {
+                    if let Ok(Some(link)) = shaken {
+                        return Some(link);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes a place first: a connection is only accepted when it can be served.
+async fn accept(
+    incoming: &mut TcpIncoming,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    loop {
+        match incoming.next().await? {
+            Ok(stream) => return Some((stream, place)),
+            Err(failure) => {
+                // Too many open files, for one: at once it would fail again.
+                warn!(%failure, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+) -> Option<Link> {
+    let address = address_of(&stream);
+    match timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Link::encrypted(stream, address, place)),
+        Ok(Err(failure)) => {
+            debug!(%address, %failure, "handshake failed");
+            metrics::counter!("access_ledger_handshakes_failed_total").increment(1);
+            None
+        }
+        Err(_) => {
+            debug!(%address, "handshake took too long");
+            metrics::counter!("access_ledger_handshakes_failed_total").increment(1);
+            None
+        }
+    }
+}
+
+impl Link {
+    fn plain(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+        let peer = Peer { address: address_of(&stream), names: Arc::new([]) };
+        Self { socket: Socket::Plain(stream), peer, _place: place }
+    }
+
+    fn encrypted(
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let certificates = stream.get_ref().1.peer_certificates();
+        let certificate = certificates.and_then(|chain| chain.first());
+        let names = certificate.map(tls::names_of).unwrap_or_default().into();
+        let socket = Socket::Encrypted(Box::new(stream));
+        Self { socket, peer: Peer { address, names }, _place: place }
+    }
+}
+
+/// A peer that is gone has no address any more; its connection ends at the first read.
+fn address_of(stream: &TcpStream) -> SocketAddr {
+    stream.peer_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+}
+
+impl Connected for Link {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Socket::Encrypted(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Socket::Encrypted(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Socket::Encrypted(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.socket {
+            Socket::Plain(stream) => stream.is_write_vectored(),
+            Socket::Encrypted(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Socket::Encrypted(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Socket::Encrypted(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// Connections of one listener. Each may hold some tens of kilobytes.
+const LINKS_MAX: usize = 16_384;
+
+/// How long a handshake may take: two round trips and a signature.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
