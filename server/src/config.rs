@@ -14,7 +14,7 @@ use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 pub use self::{
-    custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    custodian::{ClearArgs, CustodianArgs, CustodianCommand, CustodianDataArgs, ResumeArgs},
     door::{CredentialArgs, DoorArgs},
     folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
 };

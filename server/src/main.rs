@@ -12,9 +12,9 @@ use access_ledger_server::{
     backup, check,
     config::{
         CheckArgs, ClearArgs, Cli, Command, CustodianArgs, CustodianCommand, InitArgs, LogFormat,
-        RestoreArgs, ServeArgs,
+        RestoreArgs, ResumeArgs, ServeArgs,
     },
-    custodian::{self, Custodian},
+    custodian::{self, Custodian, suspension},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
@@ -168,8 +168,10 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
-    if let Some(CustodianCommand::Clear(args)) = &args.command {
-        return clear(args);
+    match &args.command {
+        Some(CustodianCommand::Clear(args)) => return clear(args),
+        Some(CustodianCommand::Resume(args)) => return resume(args),
+        None => {}
     }
     let (disk, clock) = (real_disk(), system_clock());
     let (ledger, options) = args.check(&*disk)?;
@@ -213,11 +215,23 @@ fn greet_custodian(
 }
 
 fn clear(args: &ClearArgs) -> anyhow::Result<ExitCode> {
-    let (disk, folder) = (real_disk(), &args.data);
+    let (disk, folder) = (real_disk(), &args.data.data);
     anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
     let _lock = lock(&*disk, folder)?;
     let halt = custodian::clear::clear(&disk, &system_clock(), folder, &args.evidence)?;
     writeln!(io::stdout(), "cleared     {}: {}", halt.alarm, halt.message)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    let others = args.others(&*disk)?;
+    let mut out = io::stdout().lock();
+    for (origin, size) in suspension::resume(&*disk, folder, &args.cosigned, &others)? {
+        writeln!(out, "signs on    behind size {size} of {origin}")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

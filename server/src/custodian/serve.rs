@@ -38,6 +38,7 @@ use super::{
     follow::{Follow, State},
     lag::watch_lag,
     patrol::{Beat, patrol},
+    rot::watch_copy,
     vigil::Vigil,
     webhook,
 };
@@ -181,6 +182,7 @@ impl Custodian {
             let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
             spawn(stopping, cosigner.run());
             spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
+            spawn(stopping, watch_copy(desk.clone(), alarms.clone()));
             spawn(stopping, tick(vigil.clone()));
             let beat = Beat {
                 puller: puller.clone(),
