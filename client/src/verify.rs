@@ -327,9 +327,10 @@ impl LogVerifier {
     fn miss(&mut self, run: &DigestedRun, stretch: &Stretch) {
         let erased = run.erased_in(stretch);
         let Some(registry) = self.registry.as_ref().filter(|_| !erased.is_empty()) else { return };
-        let erasable = Erasable::of(&registry.sources, stretch.source.as_name());
         for &(offset, recorded_at) in erased {
-            self.missing.miss(run.index(offset), recorded_at, erasable);
+            let index = run.index(offset);
+            let erasable = Erasable::of(&registry.sources, stretch.source.as_name(), index);
+            self.missing.miss(index, recorded_at, erasable);
         }
     }
 

@@ -388,7 +388,7 @@ impl Shared {
     fn change_sources(&self, batch: &Admitted, first: Index) -> Result<(), SourceError> {
         let change = {
             let sources = self.book.sources();
-            let sealer = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
+            let (sealer, _) = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
             let mut last: Option<SourceChange> = None;
             for (body, alone) in batch.control_bodies() {
                 last = Some(sources.judge(sealer, first, body, alone)?);

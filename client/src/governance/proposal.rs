@@ -212,9 +212,10 @@ impl Proposal {
         let governs = Name::parse(key.name().as_bytes())
             .ok()
             .and_then(|name| sources.holder(name, verifier.id()).ok())
-            .is_some_and(|source| source.roles.contains(SourceRole::Govern));
+            .is_some_and(|(source, _)| source.roles.now().contains(SourceRole::Govern));
         if !governs {
-            let governance = sources.iter().filter(|one| one.roles.contains(SourceRole::Govern));
+            let governance =
+                sources.iter().filter(|one| one.roles.now().contains(SourceRole::Govern));
             return Err(ProposalError::NotGovernance {
                 name: key.name().to_owned(),
                 origin: self.origin.clone(),

@@ -58,8 +58,7 @@ impl Registry {
         batch: &SealedBatch,
         missing: &mut Missing,
     ) -> Result<VerifyingKey, SourceError> {
-        let sealer = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
-        let key = sealer.public_key;
+        let (sealer, &key) = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
         if let Some(number) = batch.ordinary {
             // Only the roles of the sealer decide on what changes no rule.
             let body = Body { number, bytes: &[] };
