@@ -101,9 +101,11 @@ pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckRepo
     copy.tree()?;
     copy.folder(&from.evidence(), &to.evidence())?;
     if options.with_keys {
-        for (source, target) in from.own_keys().iter().zip(to.own_keys()) {
+        for source in from.own_keys(&**disk)? {
+            let Ok(inside) = source.strip_prefix(from.root()) else { continue };
+            let target = to.root().join(inside);
             copy.folder_of(&target)?;
-            copy.file(source, &target, u64::MAX)?;
+            copy.file(&source, &target, u64::MAX)?;
         }
     }
     let note = checkpoint.note().as_bytes();

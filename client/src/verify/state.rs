@@ -94,6 +94,16 @@ impl SavedState {
         Size(self.size)
     }
 
+    /// Whether this is one of the ledger's keys, as the log told them up to there.
+    #[must_use]
+    pub fn knows_ledger_key(&self, key: &VerifierKey) -> bool {
+        let text = key.to_string();
+        let later = |registry: &SavedRegistry| {
+            registry.ledger_keys.iter().any(|changed| changed.value == text)
+        };
+        self.registry.as_ref().is_some_and(later)
+    }
+
     /// What was verified.
     #[must_use]
     pub const fn scope(&self) -> Scope {

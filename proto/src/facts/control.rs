@@ -30,7 +30,7 @@ use crate::{
     error::ControlError,
     event,
     hash::sha256,
-    note::{KeyType, VerifierKey, verifies},
+    note::{KeyType, VerifierKey, parse_public_key, verifies},
     position::Index,
     seal::source_key_id,
     source::Name,
@@ -211,6 +211,16 @@ pub fn content_fault(kind: ControlKind, content: &[u8]) -> Option<(&'static str,
             let is_sound = is_cosigners(&custodian.witness_vkey);
             let field = if is_sound { "mirror_vkey" } else { "witness_vkey" };
             (!has_cosigner_keys(&custodian)).then_some((field, "no verifier key of a cosigner"))
+        }
+        ControlKind::Key => {
+            let key = wire::SourceKey::decode(content).ok()?;
+            let is_sound = key.public_key.is_empty() || parse_public_key(&key.public_key).is_ok();
+            (!is_sound).then_some(("new_key", "no usable Ed25519 key"))
+        }
+        ControlKind::LedgerKey => {
+            let key = VerifierKey::parse(&wire::LedgerKey::decode(content).ok()?.ledger_vkey);
+            let is_sound = key.is_ok_and(|key| key.key_type() == KeyType::Ed25519);
+            (!is_sound).then_some(("new_key", "no verifier key of a ledger"))
         }
         _ => None,
     }

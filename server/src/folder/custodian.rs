@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use access_ledger_proto::note::{KeyType, Signer, VerifierKey};
 
-use super::{FORMAT_VERSION, Folder, Meta, Role, malformed, read_key};
+use super::{FORMAT_VERSION, Folder, Meta, Role, keys::read_key, malformed};
 use crate::{error::LedgerError, os::Disk, witness};
 
 impl Folder {
@@ -40,7 +40,8 @@ impl Folder {
     }
 
     /// The keys of the custodian in this folder, which follows `ledger`; makes it in an empty
-    /// folder. Without a name: the one that it has, or a new one.
+    /// folder. `is_successor` tells that the verified log has put this key in the place of the one
+    /// that was followed. Without a name: the one that it has, or a new one.
     ///
     /// # Errors
     ///
@@ -51,10 +52,12 @@ impl Folder {
         &self,
         disk: &dyn Disk,
         ledger: &VerifierKey,
+        is_successor: bool,
         name: Option<&str>,
     ) -> Result<witness::Keys, LedgerError> {
         let followed = self.followed(disk)?;
-        if let Some(found) = followed.as_ref().filter(|found| *found != ledger) {
+        let other = followed.as_ref().filter(|found| *found != ledger);
+        if let Some(found) = other.filter(|_| !is_successor) {
             let (found, wanted) = (found.to_string(), ledger.to_string());
             return Err(LedgerError::Follows { folder: self.root.clone(), found, wanted });
         }
@@ -71,7 +74,7 @@ impl Folder {
             witness: self.cosigning_key(disk, WITNESS_KEY, &name)?,
             mirror: self.cosigning_key(disk, MIRROR_KEY, &format!("{name}/mirror"))?,
         };
-        if followed.is_none() {
+        if followed.as_ref() != Some(ledger) {
             let (origin, ledger) = (ledger.name().to_owned(), Some(ledger.to_string()));
             let role = Role::Custodian;
             let meta = Meta { format_version: FORMAT_VERSION, origin, role, ledger };
@@ -113,17 +116,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
         let one = ledger("one.example");
-        let keys = folder.open_custodian(&*disk, &one, None).unwrap();
+        let keys = folder.open_custodian(&*disk, &one, false, None).unwrap();
         let name = keys.witness.name().to_owned();
         assert!(name.starts_with("custodian.localhost/"), "{name}");
         assert_eq!(keys.mirror.name(), format!("{name}/mirror"));
-        let again = folder.open_custodian(&*disk, &one, Some(&name)).unwrap();
+        let again = folder.open_custodian(&*disk, &one, false, Some(&name)).unwrap();
         assert_eq!(again.mirror.verifier(), keys.mirror.verifier());
         assert_eq!(folder.ledger_key(&*disk).unwrap(), Some(one.clone()));
 
-        let other = folder.open_custodian(&*disk, &ledger("two.example"), None);
+        let other = folder.open_custodian(&*disk, &ledger("two.example"), false, None);
         assert!(matches!(other, Err(LedgerError::Follows { .. })));
-        let renamed = folder.open_custodian(&*disk, &one, Some("another.example"));
+        let renamed = folder.open_custodian(&*disk, &one, false, Some("another.example"));
         assert!(matches!(renamed, Err(LedgerError::File { .. })));
     }
 
@@ -135,14 +138,15 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
-        folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap();
+        folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap();
         let refused = folder.origin(&*disk).unwrap_err();
         assert_eq!(role(refused), (Role::Custodian, Role::Ledger));
 
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path());
         folder.write_meta(&*disk, "one.example").unwrap();
-        let refused = folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap_err();
+        let refused =
+            folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap_err();
         assert_eq!(role(refused), (Role::Ledger, Role::Custodian));
     }
 }
