@@ -46,6 +46,7 @@ mod query;
 mod read;
 mod record;
 mod redact;
+mod rekey;
 mod report;
 mod request;
 mod scope;

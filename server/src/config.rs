@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 pub use self::{
     custodian::{ClearArgs, CustodianArgs, CustodianCommand, CustodianDataArgs, ResumeArgs},
     door::{CredentialArgs, DoorArgs},
-    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
+    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs, RotateArgs},
 };
 use crate::{
     error::LedgerError,
@@ -80,6 +80,9 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Copy a ledger's folder, also while it is served, and verify the copy.
     Backup(BackupArgs),
+    /// Make the key that is to take the place of the ledger's, also while that is served; it does
+    /// when governance has recorded the change that is printed.
+    Rotate(RotateArgs),
     /// Print a completion script for a shell.
     #[command(hide = true)]
     Completions {

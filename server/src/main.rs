@@ -23,7 +23,7 @@ use access_ledger_server::{
     ledger::Ledger,
     metrics,
     os::{Clock, Disk, Lock, SystemClock},
-    restore,
+    restore, rotate,
     serve::{self, Serving, stop_signal},
     settings::{self, SettingsError},
 };
@@ -56,6 +56,9 @@ fn main() -> ExitCode {
         Command::Custodian(args) => run_custodian(&args),
         Command::Restore(args) => restore(&args),
         Command::Backup(args) => backup::run(&disk, &args.options()),
+        Command::Rotate(args) => {
+            rotate::run(&*disk, &args.data.data, &mut io::stdout()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => print_completions(command, shell),
         Command::Man { subcommand } => print_manual(command, subcommand.as_deref()),
         Command::Demo(args) => demo::run(&args),

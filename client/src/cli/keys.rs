@@ -48,7 +48,11 @@ pub(super) async fn ledger_key(
     };
     let key = match (given, pinned) {
         (Some(given), Some(pinned)) if *given != pinned => {
-            bail!("{} pins the ledger key {pinned}, given is {given}", path.display());
+            bail!(
+                "{} pins the ledger key {pinned}, given is {given}: if `verify` tells that governance \
+                 put this in the place of that, remove the file",
+                path.display()
+            );
         }
         (_, Some(pinned)) => return Ok(pinned),
         (Some(given), None) => given.clone(),
