@@ -195,8 +195,7 @@ pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteError> {
     sign_note_by(text, &[signer])
 }
 
-/// Signs `text` as a note of one signature by each of these, in their order. Errors are those of
-/// [`sign_note`].
+/// The same with a signature by each of these, in their order.
 pub(crate) fn sign_note_by(text: &str, signers: &[&Signer]) -> Result<String, NoteError> {
     check_text(text)?;
     let mut note = format!("{text}\n");

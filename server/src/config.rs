@@ -44,6 +44,10 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// File with the passphrase of encrypted key files in `keys/`; new ones are encrypted under it.
+    #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_PASSPHRASE_FILE")]
+    pub passphrase_file: Option<PathBuf>,
+
     /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
     /// command line and the environment count before it.
     #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_CONFIG")]

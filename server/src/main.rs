@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use access_ledger_client::keyfile;
 use access_ledger_server::{
     backup, check,
     config::{
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         let _unread = write!(io::stdout(), "{}", settings::print(&command, &matches));
         return ExitCode::SUCCESS;
     }
+    cli.passphrase_file.clone().into_iter().for_each(keyfile::use_passphrase_file);
     let done = start_log(&cli).and_then(|()| match cli.command {
         Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),

@@ -213,7 +213,9 @@ impl Proposal {
         let governs = Name::parse(key.name().as_bytes())
             .ok()
             .and_then(|name| sources.holder(name, verifier.id()).ok())
-            .is_some_and(|(source, _)| source.roles.now().contains(SourceRole::Govern));
+            .is_some_and(|(source, known)| {
+                source.key() == Some(known) && source.roles.now().contains(SourceRole::Govern)
+            });
         if !governs {
             let governance =
                 sources.iter().filter(|one| one.roles.now().contains(SourceRole::Govern));

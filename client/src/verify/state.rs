@@ -97,11 +97,7 @@ impl SavedState {
     /// Whether this is one of the ledger's keys, as the log told them up to there.
     #[must_use]
     pub fn knows_ledger_key(&self, key: &VerifierKey) -> bool {
-        let text = key.to_string();
-        let later = |registry: &SavedRegistry| {
-            registry.ledger_keys.iter().any(|changed| changed.value == text)
-        };
-        self.registry.as_ref().is_some_and(later)
+        self.registry.as_ref().and_then(|registry| registry.restore(key).ok()).is_some()
     }
 
     /// What was verified.

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use access_ledger_client::keyfile;
 use access_ledger_proto::{
     facts::sources::History,
     note::{KeyType, Signer, VerifierKey},
@@ -154,9 +155,9 @@ impl Folder {
             return Ok(key);
         }
         let key = new_key(name, key_type).map_err(|problem| malformed(&path, problem))?;
-        let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
+        let text = keyfile::text(&key).map_err(|error| malformed(&path, error))?;
         disk.create_dir(&folder)
-            .and_then(|()| os::replace(disk, &path, line.as_bytes()))
+            .and_then(|()| os::replace(disk, &path, text.as_bytes()))
             .map_err(|source| LedgerError::io(&path, source))?;
         Ok(key)
     }
@@ -180,7 +181,7 @@ pub(super) fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, L
         Err(source) => return Err(LedgerError::io(path, source)),
     };
     let text = std::str::from_utf8(&text).map_err(|error| malformed(path, error))?;
-    Signer::parse(text.trim_end()).map(Some).map_err(|error| malformed(path, error))
+    keyfile::parse(text).map(Some).map_err(|error| malformed(path, error))
 }
 
 const LEDGER_KEY: &str = "ledger.key";
