@@ -103,6 +103,7 @@ pub struct Custodian {
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
+    court: Arc<Court>,
     halt: Option<Halt>,
     /// Given back last: only then may another process open the folder.
     lock: Option<Lock>,
@@ -162,13 +163,28 @@ impl Custodian {
             alarms: alarms.clone(),
         };
         let witness = Witness::open(disk.clone(), clock.clone(), &folder.witness(), keys, logs)?;
-        let witness = Arc::new(witness.on_contradiction(move |found| court.judge(&found)));
+        let court = Arc::new(court);
+        let judge = Arc::clone(&court);
+        let witness = Arc::new(witness.on_contradiction(move |found| judge.judge(&found)));
         if let Some(Halt { alarm, message, .. }) = &halt {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());
         }
         let (disk, clock) = (disk.clone(), clock.clone());
-        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
+        Ok(Self {
+            options,
+            disk,
+            ledger,
+            copy,
+            memory,
+            clock,
+            desk,
+            witness,
+            alarms,
+            court,
+            halt,
+            lock,
+        })
     }
 
     /// The public halves of the keys: witness, mirror.
