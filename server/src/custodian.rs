@@ -105,6 +105,7 @@ pub struct Custodian {
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
+    court: Arc<Court>,
     halt: Option<Halt>,
     /// Given back last: only then may another process open the folder.
     lock: Option<Lock>,
@@ -165,7 +166,9 @@ impl Custodian {
             alarms: alarms.clone(),
         };
         let witness = Witness::open(disk.clone(), clock.clone(), &folder.witness(), keys, logs)?;
-        let witness = Arc::new(witness.on_contradiction(move |found| court.judge(&found)));
+        let court = Arc::new(court);
+        let judge = Arc::clone(&court);
+        let witness = Arc::new(witness.on_contradiction(move |found| judge.judge(&found)));
         copy.verifier().sources().into_iter().for_each(|sources| witness.learn_key(sources));
         if let Some(Halt { alarm, message, .. }) = &halt {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
@@ -177,7 +180,20 @@ impl Custodian {
             others.chain([ledger.name()]).for_each(|origin| witness.halt(origin));
         }
         let (disk, clock) = (disk.clone(), clock.clone());
-        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
+        Ok(Self {
+            options,
+            disk,
+            ledger,
+            copy,
+            memory,
+            clock,
+            desk,
+            witness,
+            alarms,
+            court,
+            halt,
+            lock,
+        })
     }
 
     /// The public halves of the keys: witness, mirror.
