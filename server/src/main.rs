@@ -23,7 +23,7 @@ use access_ledger_server::{
     identity::Door,
     ledger::Ledger,
     metrics,
-    os::{Clock, Disk, Lock, SystemClock},
+    os::{self, Clock, Disk, Lock, SystemClock},
     restore, rotate,
     serve::{self, Serving, stop_signal},
     settings::{self, SettingsError},
@@ -143,6 +143,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
+    os::raise_open_files().context("the limit of open files")?;
     let (disk, clock) = (real_disk(), system_clock());
     let door = Door::open(&disk, args.door.files())?;
     let mut options = args.ledger(&*disk)?;
@@ -180,6 +181,7 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
     }
     let (disk, clock) = (real_disk(), system_clock());
     let (ledger, options) = args.check(&*disk)?;
+    os::raise_open_files().context("the limit of open files")?;
     let door = Door::open(&disk, args.door.files())?;
     let credentials = args.credentials.read()?;
     let lock = lock(&*disk, &options.folder)?;

@@ -45,10 +45,11 @@ use super::{
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
-    identity::{Door, GuardLayer},
+    identity::Door,
     os::Lock,
     outbound::Outbound,
-    serve::{Offer, connections, serve, transport},
+    serve::{Offer, serve},
+    transport::Transport,
     witness::Witness,
 };
 
@@ -308,14 +309,7 @@ async fn wait_room(
             () = is(stopping) => {}
         }
     };
-    let served = transport().layer(GuardLayer::new(door.clone())).serve_with_incoming_shutdown(
-        Routes::from(pages).prepare(),
-        connections(listener, &door),
-        over,
-    );
-    if let Err(failure) = served.await {
-        warn!(%failure, "could not answer callers");
-    }
+    Transport::new(listener, &door).serve(Routes::from(pages).prepare(), over).await;
 }
 
 /// Runs a task until it is to stop.
