@@ -206,9 +206,8 @@ pub(crate) fn sign_note_by(text: &str, signers: &[&Signer]) -> Result<String, No
     Ok(note)
 }
 
-/// Cosigns the text of a note at a time in seconds since the Unix epoch: the signature line.
-///
-/// Errors are those of [`crate::checkpoint::VerifiedCheckpoint::cosign`], the only use.
+/// Cosigns the text of a note at a time in seconds since the Unix epoch: the signature line. Errors
+/// are those of [`crate::checkpoint::VerifiedCheckpoint::cosign`], the only use.
 pub(crate) fn cosign_text(
     text: &str,
     signer: &Signer,
