@@ -12,6 +12,7 @@
 pub mod assess;
 pub mod control;
 pub mod emergencies;
+pub mod erased;
 mod erasures;
 mod grants;
 pub mod intents;

@@ -14,7 +14,7 @@ use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 pub use self::{
-    custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    custodian::{ClearArgs, CustodianArgs, CustodianCommand, CustodianDataArgs, ResumeArgs},
     door::{CredentialArgs, DoorArgs},
     folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs, RotateArgs},
 };
@@ -178,8 +178,13 @@ pub struct ServeArgs {
     pub receipts_policy: Option<PathBuf>,
 
     /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
-    /// again.
-    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    /// again; at most 50,000, for a call has a minute.
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 5_000,
+        value_parser = clap::value_parser!(u32).range(..=50_000)
+    )]
     pub receipts_wait_ms: u32,
 
     /// With witnesses: seconds without an entry after which the ledger records a heartbeat.

@@ -424,7 +424,4 @@ pub enum ServeError {
     /// The reflection service cannot be built.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// HTTP/2 cannot be served.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
 }

@@ -8,7 +8,8 @@
 //! keys/company.key   only when `init` made it: governance, belongs on a machine of the company
 //! keys/custodian.key   the same of the custodian: who holds both changes the rules alone
 //! checkpoint         newest
-//! evidence/          sealed batches that contradict the log
+//! evidence/          sealed batches that contradict the log; segments that were damaged
+//! mending/           segments on their way into the log       restore/mend.rs
 //! log/ tree/         storage
 //! index/             derived
 //! ```
@@ -22,6 +23,7 @@
 //! follow.json        what it remembers besides the log       custodian/memory.rs
 //! witness/           the newest cosigned notes                witness.rs
 //! alarms/ halted     what it found                            custodian/alarms.rs, halt.rs
+//! suspended          a copy, whose keys sign nothing yet      custodian/suspension.rs
 //! quorum.policy      asks for its cosignatures: for the ledger and its clients
 //! ```
 
@@ -214,6 +216,15 @@ impl Folder {
         meta.map(|meta| self.check_role(&meta, Role::Ledger).map(|()| meta.origin)).transpose()
     }
 
+    /// Whose folder it is; `None` when it is nobody's yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::origin`], but for the role.
+    pub(crate) fn role(&self, disk: &dyn Disk) -> Result<Option<Role>, LedgerError> {
+        Ok(self.read_meta(disk)?.map(|meta| meta.role))
+    }
+
     /// The key that signs the checkpoints of the log in this folder, a ledger's or a custodian's;
     /// `None` when there is none yet.
     ///
@@ -286,11 +297,7 @@ impl Folder {
         disk: &dyn Disk,
         key: &VerifierKey,
     ) -> Option<VerifiedCheckpoint> {
-        let path = self.checkpoint();
-        let note = os::read(disk, &path, CHECKPOINT_BYTES_MAX).ok()?;
-        VerifiedCheckpoint::open(&note, key, &[])
-            .inspect_err(|error| warn!(path = %path.display(), %error, "ignored checkpoint file"))
-            .ok()
+        read_note(disk, &self.checkpoint(), key)
     }
 
     /// The event of entry 0; makes the governance keys when `genesis` names none.
@@ -353,6 +360,14 @@ pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event
         body: Some(body),
         ..Default::default()
     })
+}
+
+/// A checkpoint of this ledger, as far as the file can be read.
+fn read_note(disk: &dyn Disk, path: &Path, key: &VerifierKey) -> Option<VerifiedCheckpoint> {
+    let note = os::read(disk, path, CHECKPOINT_BYTES_MAX).ok()?;
+    VerifiedCheckpoint::open(&note, key, &[])
+        .inspect_err(|error| warn!(path = %path.display(), %error, "ignored checkpoint file"))
+        .ok()
 }
 
 fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, LedgerError> {

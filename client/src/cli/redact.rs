@@ -88,7 +88,8 @@ impl Propose {
         if from > to {
             return Err(anyhow!("range from {from} to {to} is empty").into());
         }
-        let (_, covered) = out.ledger.observe(Covered::new(from..=to)).await?;
+        let observed = Box::pin(out.ledger.observe(Covered::new(from..=to)));
+        let (_, covered) = observed.await?;
         covered.check()?;
         let facts = covered.rules.0.as_ref().context("the ledger has no genesis")?;
         let origin = &facts.sources().genesis().origin;

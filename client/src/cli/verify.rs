@@ -92,6 +92,10 @@ fn tell(audited: &Audited) -> std::io::Result<()> {
         let at = time(cosignature.timestamp_s.saturating_mul(1_000_000_000));
         say(format_args!("cosigned  by {} at {at}", cosignature.key.name()))?;
     }
+    if audited.newest > size {
+        let newest = audited.newest;
+        say(format_args!("newest    {newest} entries, NOT verified: not cosigned yet"))?;
+    }
     Ok(())
 }
 

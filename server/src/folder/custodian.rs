@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use access_ledger_proto::note::{KeyType, Signer, VerifierKey};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::{KeyType, Signer, VerifierKey},
+    witness::origin_hex,
+};
 
-use super::{FORMAT_VERSION, Folder, Meta, Role, keys::read_key, malformed};
+use super::{FORMAT_VERSION, Folder, Meta, Role, keys::read_key, malformed, read_note};
 use crate::{error::LedgerError, os::Disk, witness};
 
 impl Folder {
@@ -14,10 +18,42 @@ impl Folder {
         self.root.join("witness")
     }
 
+    /// The marker of a copy whose keys sign nothing yet.
+    #[must_use]
+    pub fn suspended(&self) -> PathBuf {
+        self.root.join("suspended")
+    }
+
+    /// What is kept for the next start: derived from the log, or worth no more than the copy.
+    pub(crate) fn notes(&self) -> [PathBuf; 3] {
+        ["follow.json", "sightings.json", "halted"].map(|name| self.root.join(name))
+    }
+
     /// What was found.
     #[must_use]
     pub fn alarms(&self) -> PathBuf {
         self.root.join("alarms")
+    }
+
+    /// The newest checkpoint of a ledger that was cosigned here, as far as its file can be read:
+    /// what the mirror key signed for must be there. The witness judges the file.
+    pub(crate) fn read_cosigned(
+        &self,
+        disk: &dyn Disk,
+        ledger: &VerifierKey,
+    ) -> Option<VerifiedCheckpoint> {
+        read_note(disk, &self.witness().join(origin_hex(ledger.name())), ledger)
+    }
+
+    /// The newest checkpoint that lies here of a ledger, signed or cosigned here: what it covers
+    /// was here. Of two that are of one size the one with the cosignatures.
+    pub(crate) fn newest_known(
+        &self,
+        disk: &dyn Disk,
+        ledger: &VerifierKey,
+    ) -> Option<VerifiedCheckpoint> {
+        let known = self.read_checkpoint(disk, ledger).into_iter();
+        known.chain(self.read_cosigned(disk, ledger)).max_by_key(VerifiedCheckpoint::size)
     }
 
     /// The policy file that asks for the custodian's cosignatures.
@@ -75,12 +111,31 @@ impl Folder {
             mirror: self.cosigning_key(disk, MIRROR_KEY, &format!("{name}/mirror"))?,
         };
         if followed.as_ref() != Some(ledger) {
-            let (origin, ledger) = (ledger.name().to_owned(), Some(ledger.to_string()));
-            let role = Role::Custodian;
-            let meta = Meta { format_version: FORMAT_VERSION, origin, role, ledger };
-            self.put_meta(disk, &meta)?;
+            self.write_custodian_meta(disk, ledger)?;
         }
         Ok(keys)
+    }
+
+    /// Marks the folder as that of a custodian of this ledger.
+    pub(crate) fn write_custodian_meta(
+        &self,
+        disk: &dyn Disk,
+        ledger: &VerifierKey,
+    ) -> Result<(), LedgerError> {
+        let (origin, ledger) = (ledger.name().to_owned(), Some(ledger.to_string()));
+        let role = Role::Custodian;
+        self.put_meta(disk, &Meta { format_version: FORMAT_VERSION, origin, role, ledger })
+    }
+
+    /// The public half of the witness key; `None` when there is none.
+    pub(crate) fn witness_key(&self, disk: &dyn Disk) -> Result<Option<VerifierKey>, LedgerError> {
+        let key = read_key(disk, &self.keys().join(WITNESS_KEY))?;
+        Ok(key.map(|key| key.verifier().clone()))
+    }
+
+    /// The custodian's own keys.
+    pub(crate) fn cosigning_keys(&self) -> [PathBuf; 2] {
+        [WITNESS_KEY, MIRROR_KEY].map(|name| self.keys().join(name))
     }
 
     fn cosigning_key(
