@@ -198,10 +198,18 @@ impl<'a> NoteSignature<'a> {
 /// [`NoteError::Unterminated`] for a text that does not end with one; [`NoteError::KeyType`] for a
 /// key that cosigns only.
 pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteError> {
+    sign_note_by(text, &[signer])
+}
+
+/// The same with a signature by each of these, in their order.
+pub(crate) fn sign_note_by(text: &str, signers: &[&Signer]) -> Result<String, NoteError> {
     check_text(text)?;
-    expect_key_type(signer.verifier(), KeyType::Ed25519)?;
-    let line = signature_line(signer, &signer.sign(text.as_bytes()));
-    Ok(format!("{text}\n{line}"))
+    let mut note = format!("{text}\n");
+    for signer in signers {
+        expect_key_type(signer.verifier(), KeyType::Ed25519)?;
+        note.push_str(&signature_line(signer, &signer.sign(text.as_bytes())));
+    }
+    Ok(note)
 }
 
 /// Cosigns the text of a note at a time in seconds since the Unix epoch: the signature line.

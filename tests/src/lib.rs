@@ -7,6 +7,7 @@ pub mod clock;
 pub mod custodian;
 pub mod disk;
 pub mod double;
+pub mod folders;
 pub mod fuzz;
 pub mod gate;
 pub mod generate;

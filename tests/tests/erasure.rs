@@ -19,6 +19,7 @@ use access_ledger_server::{
     storage::{self, Attempt},
 };
 use access_ledger_tests::{
+    folders,
     node::{Clients, Node, ORIGIN, Setup},
     parties::Governance,
     personal::{PERSONAL, checked, found, holding, personal, redaction, until_gone},
@@ -194,7 +195,7 @@ async fn an_erasure_that_is_stopped_at_any_operation_is_finished_at_the_next_sta
     let secret = pending(template.path()).await?;
     for at in 0.. {
         let folder = tempfile::tempdir()?;
-        copy(template.path(), folder.path())?;
+        folders::copy(template.path(), folder.path())?;
         let disk = StoppingDisk::after(at);
         let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
         let opened = tokio::task::spawn_blocking(move || setup.open()).await?;
@@ -218,22 +219,6 @@ async fn an_erasure_that_is_stopped_at_any_operation_is_finished_at_the_next_sta
         if is_done {
             ensure!(at > 10, "done after {at} operations");
             return Ok(());
-        }
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for file in fs::read_dir(from)? {
-        let (path, name) = {
-            let file = file?;
-            (file.path(), file.file_name())
-        };
-        if path.is_dir() {
-            copy(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name))?;
         }
     }
     Ok(())

@@ -30,10 +30,8 @@ use tracing::info;
 mod cut;
 mod store;
 
-use self::{
-    cut::Cutter,
-    store::{Store, Verified},
-};
+pub(crate) use self::cut::Cutter;
+use self::store::{Store, Verified};
 use super::error::CopyError;
 use crate::{
     error::StorageError,

@@ -340,6 +340,7 @@ impl Follow {
             memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
         }
         if let Some(sources) = self.desk.lay_out(newest, copy)? {
+            self.witness.learn_key(&sources);
             self.vigil().expect(&sources);
         }
         if is_due { Ok(self.save()?) } else { Ok(()) }

@@ -38,16 +38,18 @@ use super::{
     follow::{Follow, State},
     lag::watch_lag,
     patrol::{Beat, patrol},
+    rot::watch_copy,
     vigil::Vigil,
     webhook,
 };
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
-    identity::{Door, GuardLayer},
+    identity::Door,
     os::Lock,
     outbound::Outbound,
-    serve::{Offer, connections, serve, transport},
+    serve::{Offer, serve},
+    transport::Transport,
     witness::Witness,
 };
 
@@ -181,6 +183,7 @@ impl Custodian {
             let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
             spawn(stopping, cosigner.run());
             spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
+            spawn(stopping, watch_copy(desk.clone(), alarms.clone()));
             spawn(stopping, tick(vigil.clone()));
             let (court, witness, origin) =
                 (self.court, self.witness.clone(), self.ledger.name().to_owned());
@@ -306,14 +309,7 @@ async fn wait_room(
             () = is(stopping) => {}
         }
     };
-    let served = transport().layer(GuardLayer::new(door.clone())).serve_with_incoming_shutdown(
-        Routes::from(pages).prepare(),
-        connections(listener, &door),
-        over,
-    );
-    if let Err(failure) = served.await {
-        warn!(%failure, "could not answer callers");
-    }
+    Transport::new(listener, &door).serve(Routes::from(pages).prepare(), over).await;
 }
 
 /// Runs a task until it is to stop.
