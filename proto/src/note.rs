@@ -46,9 +46,7 @@ impl<'a> Note<'a> {
     /// only work for the reader.
     pub const SIGNATURES_MAX: usize = 64;
 
-    /// Most bytes of a note: several times what a checkpoint with so many signatures has. What is
-    /// kept and what is read again later has this bound, so nobody can be made to keep a note that
-    /// it cannot read.
+    /// Most bytes of a note, so that nobody can be made to keep one that it cannot read again.
     pub const LEN_MAX: usize = 32 << 10;
 
     /// Reads a note. Allocates for the decoded signatures, which are shorter than the input, and
