@@ -29,6 +29,7 @@ pub mod os;
 pub mod outbound;
 pub mod refusal;
 pub mod restore;
+pub mod rotate;
 pub mod scrub;
 pub mod serve;
 pub mod settings;

@@ -391,6 +391,8 @@ const fn source_reason(error: &SourceError) -> (Code, &'static str) {
     match error {
         SourceError::Unknown { .. } => (Code::PermissionDenied, "SOURCE_UNKNOWN"),
         SourceError::Key { .. } => (Code::PermissionDenied, "KEY_UNKNOWN"),
+        SourceError::KeyReplaced { .. } => (Code::PermissionDenied, "KEY_REPLACED"),
+        SourceError::Revoked { .. } => (Code::PermissionDenied, "KEY_REVOKED"),
         SourceError::Inactive { .. } => (Code::PermissionDenied, "SOURCE_INACTIVE"),
         SourceError::Role { .. } | SourceError::Foreign { .. } | SourceError::Founding { .. } => {
             (Code::PermissionDenied, "ROLE_MISSING")

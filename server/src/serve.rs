@@ -206,9 +206,9 @@ async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporte
 }
 
 /// What is damaged on the disk is still served as long as it can be read; the operator must know.
-async fn report_damage(mut damaged: watch::Receiver<bool>, health: HealthReporter) {
+async fn report_damage(mut damaged: watch::Receiver<Option<bool>>, health: HealthReporter) {
     while damaged.changed().await.is_ok() {
-        let is_damaged = *damaged.borrow_and_update();
+        let is_damaged = *damaged.borrow_and_update() == Some(true);
         set_health(&health, &[STORAGE], !is_damaged).await;
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{connect::Credentials, pull::Puller};
+use access_ledger_client::{connect::Credentials, evidence::Caught, pull::Puller};
 use axum::{
     Router,
     extract::{Path, State as With},
@@ -38,6 +38,7 @@ use super::{
     follow::{Follow, State},
     lag::watch_lag,
     patrol::{Beat, patrol},
+    rot::watch_copy,
     vigil::Vigil,
     webhook,
 };
@@ -182,8 +183,16 @@ impl Custodian {
             let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
             spawn(stopping, cosigner.run());
             spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
+            spawn(stopping, watch_copy(desk.clone(), alarms.clone()));
             spawn(stopping, tick(vigil.clone()));
+            let (court, witness, origin) =
+                (self.court, self.witness.clone(), self.ledger.name().to_owned());
+            let convict = move |caught: Caught| {
+                witness.halt(&origin);
+                court.convicted(&caught);
+            };
             let beat = Beat {
+                convict: Arc::new(convict),
                 puller: puller.clone(),
                 ledger: self.ledger.clone(),
                 reader: copy.reader().clone(),
