@@ -112,13 +112,15 @@ pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckRepo
     copy.tree(checkpoint.size())?;
     copy.folder(&from.evidence(), &to.evidence())?;
     if options.with_keys {
-        let keys = |folder: &Folder| match role {
-            Role::Ledger => folder.own_keys(),
-            Role::Custodian => folder.cosigning_keys(),
+        let keys = match role {
+            Role::Ledger => from.own_keys(&**disk)?,
+            Role::Custodian => from.cosigning_keys().to_vec(),
         };
-        for (source, target) in keys(&from).iter().zip(keys(&to)) {
+        for source in keys {
+            let Ok(inside) = source.strip_prefix(from.root()) else { continue };
+            let target = to.root().join(inside);
             copy.folder_of(&target)?;
-            copy.file(source, &target, u64::MAX)?;
+            copy.file(&source, &target, u64::MAX)?;
         }
     }
     let note = checkpoint.note().as_bytes();

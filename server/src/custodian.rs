@@ -105,6 +105,7 @@ pub struct Custodian {
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
+    court: Arc<Court>,
     halt: Option<Halt>,
     /// Given back last: only then may another process open the folder.
     lock: Option<Lock>,
@@ -129,12 +130,14 @@ impl Custodian {
         lock: Option<Lock>,
     ) -> Result<Self, CustodianError> {
         let (folder, ledger) = (Folder::new(&options.folder), options.ledger.clone());
-        let keys = folder.open_custodian(&**disk, &ledger, options.name.as_deref())?;
         let memory = Memory::read(&**disk, folder.root(), &ledger)?;
+        let pinned = memory.pinned.as_ref();
+        let is_successor = pinned.is_some_and(|pinned| pinned.state.knows_ledger_key(&ledger));
+        let keys =
+            folder.open_custodian(&**disk, &ledger, is_successor, options.name.as_deref())?;
         let alarms = Alarms::open(disk.clone(), clock.clone(), &folder.alarms())?;
         let halt = Halt::read(&**disk, folder.root())?;
 
-        let pinned = memory.pinned.as_ref();
         let known = pinned.map(|pinned| pinned.checkpoint.clone()).into_iter();
         // All of these were written when the entries were durable. Of two that are of one size the
         // last: that with the cosignatures.
@@ -163,7 +166,10 @@ impl Custodian {
             alarms: alarms.clone(),
         };
         let witness = Witness::open(disk.clone(), clock.clone(), &folder.witness(), keys, logs)?;
-        let witness = Arc::new(witness.on_contradiction(move |found| court.judge(&found)));
+        let court = Arc::new(court);
+        let judge = Arc::clone(&court);
+        let witness = Arc::new(witness.on_contradiction(move |found| judge.judge(&found)));
+        copy.verifier().sources().into_iter().for_each(|sources| witness.learn_key(sources));
         if let Some(Halt { alarm, message, .. }) = &halt {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());
@@ -174,7 +180,20 @@ impl Custodian {
             others.chain([ledger.name()]).for_each(|origin| witness.halt(origin));
         }
         let (disk, clock) = (disk.clone(), clock.clone());
-        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
+        Ok(Self {
+            options,
+            disk,
+            ledger,
+            copy,
+            memory,
+            clock,
+            desk,
+            witness,
+            alarms,
+            court,
+            halt,
+            lock,
+        })
     }
 
     /// The public halves of the keys: witness, mirror.

@@ -3,7 +3,7 @@
 //! ```text
 //! meta.toml          format version, origin; written last, so its presence means "initialised"
 //! lock               one process per folder
-//! keys/ledger.key    signs checkpoints
+//! keys/ledger.key    signs checkpoints; `ledger.next.key`, `ledger-<key id>.key`: keys.rs
 //! keys/source.key    seals what the ledger itself records
 //! keys/company.key   only when `init` made it: governance, belongs on a machine of the company
 //! keys/custodian.key   the same of the custodian: who holds both changes the rules alone
@@ -35,7 +35,7 @@ use std::{
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    note::{KeyType, Signer, VerifierKey},
+    note::{KeyType, VerifierKey},
     policy::Policy,
     source::SourceName,
     wire,
@@ -43,7 +43,6 @@ use access_ledger_proto::{
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
-use zeroize::Zeroizing;
 
 use crate::{
     error::LedgerError,
@@ -51,6 +50,10 @@ use crate::{
 };
 
 mod custodian;
+mod keys;
+
+pub use self::keys::Keys;
+use self::keys::new_key;
 
 /// The name of the ledger's own source.
 pub const LEDGER_SOURCE: &str = "ledger";
@@ -154,15 +157,6 @@ impl Role {
     }
 }
 
-/// The keys that a running ledger holds.
-#[derive(Debug)]
-pub struct Keys {
-    /// Signs checkpoints; its name is the origin.
-    pub ledger: Signer,
-    /// Seals what the ledger itself records.
-    pub source: Signer,
-}
-
 impl Folder {
     /// The folder at `root`.
     #[must_use]
@@ -204,15 +198,6 @@ impl Folder {
     #[must_use]
     pub fn governance_keys(&self) -> [PathBuf; 2] {
         GOVERNANCE_SOURCES.map(|name| self.keys().join(format!("{name}.key")))
-    }
-
-    /// The keys that a running ledger holds.
-    pub(crate) fn own_keys(&self) -> [PathBuf; 2] {
-        ["ledger.key", "source.key"].map(|name| self.keys().join(name))
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.root.join("keys")
     }
 
     fn meta(&self) -> PathBuf {
@@ -305,44 +290,6 @@ impl Folder {
         os::replace(disk, &path, text.as_bytes()).map_err(|source| LedgerError::io(&path, source))
     }
 
-    /// Reads the keys of a running ledger.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError::File`] when one is missing or malformed.
-    pub fn open_keys(&self, disk: &dyn Disk) -> Result<Keys, LedgerError> {
-        let open = |name: &str| {
-            let path = self.keys().join(name);
-            read_key(disk, &path)?.ok_or_else(|| malformed(&path, "missing"))
-        };
-        Ok(Keys { ledger: open("ledger.key")?, source: open("source.key")? })
-    }
-
-    /// Reads the keys, and makes those that are missing.
-    pub(crate) fn make_keys(&self, disk: &dyn Disk, origin: &str) -> Result<Keys, LedgerError> {
-        let make = |file, name| self.make_key(disk, file, (name, KeyType::Ed25519));
-        Ok(Keys { ledger: make("ledger.key", origin)?, source: make("source.key", LEDGER_SOURCE)? })
-    }
-
-    fn make_key(
-        &self,
-        disk: &dyn Disk,
-        file: &str,
-        (name, key_type): (&str, KeyType),
-    ) -> Result<Signer, LedgerError> {
-        let folder = self.keys();
-        let path = folder.join(file);
-        if let Some(key) = read_key(disk, &path)? {
-            return Ok(key);
-        }
-        let key = new_key(name, key_type).map_err(|problem| malformed(&path, problem))?;
-        let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
-        disk.create_dir(&folder)
-            .and_then(|()| os::replace(disk, &path, line.as_bytes()))
-            .map_err(|source| LedgerError::io(&path, source))?;
-        Ok(key)
-    }
-
     /// The newest checkpoint that this ledger signed, as far as its file tells: a file that is
     /// missing or torn is as good as none, the log has it all.
     pub(crate) fn read_checkpoint(
@@ -413,23 +360,6 @@ pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event
         body: Some(body),
         ..Default::default()
     })
-}
-
-/// A new key of this name.
-fn new_key(name: &str, key_type: KeyType) -> Result<Signer, String> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|error| error.to_string())?;
-    Signer::new(name, key_type, *seed).map_err(|error| error.to_string())
-}
-
-fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {
-    let text = match os::read_secret(disk, path, TEXT_BYTES_MAX) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(LedgerError::io(path, source)),
-    };
-    let text = std::str::from_utf8(&text).map_err(|error| malformed(path, error))?;
-    Signer::parse(text.trim_end()).map(Some).map_err(|error| malformed(path, error))
 }
 
 /// A checkpoint of this ledger, as far as the file can be read.

@@ -20,6 +20,7 @@ pub mod offences;
 pub mod operator;
 pub mod pages;
 pub mod parties;
+pub mod personal;
 pub mod pki;
 pub mod process;
 pub mod python;

@@ -141,7 +141,7 @@ impl Covered {
     fn take_record(&mut self, index: Index, record: &Record) {
         let (Ok(entry), Some(facts)) = (Entry::parse(&record.entry), &self.rules.0) else { return };
         let body = record.event.as_ref().and_then(|event| event::body(event));
-        let erasable = Erasable::of(facts.sources(), entry.source);
+        let erasable = Erasable::of(facts.sources(), entry.source, entry.index);
         if let Err(kept) = check_erasable(index, erasable, body) {
             self.kept = self.kept.or(Some((index, kept)));
         }

@@ -65,6 +65,14 @@ impl BackupArgs {
     }
 }
 
+/// Flags of `rotate`.
+#[derive(Clone, Debug, Args)]
+pub struct RotateArgs {
+    /// Where the ledger lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
 /// Flags of `demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {

@@ -232,6 +232,15 @@ impl Copy {
         Ok(self.holding.size())
     }
 
+    /// As [`Copy::rewind`] where something was refused since, else nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Copy::open`].
+    pub fn mend(&mut self, pinned: Option<&Pinned>) -> Result<(), CopyError> {
+        if self.is_spoiled { self.rewind(pinned) } else { Ok(()) }
+    }
+
     /// Goes back to what is stored, behind a violation. Blocks, and works on all cores.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use access_ledger_proto::{
     witness::origin_hex,
 };
 
-use super::{FORMAT_VERSION, Folder, Meta, Role, malformed, read_key, read_note};
+use super::{FORMAT_VERSION, Folder, Meta, Role, keys::read_key, malformed, read_note};
 use crate::{error::LedgerError, os::Disk, witness};
 
 impl Folder {
@@ -76,7 +76,8 @@ impl Folder {
     }
 
     /// The keys of the custodian in this folder, which follows `ledger`; makes it in an empty
-    /// folder. Without a name: the one that it has, or a new one.
+    /// folder. `is_successor` tells that the verified log has put this key in the place of the one
+    /// that was followed. Without a name: the one that it has, or a new one.
     ///
     /// # Errors
     ///
@@ -87,10 +88,12 @@ impl Folder {
         &self,
         disk: &dyn Disk,
         ledger: &VerifierKey,
+        is_successor: bool,
         name: Option<&str>,
     ) -> Result<witness::Keys, LedgerError> {
         let followed = self.followed(disk)?;
-        if let Some(found) = followed.as_ref().filter(|found| *found != ledger) {
+        let other = followed.as_ref().filter(|found| *found != ledger);
+        if let Some(found) = other.filter(|_| !is_successor) {
             let (found, wanted) = (found.to_string(), ledger.to_string());
             return Err(LedgerError::Follows { folder: self.root.clone(), found, wanted });
         }
@@ -107,7 +110,7 @@ impl Folder {
             witness: self.cosigning_key(disk, WITNESS_KEY, &name)?,
             mirror: self.cosigning_key(disk, MIRROR_KEY, &format!("{name}/mirror"))?,
         };
-        if followed.is_none() {
+        if followed.as_ref() != Some(ledger) {
             self.write_custodian_meta(disk, ledger)?;
         }
         Ok(keys)
@@ -168,17 +171,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
         let one = ledger("one.example");
-        let keys = folder.open_custodian(&*disk, &one, None).unwrap();
+        let keys = folder.open_custodian(&*disk, &one, false, None).unwrap();
         let name = keys.witness.name().to_owned();
         assert!(name.starts_with("custodian.localhost/"), "{name}");
         assert_eq!(keys.mirror.name(), format!("{name}/mirror"));
-        let again = folder.open_custodian(&*disk, &one, Some(&name)).unwrap();
+        let again = folder.open_custodian(&*disk, &one, false, Some(&name)).unwrap();
         assert_eq!(again.mirror.verifier(), keys.mirror.verifier());
         assert_eq!(folder.ledger_key(&*disk).unwrap(), Some(one.clone()));
 
-        let other = folder.open_custodian(&*disk, &ledger("two.example"), None);
+        let other = folder.open_custodian(&*disk, &ledger("two.example"), false, None);
         assert!(matches!(other, Err(LedgerError::Follows { .. })));
-        let renamed = folder.open_custodian(&*disk, &one, Some("another.example"));
+        let renamed = folder.open_custodian(&*disk, &one, false, Some("another.example"));
         assert!(matches!(renamed, Err(LedgerError::File { .. })));
     }
 
@@ -190,14 +193,15 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
-        folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap();
+        folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap();
         let refused = folder.origin(&*disk).unwrap_err();
         assert_eq!(role(refused), (Role::Custodian, Role::Ledger));
 
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path());
         folder.write_meta(&*disk, "one.example").unwrap();
-        let refused = folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap_err();
+        let refused =
+            folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap_err();
         assert_eq!(role(refused), (Role::Ledger, Role::Custodian));
     }
 }

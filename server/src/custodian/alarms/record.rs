@@ -200,7 +200,8 @@ impl AlarmKind {
             | Self::Backdated
             | Self::FutureDated
             | Self::SourceGap
-            | Self::NotErased => index.map_or(Place::Ledger, Place::Index),
+            | Self::NotErased
+            | Self::CopyDamaged => index.map_or(Place::Ledger, Place::Index),
         }
     }
 }
