@@ -62,8 +62,6 @@ fn describe() {
     gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
-    gauge!("access_ledger_custodian_behind_entries", "entries that were signed and are not held");
-    gauge!("access_ledger_custodian_behind_seconds", "for how long the oldest of them have been");
     gauge!("access_ledger_disk_free_bytes", "free on the disk at the last group, with a reserve");
     counter!("access_ledger_scrubbed_bytes_total", "bytes of the log that were read again");
     counter!("access_ledger_scrub_passes_total", "times that the whole log was read again");
