@@ -300,10 +300,7 @@ impl Folder {
     ///
     /// [`LedgerError::File`] when one is missing or malformed.
     pub fn open_keys(&self, disk: &dyn Disk) -> Result<Keys, LedgerError> {
-        let open = |name: &str| {
-            let path = self.keys().join(name);
-            read_key(disk, &path)?.ok_or_else(|| malformed(&path, "missing"))
-        };
+        let open = |name: &str| read_signer(disk, &self.keys().join(name));
         Ok(Keys { ledger: open("ledger.key")?, source: open("source.key")? })
     }
 
@@ -398,14 +395,19 @@ impl Folder {
 pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event, String> {
     let mut event_id = [0; 16];
     getrandom::fill(&mut event_id).map_err(|error| error.to_string())?;
-    let seconds = i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(now % 1_000_000_000).unwrap_or_default();
     Ok(wire::Event {
         event_id: event_id.to_vec().into(),
-        occurred_at: Some(prost_types::Timestamp { seconds, nanos }),
+        occurred_at: Some(timestamp(now)),
         body: Some(body),
         ..Default::default()
     })
+}
+
+/// A time in nanoseconds since the Unix epoch.
+pub(crate) fn timestamp(nanos: u64) -> prost_types::Timestamp {
+    let seconds = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(nanos % 1_000_000_000).unwrap_or_default();
+    prost_types::Timestamp { seconds, nanos }
 }
 
 /// A new key of this name.
@@ -413,6 +415,15 @@ fn new_key(name: &str, key_type: KeyType) -> Result<Signer, String> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|error| error.to_string())?;
     Signer::new(name, key_type, *seed).map_err(|error| error.to_string())
+}
+
+/// Reads the private key in a file, which only its owner may read.
+///
+/// # Errors
+///
+/// [`LedgerError::Io`], [`LedgerError::File`].
+pub fn read_signer(disk: &dyn Disk, path: &Path) -> Result<Signer, LedgerError> {
+    read_key(disk, path)?.ok_or_else(|| malformed(path, "missing"))
 }
 
 fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {

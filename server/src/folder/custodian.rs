@@ -20,6 +20,12 @@ impl Folder {
         self.root.join("alarms")
     }
 
+    /// Records of who read, on their way to the ledger.
+    #[must_use]
+    pub fn reads_spool(&self) -> PathBuf {
+        self.root.join("reads")
+    }
+
     /// The policy file that asks for the custodian's cosignatures.
     #[must_use]
     pub fn quorum_policy(&self) -> PathBuf {
