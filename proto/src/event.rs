@@ -128,8 +128,8 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
     check_message(GENESIS, bytes, |_| Ok(())).map_err(|error| *error)
 }
 
-/// Checks the content of a `ControlChange` of kind DATASET, TOOL, SITE, RETENTION or CUSTODIAN
-/// (`control.proto`); that of another kind has no rules here.
+/// Checks the content of a `ControlChange` by the message that `control.proto` has for its kind;
+/// that of another kind has no rules here.
 ///
 /// # Errors
 ///
@@ -141,6 +141,9 @@ pub fn validate_control(kind: ControlKind, content: &[u8]) -> Result<(), EventEr
         ControlKind::Site => SITE,
         ControlKind::Retention => RETENTION,
         ControlKind::Custodian => CUSTODIAN,
+        ControlKind::Key => SOURCE_KEY,
+        ControlKind::Role => SOURCE_ROLES,
+        ControlKind::LedgerKey => LEDGER_KEY,
         _ => return Ok(()),
     };
     check_message(place, content, |_| Ok(())).map_err(|error| *error)
@@ -346,7 +349,7 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
     let repeated = field.items_max > 0;
     let fault = match *kind {
         // Of items, the fields say what is missing.
-        Kind::Message { .. } if bytes.is_empty() && field.required && !repeated => {
+        Kind::Message { place } if field.required && !repeated && says_nothing(place, bytes) => {
             EventFault::Missing
         }
         Kind::Message { place } => return check_message(place, bytes, |_| Ok(())),
@@ -376,6 +379,30 @@ fn check_bytes(kind: &Kind, bytes: &[u8], field: &Field) -> Checked {
         Kind::Flag | Kind::Number | Kind::Enum { .. } => EventFault::WireType,
     };
     Err(fault.into())
+}
+
+/// Whether a message holds nothing that this version knows, but for values that are the default:
+/// its readers see an empty one. Whoever checks the message tells what is malformed.
+fn says_nothing(place: usize, bytes: &[u8]) -> bool {
+    let Some(message) = MESSAGES.get(place) else { return true };
+    let mut rest = bytes;
+    loop {
+        let found = match next_field(&mut rest) {
+            Ok(None) => return true,
+            Ok(Some(found)) => found,
+            Err(_) => return false,
+        };
+        let Some((_, field)) = message.find(found.number) else { continue };
+        let is_default = match (&field.kind, found.value) {
+            (Kind::Message { .. } | Kind::Timestamp | Kind::Duration, _) => false,
+            (_, WireValue::Bytes(bytes)) => bytes.is_empty(),
+            (_, WireValue::Varint(value)) => value == 0 && field.items_max == 0,
+            (_, WireValue::Fixed) => false,
+        };
+        if !is_default {
+            return false;
+        }
+    }
 }
 
 /// UTF-8 that a person reads as it is stored: no control characters (line feed and tab only in

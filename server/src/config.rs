@@ -14,9 +14,9 @@ use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 pub use self::{
-    custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    custodian::{ClearArgs, CustodianArgs, CustodianCommand, CustodianDataArgs, ResumeArgs},
     door::{CredentialArgs, DoorArgs},
-    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
+    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs, RotateArgs},
 };
 use crate::{
     error::LedgerError,
@@ -43,6 +43,10 @@ pub struct Cli {
     /// How they are written.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+
+    /// File with the passphrase of encrypted key files in `keys/`; new ones are encrypted under it.
+    #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_PASSPHRASE_FILE")]
+    pub passphrase_file: Option<PathBuf>,
 
     /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
     /// command line and the environment count before it.
@@ -80,6 +84,9 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Copy a ledger's folder, also while it is served, and verify the copy.
     Backup(BackupArgs),
+    /// Make the key that is to take the place of the ledger's, also while that is served; it does
+    /// when governance has recorded the change that is printed.
+    Rotate(RotateArgs),
     /// Print a completion script for a shell.
     #[command(hide = true)]
     Completions {
@@ -171,8 +178,13 @@ pub struct ServeArgs {
     pub receipts_policy: Option<PathBuf>,
 
     /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
-    /// again.
-    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    /// again; at most 50,000, for a call has a minute.
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 5_000,
+        value_parser = clap::value_parser!(u32).range(..=50_000)
+    )]
     pub receipts_wait_ms: u32,
 
     /// With witnesses: seconds without an entry after which the ledger records a heartbeat.

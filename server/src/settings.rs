@@ -12,7 +12,7 @@
 
 use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, parser::ValueSource};
 use thiserror::Error;
 use toml::{
     Spanned,
@@ -63,9 +63,9 @@ pub fn parse(
     disk: &dyn Disk,
 ) -> Result<ArgMatches, SettingsError> {
     let mut line: Vec<OsString> = arguments.into_iter().collect();
-    // What is missing on the command line may be in the file.
+    // What is missing on the command line may be in the file; what is wrong is told at the end.
     let lenient = without_requirements(command.clone());
-    let given = lenient.clone().try_get_matches_from(&line)?;
+    let given = lenient.clone().ignore_errors(true).try_get_matches_from(&line)?;
     if let Some(path) = given.get_one::<PathBuf>(CONFIG).cloned() {
         let io = |source| SettingsError::Io { path: path.clone(), source };
         let bytes = os::read(disk, &path, FILE_BYTES_MAX).map_err(io)?;
@@ -131,7 +131,10 @@ impl File {
                 let argument = argument.ok_or_else(|| self.wrong(at, unknown(&key, &known)))?;
                 let these = self.flag(argument, &key, value)?;
                 let line = [command.get_name(), name].map(OsString::from).into_iter();
-                if let Err(error) = command.clone().try_get_matches_from(line.chain(these.clone()))
+                let alone = command.clone().try_get_matches_from(line.chain(these.clone()));
+                if let Err(error) = alone
+                    // What a setting needs besides itself may stand elsewhere.
+                    && error.kind() != ErrorKind::MissingRequiredArgument
                 {
                     return Err(self.wrong(value.span().start, one_line(&error)));
                 }
@@ -335,6 +338,15 @@ mod tests {
         refused("queue-mib = [1]", "FILE:1:13: queue-mib is of type array, wanted is string or");
         refused("danger-plaintext = 1", "FILE:1:20: danger-plaintext is of type integer, wanted");
         refused("data = ", "FILE:1:");
+    }
+
+    #[test]
+    fn settings_that_need_each_other_may_stand_apart_but_not_be_missing() {
+        let pair = "[tls]\ncertificate = 'c'\nkey = 'k'\n";
+        assert_eq!(serve(pair, &[]).unwrap().door.tls_key, Some(PathBuf::from("k")));
+        let half = "[tls]\ncertificate = 'c'\n";
+        assert!(serve(half, &["--tls-key", "k"]).is_ok());
+        assert!(serve(half, &[]).unwrap_err().contains("--tls-key"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod policies;
 mod proofs;
 mod records;
 mod samples;
+mod settings;
 mod texts;
 
 /// A function that takes any bytes, and bytes that it accepts.
@@ -89,4 +90,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "meta", run: files::meta, samples: files::metas },
     Target { name: "view", run: files::view, samples: files::views },
     Target { name: "spool", run: files::spool, samples: files::spools },
+    Target { name: "config", run: settings::config, samples: settings::files },
+    Target { name: "principals", run: settings::door, samples: settings::principals },
 ];

@@ -314,6 +314,11 @@ fn what_is_required_is_not_empty() {
     let missing = |path: &str| (path.to_owned(), EventFault::Missing);
     let bytes = wire::Event { body: empty_scope, ..event() }.encode_to_vec();
     assert_eq!(refused(&bytes), missing("access_request.scope"));
+    // A scope of later fields alone restricts nothing for a reader of this version.
+    let later = [&[0x0a, 1, b'r', 0x12, 3][..], &[0x52, 1, b'x']].concat();
+    let head = wire::Event { body: None, ..event() }.encode_to_vec();
+    let bytes = [&head[..], &[0x92, 0x01, 8], &later].concat();
+    assert_eq!(refused(&bytes), missing("access_request.scope"));
     let nameless = with_access(|access| access.intent = Some(wire::EventReference::default()));
     assert_eq!(refused(&nameless), missing("access.intent.event_id"));
     let blank = with_access(|access| access.data[0].fields = vec!["a".into(), String::new()]);

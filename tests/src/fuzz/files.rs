@@ -56,7 +56,7 @@ fn with_file<T>(name: &str, bytes: &[u8], with: impl FnOnce(&Path, &Path) -> T) 
 }
 
 /// A simulated disk with one file.
-fn disk_with(path: &str, bytes: &[u8]) -> Arc<dyn Disk> {
+pub(super) fn disk_with(path: &str, bytes: &[u8]) -> Arc<dyn Disk> {
     let disk = SimulatedDisk::new(1);
     disk.create(Path::new(path)).unwrap().write_at(bytes, 0).unwrap();
     Arc::new(disk)

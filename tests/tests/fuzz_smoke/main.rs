@@ -29,6 +29,7 @@ smoke! {
     add_checkpoint
     cedar_policy
     checkpoint
+    config
     consistency
     copy
     entry
@@ -40,6 +41,7 @@ smoke! {
     inclusion
     meta
     note
+    principals
     proposal
     public_key
     receipt

@@ -65,6 +65,8 @@ pub enum AlarmKind {
     NotErased,
     /// A witness cosigned two histories.
     ForkedWitness,
+    /// The own copy is not what was stored.
+    CopyDamaged,
 }
 
 /// What an alarm is about within its ledger: alarms of one kind, ledger and place are the same
@@ -129,7 +131,7 @@ pub(super) struct Key {
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fork,
         Self::Rollback,
         Self::CheckpointInvalid,
@@ -144,6 +146,7 @@ impl AlarmKind {
         Self::Behind,
         Self::NotErased,
         Self::ForkedWitness,
+        Self::CopyDamaged,
     ];
 
     /// The name in files, messages and metrics.
@@ -164,6 +167,7 @@ impl AlarmKind {
             Self::Behind => "BEHIND",
             Self::NotErased => "NOT_ERASED",
             Self::ForkedWitness => "FORKED_WITNESS",
+            Self::CopyDamaged => "COPY_DAMAGED",
         }
     }
 
@@ -194,7 +198,8 @@ impl AlarmKind {
             | Self::Backdated
             | Self::FutureDated
             | Self::SourceGap
-            | Self::NotErased => index.map_or(Place::Ledger, Place::Index),
+            | Self::NotErased
+            | Self::CopyDamaged => index.map_or(Place::Ledger, Place::Index),
         }
     }
 }
