@@ -11,7 +11,10 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
     index::IndexError,
     reads::{Question, Reader, Reads, Sent, is_news, sent},
     refusal::Refusal,
+    storage::{LogReader, ReadMemory},
 };
 
 mod findings;
@@ -44,9 +48,18 @@ struct Cursor {
     next: Index,
     with_events: bool,
     reader: Reader,
+    memory: ReadMemory,
 }
 
 impl Cursor {
+    /// Begins to read, which is noted.
+    fn begin(book: &Arc<Book>, first: Index, with_events: bool, reader: Reader) -> Self {
+        let memory = ReadMemory::default();
+        let cursor = Self { book: book.clone(), next: first, with_events, reader, memory };
+        cursor.reader.began(cursor.kind());
+        cursor
+    }
+
     /// What the stream brings.
     const fn kind(&self) -> ReadKind {
         if self.with_events { ReadKind::Events } else { ReadKind::Entries }
@@ -58,22 +71,31 @@ impl Cursor {
         let entries_max = usize::try_from(end.0.saturating_sub(first.0))
             .unwrap_or(usize::MAX)
             .min(RUN_ENTRIES_MAX);
-        let read = move || read_run(&reader, first, entries_max, with_events);
-        let run = tokio::task::spawn_blocking(read).await.unwrap_or(Err(Refusal::Stopping))?;
+        let mut memory = std::mem::take(&mut self.memory);
+        let read = move || {
+            let run = read_run(&reader, &mut memory, first, entries_max, with_events);
+            (run, memory)
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Stopping)?;
+        let (run, memory) = read;
+        let run = run?;
+        self.memory = memory;
         self.next = first.plus(count_of(run.entries.len()));
         Ok(run)
     }
 }
 
 fn read_run(
-    reader: &crate::storage::LogReader,
+    reader: &LogReader,
+    memory: &mut ReadMemory,
     first: Index,
     entries_max: usize,
     with_events: bool,
 ) -> Result<wire::EntryRun, Refusal> {
     let (mut entries, mut events) = (Vec::new(), Vec::new());
     if with_events {
-        let records = reader.read(first, entries_max, RUN_BYTES_MAX).map_err(unreadable)?;
+        let limits = (entries_max, RUN_BYTES_MAX);
+        let records = reader.read_on(memory, first, limits).map_err(unreadable)?;
         entries.reserve_exact(records.len());
         events.reserve_exact(records.len());
         for record in records {
@@ -155,10 +177,8 @@ impl AuditService for Auditor {
             let problem = format!("{}, below the first index {}", end.0, next.0);
             return Err(Refusal::Request { field: "end_index", problem }.into());
         }
-        let book = self.book.clone();
         let reader = self.reads.reader(&caller);
-        let cursor = Cursor { book, next, with_events: request.with_events, reader };
-        cursor.reader.began(cursor.kind());
+        let cursor = Cursor::begin(&self.book, next, request.with_events, reader);
         let stopping = self.stopping.clone();
         let runs = stream::unfold(Some(cursor), move |cursor| {
             let is_stopping = *stopping.borrow();
@@ -263,18 +283,21 @@ impl AuditService for Auditor {
             let (what, found) = ("index", request.first_index);
             return Err(Refusal::BeyondTree { what, found, size }.into());
         }
-        let book = self.book.clone();
         let next = Index(request.first_index);
-        let cursor = Cursor { book, next, with_events: request.with_events, reader };
-        cursor.reader.began(cursor.kind());
-        let watch = (cursor, self.book.checkpoints(), self.stopping.clone());
+        let following = Following {
+            cursor: Cursor::begin(&self.book, next, request.with_events, reader),
+            checkpoints: self.book.checkpoints(),
+            group: None,
+            due: Instant::now(),
+        };
+        let watch = (following, self.stopping.clone());
         let runs = stream::unfold(Some(watch), |watch| async {
-            let (mut cursor, mut checkpoints, mut stopping) = watch?;
+            let (mut following, mut stopping) = watch?;
             let run = tokio::select! {
-                run = next_run(&mut cursor, &mut checkpoints) => run,
+                run = following.run() => run,
                 _ = stopping.wait_for(|&stopping| stopping) => Err(Refusal::Stopping),
             };
-            let rest = run.is_ok().then_some((cursor, checkpoints, stopping));
+            let rest = run.is_ok().then_some((following, stopping));
             Some((run.map_err(Status::from), rest))
         });
         Ok(Response::new(Box::pin(runs)))
@@ -378,23 +401,45 @@ impl AuditService for Auditor {
     }
 }
 
-/// Waits until a checkpoint covers more than the cursor has seen, and reads on.
-async fn next_run(
-    cursor: &mut Cursor,
-    checkpoints: &mut watch::Receiver<Arc<Published>>,
-) -> Result<wire::WatchResponse, Refusal> {
-    let next = cursor.next;
-    let published = checkpoints
-        .wait_for(|published| published.size.contains(next))
-        .await
-        .map_err(|_| Refusal::Stopping)?
-        .clone();
-    let run = cursor.run(published.size).await?;
-    let is_news = is_news(&run, cursor.book.sources().ledger_source());
-    cursor.reader.streamed(cursor.kind(), sent(&run), is_news);
-    let is_whole = !published.size.contains(cursor.next);
-    let checkpoint = if is_whole { published.note.clone() } else { Bytes::new() };
-    Ok(wire::WatchResponse { run: Some(run), checkpoint })
+/// Where somebody stands who reads whatever is recorded.
+struct Following {
+    cursor: Cursor,
+    checkpoints: watch::Receiver<Arc<Published>>,
+    /// The checkpoint up to which is read at the moment.
+    group: Option<Arc<Published>>,
+    /// The next group does not begin before.
+    due: Instant,
+}
+
+impl Following {
+    /// The next run, as soon as there is one.
+    async fn run(&mut self) -> Result<wire::WatchResponse, Refusal> {
+        let group = match self.group.take() {
+            Some(group) => group,
+            None => self.begin().await?,
+        };
+        let cursor = &mut self.cursor;
+        let run = cursor.run(group.size).await?;
+        let is_news = is_news(&run, cursor.book.sources().ledger_source());
+        cursor.reader.streamed(cursor.kind(), sent(&run), is_news);
+        let is_whole = !group.size.contains(self.cursor.next);
+        let checkpoint = if is_whole { group.note.clone() } else { Bytes::new() };
+        self.group = (!is_whole).then_some(group);
+        Ok(wire::WatchResponse { run: Some(run), checkpoint })
+    }
+
+    /// Waits until a checkpoint covers more than was read, and until it is time: the newest then.
+    async fn begin(&mut self) -> Result<Arc<Published>, Refusal> {
+        // Many may wait at once.
+        self.cursor.memory = ReadMemory::default();
+        // While nobody waits for those who follow, not even this task is woken for each group.
+        sleep_until(self.due).await;
+        let next = self.cursor.next;
+        let newer = self.checkpoints.wait_for(|published| published.size.contains(next));
+        let newer = newer.await.map_err(|_| Refusal::Stopping)?.clone();
+        self.due = Instant::now() + self.cursor.book.unawaited_interval();
+        Ok(newer)
+    }
 }
 
 fn receipt_response(book: &Book, index: Index) -> Result<wire::GetReceiptResponse, Refusal> {
