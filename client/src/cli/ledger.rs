@@ -32,9 +32,10 @@ use crate::{
 };
 
 /// The ledger to read, and the key that it must have.
-// With the flags of `Cosigners` once more: clap does not see whether an optional group is there by
-// the flags of a group within it.
+// clap leaves a group empty, and so takes it for absent, when another is within it; `findings` has
+// to know whether a ledger was named, which no ledger is without its key.
 #[derive(Debug, Args)]
+#[group(args = ["ledger"])]
 pub(super) struct LedgerArgs {
     /// Address of the ledger or custodian, as in http://127.0.0.1:7070
     #[arg(
