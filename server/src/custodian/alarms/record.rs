@@ -200,8 +200,7 @@ impl AlarmKind {
             | Self::Backdated
             | Self::FutureDated
             | Self::SourceGap
-            | Self::NotErased
-            | Self::CopyDamaged => index.map_or(Place::Ledger, Place::Index),
+            | Self::NotErased => index.map_or(Place::Ledger, Place::Index),
         }
     }
 }
