@@ -323,7 +323,7 @@ impl<'a> Erased<'a> {
 
     fn by(&self, hit: &Hit) -> Option<ErasedBy> {
         let entry = Entry::parse(&hit.record.entry).ok()?;
-        let erasable = Erasable::of(self.sources, entry.source);
+        let erasable = Erasable::of(self.sources, entry.source, hit.index);
         let (index, legal_basis) = self.redactions.of(hit.index, entry.recorded_at, erasable)?;
         Some(ErasedBy { index, legal_basis: legal_basis.to_owned() })
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use access_ledger_proto::{
     entry::Entry,
     facts::sources::Source,
-    position::{Index, Size},
+    position::{Index, Size, count_of},
     source::Name,
-    wire::{self, audit_service_server::AuditService},
+    wire::{self, ReadKind, audit_service_server::AuditService},
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -23,6 +23,7 @@ use crate::{
     },
     identity::Caller,
     index::IndexError,
+    reads::{Question, Reader, Reads, Sent, is_news, sent},
     refusal::Refusal,
     storage::{LogReader, ReadMemory},
 };
@@ -37,6 +38,8 @@ pub(crate) struct Auditor {
     pub(crate) book: Arc<Book>,
     /// Turns true when the server is about to stop: streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Notes who reads.
+    pub(crate) reads: Reads,
 }
 
 /// Where a stream of entries stands.
@@ -44,13 +47,22 @@ struct Cursor {
     book: Arc<Book>,
     next: Index,
     with_events: bool,
+    reader: Reader,
     memory: ReadMemory,
 }
 
 impl Cursor {
-    fn new(book: &Arc<Book>, first: u64, with_events: bool) -> Self {
+    /// Begins to read, which is noted.
+    fn begin(book: &Arc<Book>, first: Index, with_events: bool, reader: Reader) -> Self {
         let memory = ReadMemory::default();
-        Self { book: book.clone(), next: Index(first), with_events, memory }
+        let cursor = Self { book: book.clone(), next: first, with_events, reader, memory };
+        cursor.reader.began(cursor.kind());
+        cursor
+    }
+
+    /// What the stream brings.
+    const fn kind(&self) -> ReadKind {
+        if self.with_events { ReadKind::Events } else { ReadKind::Entries }
     }
 
     /// Reads the next run of entries below `end`, off the network's threads.
@@ -68,7 +80,7 @@ impl Cursor {
         let (run, memory) = read;
         let run = run?;
         self.memory = memory;
-        self.next = first.plus(access_ledger_proto::position::count_of(run.entries.len()));
+        self.next = first.plus(count_of(run.entries.len()));
         Ok(run)
     }
 }
@@ -165,7 +177,8 @@ impl AuditService for Auditor {
             let problem = format!("{}, below the first index {}", end.0, next.0);
             return Err(Refusal::Request { field: "end_index", problem }.into());
         }
-        let cursor = Cursor::new(&self.book, next.0, request.with_events);
+        let reader = self.reads.reader(&caller);
+        let cursor = Cursor::begin(&self.book, next, request.with_events, reader);
         let stopping = self.stopping.clone();
         let runs = stream::unfold(Some(cursor), move |cursor| {
             let is_stopping = *stopping.borrow();
@@ -175,6 +188,9 @@ impl AuditService for Auditor {
                     return Some((Err(Refusal::Stopping.into()), None));
                 }
                 let run = cursor.run(end).await;
+                if let Ok(run) = &run {
+                    cursor.reader.streamed(cursor.kind(), sent(run), true);
+                }
                 let rest = run.is_ok().then_some(cursor);
                 let run = run.map(|run| wire::ReadEntriesResponse { run: Some(run) });
                 Some((run.map_err(Status::from), rest))
@@ -187,21 +203,25 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::GetInclusionProofRequest>,
     ) -> Result<Response<wire::GetInclusionProofResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| {
+        let proof = self.blocking(move |book, published| {
             let size = size_or_newest(request.tree_size, published.size)?;
             let path = inclusion_path(&book.tree, Index(request.index), size)?;
             Ok(wire::GetInclusionProofResponse { path, tree_size: size.0 })
-        })
-        .await
+        });
+        let proof = proof.await?;
+        reader.answered(ReadKind::Proof, Sent::default());
+        Ok(proof)
     }
 
     async fn get_consistency_proof(
         &self,
         request: Request<wire::GetConsistencyProofRequest>,
     ) -> Result<Response<wire::GetConsistencyProofResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| {
+        let proof = self.blocking(move |book, published| {
             let new = size_or_newest(request.new_size, published.size)?;
             // A view that is ahead of the tree is the sign of a rollback, not of a malformed
             // request.
@@ -212,8 +232,10 @@ impl AuditService for Auditor {
             }
             let path = consistency_path(&book.tree, Size(old), new)?;
             Ok(wire::GetConsistencyProofResponse { path, new_size: new.0 })
-        })
-        .await
+        });
+        let proof = proof.await?;
+        reader.answered(ReadKind::Proof, Sent::default());
+        Ok(proof)
     }
 
     async fn get_receipt(
@@ -222,11 +244,12 @@ impl AuditService for Auditor {
     ) -> Result<Response<wire::GetReceiptResponse>, Status> {
         use wire::get_receipt_request::Entry::{Index as AtIndex, Position};
         let caller = Caller::of(&request)?;
+        let reader = self.reads.reader(&caller);
         let wanted = request.into_inner().entry.ok_or_else(|| Refusal::Request {
             field: "entry",
             problem: "missing, wanted is an index or a position".to_owned(),
         })?;
-        self.blocking(move |book, _| {
+        let receipt = self.blocking(move |book, _| {
             let index = match &wanted {
                 AtIndex(index) => Index(*index),
                 Position(position) => {
@@ -243,22 +266,26 @@ impl AuditService for Auditor {
                 caller.expect_source(entry.source.as_str())?;
             }
             Ok(response)
-        })
-        .await
+        });
+        let receipt = receipt.await?;
+        reader.answered(ReadKind::Receipt, Sent::run(receipt.get_ref().index, 1));
+        Ok(receipt)
     }
 
     async fn watch(
         &self,
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
         let size = self.book.published().size;
         if request.first_index > size.0 {
             let (what, found) = ("index", request.first_index);
             return Err(Refusal::BeyondTree { what, found, size }.into());
         }
+        let next = Index(request.first_index);
         let following = Following {
-            cursor: Cursor::new(&self.book, request.first_index, request.with_events),
+            cursor: Cursor::begin(&self.book, next, request.with_events, reader),
             checkpoints: self.book.checkpoints(),
             group: None,
             due: Instant::now(),
@@ -280,12 +307,16 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::GetSourceRequest>,
     ) -> Result<Response<wire::GetSourceResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let name = request.into_inner().source;
         let sources = self.book.sources();
         let size = self.book.published().size;
         let found = Name::parse(name.as_bytes()).ok().and_then(|name| sources.get(name));
         match found.and_then(|source| self.source(source, size)) {
-            Some(source) => Ok(Response::new(wire::GetSourceResponse { source: Some(source) })),
+            Some(source) => {
+                reader.answered(ReadKind::Sources, Sent::rows(1));
+                Ok(Response::new(wire::GetSourceResponse { source: Some(source) }))
+            }
             None => Err(Refusal::NoSource { name }.into()),
         }
     }
@@ -294,23 +325,38 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::QueryRequest>,
     ) -> Result<Response<wire::QueryResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| query::query(book, published, &request)).await
+        let question = Question::of_query(&request);
+        let found = self.blocking(move |book, published| query::query(book, published, &request));
+        let found = found.await?;
+        let hits = Sent::hits(found.get_ref().hits.iter().map(|hit| hit.index));
+        reader.searched(question, found.get_ref(), hits).await?;
+        Ok(found)
     }
 
     async fn list_findings(
         &self,
         request: Request<wire::ListFindingsRequest>,
     ) -> Result<Response<wire::ListFindingsResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| findings::list(book, published.size, request)).await
+        let question = Question::of_findings(&request);
+        let found =
+            self.blocking(move |book, published| findings::list(book, published.size, request));
+        let found = found.await?;
+        let findings = Sent::hits(found.get_ref().findings.iter().map(|finding| finding.index));
+        reader.searched(question, found.get_ref(), findings).await?;
+        Ok(found)
     }
 
     async fn get_report(
         &self,
         request: Request<wire::GetReportRequest>,
     ) -> Result<Response<wire::GetReportResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
+        let question = Question::of_report(&request);
         let computed = self
             .blocking(move |book, published| report::compute(book, published.size, &request))
             .await?;
@@ -319,17 +365,21 @@ impl AuditService for Auditor {
         if let Some(last) = Size(footer.size).last_index() {
             self.book.covers(last).await?;
         }
-        self.blocking(move |book, _| {
+        let report = self.blocking(move |book, _| {
             report::add_root(book, &mut footer)?;
             Ok(wire::GetReportResponse { footer: Some(footer), ..response })
-        })
-        .await
+        });
+        let report = report.await?;
+        let rows = report.get_ref().table.as_ref().map_or(0, |table| count_of(table.rows.len()));
+        reader.searched(question, report.get_ref(), Sent::rows(rows)).await?;
+        Ok(report)
     }
 
     async fn list_sources(
         &self,
         request: Request<wire::ListSourcesRequest>,
     ) -> Result<Response<wire::ListSourcesResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
         let page_size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
             0 => PAGE_SIZE_MAX,
@@ -346,6 +396,7 @@ impl AuditService for Auditor {
             .filter(|_| has_more)
             .map(|source| source.name.clone())
             .unwrap_or_default();
+        reader.answered(ReadKind::Sources, Sent::rows(count_of(sources.len())));
         Ok(Response::new(wire::ListSourcesResponse { sources, next_page_token }))
     }
 }
@@ -367,7 +418,10 @@ impl Following {
             Some(group) => group,
             None => self.begin().await?,
         };
-        let run = self.cursor.run(group.size).await?;
+        let cursor = &mut self.cursor;
+        let run = cursor.run(group.size).await?;
+        let is_news = is_news(&run, cursor.book.sources().ledger_source());
+        cursor.reader.streamed(cursor.kind(), sent(&run), is_news);
         let is_whole = !group.size.contains(self.cursor.next);
         let checkpoint = if is_whole { group.note.clone() } else { Bytes::new() };
         self.group = (!is_whole).then_some(group);

@@ -24,6 +24,7 @@ pub mod halt;
 mod lag;
 pub mod memory;
 pub mod patrol;
+mod reads;
 mod rot;
 pub mod serve;
 pub mod silence;
@@ -34,7 +35,10 @@ pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::{Signer, VerifierKey},
+};
 use tracing::warn;
 
 pub use self::serve::Serving;
@@ -71,6 +75,8 @@ pub struct CustodianOptions {
     pub patrol: PatrolOptions,
     /// Where alarms are sent; `None`: nowhere.
     pub webhook: Option<String>,
+    /// Key of the source at the ledger that records who reads here; `None`: that is not recorded.
+    pub reads_key: Option<Signer>,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -89,6 +95,7 @@ impl CustodianOptions {
             times: TimeLimits::default(),
             patrol: PatrolOptions::default(),
             webhook: None,
+            reads_key: None,
             cosign_idle: COSIGN_IDLE,
         }
     }

@@ -62,8 +62,6 @@ fn describe() {
     gauge!("access_ledger_repeat_bytes", "bytes of repeated batches that wait for their place");
     gauge!("access_ledger_size_entries", "entries under the newest checkpoint");
     gauge!("access_ledger_indexed_entries", "entries that the index covers");
-    gauge!("access_ledger_custodian_behind_entries", "entries that were signed and are not held");
-    gauge!("access_ledger_custodian_behind_seconds", "for how long the oldest of them have been");
     gauge!("access_ledger_disk_free_bytes", "free on the disk at the last group, with a reserve");
     counter!("access_ledger_scrubbed_bytes_total", "bytes of the log that were read again");
     counter!("access_ledger_scrub_passes_total", "times that the whole log was read again");
@@ -77,6 +75,11 @@ fn describe() {
         "questions to witnesses without a cosignature"
     );
     counter!("access_ledger_cosignatures_dropped_total", "cosignatures that do not verify");
+    counter!("access_ledger_recorded_reads_total", "records of who read");
+    gauge!(
+        "access_ledger_unrecorded_reads",
+        "answers that are not recorded yet though they are due"
+    );
     counter!("access_ledger_alarms_total", "alarms that a custodian raised, by kind");
     counter!("access_ledger_verdicts_total", "verdicts on intended accesses, by decision");
     counter!("access_ledger_erased_events_total", "events whose bytes were overwritten");

@@ -23,6 +23,7 @@ use crate::{
     http::{Split, pages},
     identity::Door,
     ledger::{Ledger, Recorder, Shared, message_too_large},
+    reads::{self, Reads},
     transport::Transport,
     witness::Witness,
 };
@@ -50,6 +51,7 @@ pub struct Serving {
     listener: TcpListener,
     address: SocketAddr,
     door: Arc<Door>,
+    reads_window: Duration,
 }
 
 impl Serving {
@@ -63,13 +65,20 @@ impl Serving {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { ledger, listener, address, door: Door::for_everybody() })
+        let (door, reads_window) = (Door::for_everybody(), reads::WINDOW);
+        Ok(Self { ledger, listener, address, door, reads_window })
     }
 
     /// Lets callers in by this door alone.
     #[must_use]
     pub fn behind(self, door: Arc<Door>) -> Self {
         Self { door, ..self }
+    }
+
+    /// Adds up reads for so long before they are recorded; 10 s by default.
+    #[must_use]
+    pub fn adding_up_reads(self, reads_window: Duration) -> Self {
+        Self { reads_window, ..self }
     }
 
     /// The address that was bound.
@@ -98,10 +107,22 @@ impl Serving {
     /// [`ServeError::Reflection`] and [`ServeError::Signal`] when the services cannot be started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let shared = self.ledger.shared();
-        let offer =
-            Offer { book: shared.book.clone(), recorder: Some(shared.clone()), witness: None };
+        let book = shared.book.clone();
+        let (reads, keeper) = if self.door.has_principals() {
+            let (reads, keeper) =
+                Reads::start(shared.clone(), book.clock.clone(), self.reads_window);
+            (reads, Some(keeper))
+        } else {
+            (Reads::off(), None)
+        };
+        let offer = Offer { book, recorder: Some(shared.clone()), witness: None, reads };
         let asking = self.ledger.ask_cosigners()?;
-        serve(self.listener, &self.door, offer, stop).await?;
+        let served = serve(self.listener, &self.door, offer, stop).await;
+        // Behind the last answer.
+        if let Some(keeper) = keeper {
+            keeper.close().await;
+        }
+        served?;
         // Behind the last receipt, and before the folder is given up.
         if let Some(mut asking) = asking {
             asking.shutdown().await;
@@ -124,6 +145,8 @@ pub(crate) struct Offer {
     pub(crate) recorder: Option<Arc<Shared>>,
     /// What cosigns; a ledger does not.
     pub(crate) witness: Option<Arc<Witness>>,
+    /// What notes who reads.
+    pub(crate) reads: Reads,
 }
 
 /// Serves until `stop` resolves, then lets the calls that are under way end.
@@ -140,13 +163,14 @@ pub(crate) async fn serve(
     door.keep_fresh()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let (stopping, is_stopping) = watch::channel(false);
-    let Offer { book, recorder, witness } = offer;
+    let Offer { book, recorder, witness, reads } = offer;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let auditor = Auditor { book: book.clone(), stopping: is_stopping.clone() };
+    let auditor =
+        Auditor { book: book.clone(), stopping: is_stopping.clone(), reads: reads.clone() };
     let mut services = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -165,7 +189,7 @@ pub(crate) async fn serve(
     let address = listener.local_addr().ok();
     let encrypted = door.is_encrypted();
     info!(?address, encrypted, origin = book.vkey.name(), "serving");
-    let split = Split::new(services, pages(book, witness));
+    let split = Split::new(services, pages(book, witness, reads));
     serve_until((split, listener, door), stop, (stopping, &health, &told)).await;
     Ok(())
 }

@@ -167,7 +167,8 @@ impl Answer<'_> {
             None => self.read_redactions()?,
         };
         let place = Entry::parse(entry).ok().and_then(|entry| {
-            redactions.of(index, entry.recorded_at, Erasable::of(&sources, entry.source))
+            let erasable = Erasable::of(&sources, entry.source, index);
+            redactions.of(index, entry.recorded_at, erasable)
         });
         let place = place.map_or(0, |(place, _)| place.0);
         self.redactions = Some(redactions);

@@ -187,7 +187,9 @@ impl AlarmKind {
     /// far the ledger has grown meanwhile.
     fn place(self, index: Option<Index>, size: Size, party: Option<&str>) -> Place {
         match self {
-            Self::Stale | Self::Behind | Self::CheckpointInvalid => Place::Ledger,
+            Self::Stale | Self::Behind | Self::CheckpointInvalid | Self::CopyDamaged => {
+                Place::Ledger
+            }
             Self::Fork | Self::Rollback => Place::Size(size),
             Self::SourceSilent | Self::ForkedWitness => {
                 Place::Party(party.unwrap_or_default().to_owned())
@@ -198,8 +200,7 @@ impl AlarmKind {
             | Self::Backdated
             | Self::FutureDated
             | Self::SourceGap
-            | Self::NotErased
-            | Self::CopyDamaged => index.map_or(Place::Ledger, Place::Index),
+            | Self::NotErased => index.map_or(Place::Ledger, Place::Index),
         }
     }
 }
