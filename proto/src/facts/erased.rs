@@ -51,7 +51,7 @@ impl Redactions {
             let Ok(change) = ControlChange::decode(body.bytes) else { return };
             let in_force = self.retention.as_ref();
             let after = retention_after(&sources.before(index), in_force, (sealer, index), &change);
-            self.retention = after.or(self.retention.take());
+            self.retention = after.or_else(|| self.retention.take());
         } else if body.number == Body::REDACTION {
             let Ok(redaction) = Redaction::decode(body.bytes) else { return };
             let (sources, in_force) = (sources.before(index), self.retention.as_ref());
