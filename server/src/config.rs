@@ -3,6 +3,7 @@
 mod custodian;
 mod door;
 mod folders;
+mod traces;
 
 use std::{
     net::SocketAddr,
@@ -17,6 +18,7 @@ pub use self::{
     custodian::{ClearArgs, CustodianArgs, CustodianCommand},
     door::{CredentialArgs, DoorArgs},
     folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
+    traces::TraceArgs,
 };
 use crate::{
     error::LedgerError,
@@ -132,6 +134,21 @@ pub struct ServeArgs {
     /// What witnesses are shown.
     #[command(flatten)]
     pub credentials: CredentialArgs,
+
+    /// What is traced.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
+    /// Of the batches whose callers send no trace of their own (`traceparent`), one in so many is
+    /// traced; of the others those whose callers keep theirs.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        value_parser = value_parser!(u32).range(1..),
+        env = "ACCESS_LEDGER_OTLP_ONE_IN"
+    )]
+    pub otlp_one_in: u32,
 
     /// The name of the ledger that an empty folder gets. By default one that is nobody else's.
     #[arg(long, value_name = "NAME")]

@@ -24,6 +24,7 @@ pub mod halt;
 mod lag;
 pub mod memory;
 pub mod patrol;
+mod ready;
 pub mod serve;
 pub mod silence;
 pub mod timing;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Subcommand, value_parser};
 
-use super::{ConfigError, CredentialArgs, DoorArgs};
+use super::{ConfigError, CredentialArgs, DoorArgs, TraceArgs};
 use crate::{
     custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     os::{self, Disk},
@@ -52,6 +52,10 @@ pub struct CustodianArgs {
     /// What the ledger is shown.
     #[command(flatten)]
     pub credentials: CredentialArgs,
+
+    /// What is traced.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 
     /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
     /// By default `http://` and the address of --listen.

@@ -30,6 +30,8 @@ struct State {
     awaited: VecDeque<(Size, Instant)>,
     /// Whether the copy ever held all that was signed.
     caught_up: bool,
+    /// When the ledger last answered.
+    heard_at: Option<Instant>,
 }
 
 /// A moment's answer.
@@ -47,9 +49,10 @@ impl Lag {
     /// The ledger signed so much.
     pub(crate) fn sees(&self, size: Size) {
         let mut state = self.lock();
+        let now = Instant::now();
+        state.heard_at = Some(now);
         state.seen = state.seen.max(size);
         if size > state.held {
-            let now = Instant::now();
             let is_new = state.awaited.back().is_none_or(|&(awaited, since)| {
                 size > awaited && now.duration_since(since) >= SAMPLE_INTERVAL
             });
@@ -57,6 +60,16 @@ impl Lag {
                 state.awaited.push_back((size, now));
             }
         }
+    }
+
+    /// The ledger answered something else.
+    pub(crate) fn hears(&self) {
+        self.lock().heard_at = Some(Instant::now());
+    }
+
+    /// Whether the ledger has answered within this time.
+    pub(crate) fn heard_within(&self, time: Duration) -> bool {
+        self.lock().heard_at.is_some_and(|at| at.elapsed() <= time)
     }
 
     /// So much of it is held, under a checkpoint.

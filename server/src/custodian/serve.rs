@@ -38,12 +38,14 @@ use super::{
     follow::{Follow, State},
     lag::watch_lag,
     patrol::{Beat, patrol},
+    ready,
     vigil::Vigil,
     webhook,
 };
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
+    health::Health,
     identity::{Door, GuardLayer},
     os::Lock,
     outbound::Outbound,
@@ -58,6 +60,7 @@ pub struct Serving {
     address: SocketAddr,
     door: Arc<Door>,
     credentials: Credentials,
+    health: Arc<Health>,
 }
 
 impl Serving {
@@ -71,7 +74,8 @@ impl Serving {
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (door, credentials) = (Door::for_everybody(), Credentials::default());
-        Ok(Self { custodian, listener, address, door, credentials })
+        let health = Health::new();
+        Ok(Self { custodian, listener, address, door, credentials, health })
     }
 
     /// Lets callers in by this door alone.
@@ -84,6 +88,18 @@ impl Serving {
     #[must_use]
     pub fn showing(self, credentials: Credentials) -> Self {
         Self { credentials, ..self }
+    }
+
+    /// Tells there how the custodian does.
+    #[must_use]
+    pub fn telling(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
+    }
+
+    /// How the custodian does.
+    #[must_use]
+    pub const fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Whether callers have to speak TLS.
@@ -119,20 +135,23 @@ impl Serving {
         url: &str,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), CustodianError> {
-        let Self { custodian, listener, address, door, credentials } = self;
+        let Self { custodian, listener, address, door, credentials, health } = self;
         let puller = Puller::new(credentials.link(url)?);
         let (stopping, is_stopping) = watch::channel(false);
-        let told = stopping.clone();
+        let (told, stops) = (stopping.clone(), health.clone());
         tokio::spawn(async move {
             stop.await;
+            stops.stop();
             told.send_replace(true);
         });
         let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
+        health.judge_by(ready::judge(&desk, &witness, custodian.options.behind_after));
         let (mut has_followed, lock) = custodian.start((&puller, &credentials), &is_stopping)?;
 
         info!(%address, "serving");
         let served =
-            serve_all((listener, &door), (&desk, witness), is_stopping, &mut has_followed).await;
+            serve_all((listener, &door), (&desk, witness, health), is_stopping, &mut has_followed)
+                .await;
         stopping.send_replace(true);
         let followed = match served {
             Ok(Some(followed)) => followed,
@@ -235,7 +254,7 @@ type Followed = oneshot::Receiver<Result<(), CustodianError>>;
 /// that came before the book.
 async fn serve_all(
     (listener, door): (TcpListener, &Arc<Door>),
-    (desk, witness): (&Desk, Arc<Witness>),
+    (desk, witness, health): (&Desk, Arc<Witness>, Arc<Health>),
     stopping: watch::Receiver<bool>,
     has_followed: &mut Followed,
 ) -> Result<Option<Result<(), CustodianError>>, CustodianError> {
@@ -258,7 +277,7 @@ async fn serve_all(
         warn!("answering callers too early panicked");
     }
     if let Some(book) = book {
-        let offer = Offer { book, recorder: None, witness: Some(witness) };
+        let offer = Offer { book, recorder: None, witness: Some(witness), health };
         serve(listener, door, offer, is(stopping)).await?;
     }
     Ok(None)
