@@ -40,7 +40,7 @@ pub struct DoorArgs {
 
     /// Serve on an address other than loopback although nothing is encrypted. Without --principals
     /// whoever can reach the port can record and read.
-    #[arg(long)]
+    #[arg(long, env = "ACCESS_LEDGER_DANGER_PLAINTEXT")]
     pub danger_plaintext: bool,
 }
 
