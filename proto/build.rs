@@ -35,7 +35,7 @@ const FILES: [&str; 6] = [
 ];
 
 /// The messages whose bytes `event.rs` judges; all that they contain comes along.
-const ROOTS: [(&str, &str); 7] = [
+const ROOTS: [(&str, &str); 10] = [
     ("EVENT", "access_ledger.v1.Event"),
     ("GENESIS", "access_ledger.v1.Genesis"),
     ("DATASET", "access_ledger.v1.Dataset"),
@@ -43,6 +43,9 @@ const ROOTS: [(&str, &str); 7] = [
     ("SITE", "access_ledger.v1.Site"),
     ("RETENTION", "access_ledger.v1.Retention"),
     ("CUSTODIAN", "access_ledger.v1.Custodian"),
+    ("SOURCE_KEY", "access_ledger.v1.SourceKey"),
+    ("SOURCE_ROLES", "access_ledger.v1.SourceRoles"),
+    ("LEDGER_KEY", "access_ledger.v1.LedgerKey"),
 ];
 
 /// Defaults of `rules.proto`.

@@ -127,6 +127,9 @@ impl Observer for () {
 pub struct Audited {
     /// What the view is pinned to.
     pub checkpoint: VerifiedCheckpoint,
+    /// Size of the newest checkpoint that was served: larger than that of `checkpoint` where the
+    /// last entries are not cosigned yet, which are left for the next audit then.
+    pub newest: Size,
     /// How many entries were known before and not read again.
     pub known: Size,
     /// The verifier as it concluded.
@@ -198,7 +201,7 @@ struct Look<'a> {
 impl Look<'_> {
     async fn run<O: Observer>(&self, view: &View, observer: O) -> Result<(Audited, O), AuditError> {
         let Self { puller, ledger, options, .. } = *self;
-        let mut checkpoint = next_checkpoint(puller, view, None, options).await?;
+        let (mut checkpoint, mut newest) = next_checkpoint(puller, view, None, options).await?;
         let usable =
             view.pinned().filter(|pin| !options.full && pin.state.scope() == options.scope);
         let verifier = match usable {
@@ -210,11 +213,12 @@ impl Look<'_> {
         fold = self.advance(fold, &checkpoint).await?;
         if fold.verifier.unaccounted().is_some() {
             // The event may have been erased, and the record of that made, after the checkpoint.
-            checkpoint = next_checkpoint(puller, view, Some(&checkpoint), options).await?;
+            let next = next_checkpoint(puller, view, Some(&checkpoint), options).await?;
+            (checkpoint, newest) = next;
             fold = self.advance(fold, &checkpoint).await?;
         }
         let (verifier, checkpoint) = conclude(fold.verifier, checkpoint).await?;
-        Ok((Audited { checkpoint, known, verifier }, fold.observer))
+        Ok((Audited { checkpoint, newest, known, verifier }, fold.observer))
     }
 
     /// Verifies all entries up to the checkpoint.
@@ -231,19 +235,24 @@ impl Look<'_> {
 }
 
 /// The newest checkpoint: signed by the ledger, and consistent with the pin and with one that was
-/// seen meanwhile.
+/// seen meanwhile. Also the size of the newest one that was served.
 async fn next_checkpoint(
     puller: &Puller,
     view: &View,
     seen: Option<&VerifiedCheckpoint>,
     options: &AuditOptions,
-) -> Result<VerifiedCheckpoint, AuditError> {
+) -> Result<(VerifiedCheckpoint, Size), AuditError> {
     let pinned = view.pinned().map(|pinned| &pinned.checkpoint);
     let least = pinned.into_iter().chain(seen).map(VerifiedCheckpoint::size).max();
     let least = least.unwrap_or_default();
-    let served = match options.quorum.wants_any() {
-        true => cosigned_checkpoint(puller, view, least, &options.quorum).await?,
-        false => open(puller.checkpoint().await?, view, &options.quorum)?,
+    let (served, newest) = if options.quorum.wants_any() {
+        let served = cosigned_checkpoint(puller, view, least, &options.quorum).await?;
+        let newest = served.size();
+        (served, newest)
+    } else {
+        let newest = open(puller.checkpoint().await?, view, &options.quorum)?;
+        let size = newest.size();
+        (witnessed(puller, view, least, (newest, &options.quorum)).await?, size)
     };
     for older in pinned.into_iter().chain(seen) {
         if let Some((old, new)) = compare(older, &served)? {
@@ -252,7 +261,24 @@ async fn next_checkpoint(
             check_consistency(older, &served, path)?;
         }
     }
-    Ok(served)
+    Ok((served, newest))
+}
+
+/// The newest checkpoint that a known witness has cosigned, if there is one of at least this size.
+/// Nothing is wanted of the witnesses, so without one the newest of all does. That of a ledger with
+/// much to do often is too new to be cosigned.
+async fn witnessed(
+    puller: &Puller,
+    view: &View,
+    least: Size,
+    (newest, quorum): (VerifiedCheckpoint, &Quorum),
+) -> Result<VerifiedCheckpoint, AuditError> {
+    if quorum.witnesses().is_empty() || !newest.cosignatures().is_empty() {
+        return Ok(newest);
+    }
+    let cosigned = open(puller.cosigned_checkpoint().await?, view, quorum)?;
+    let is_witnessed = !cosigned.cosignatures().is_empty() && cosigned.size() >= least;
+    Ok(if is_witnessed { cosigned } else { newest })
 }
 
 /// The newest checkpoint of at least this size that has its quorum. Waits a while for one: the

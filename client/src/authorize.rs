@@ -307,8 +307,9 @@ pub(crate) fn own_source(
         [(entry.index == Index::GENESIS, "index"), (entry.event_digest == sha256(event), "event")];
     expect_all(&same).map_err(unproven)?;
     let sources = Sources::from_genesis(event).map_err(unproven)?;
-    if sources.genesis().ledger_vkey != ledger.to_string() {
-        return Err(unproven("genesis of another key"));
+    // Its key may be another one by now; the proof is under the known one.
+    if sources.genesis().origin != ledger.name() {
+        return Err(unproven("genesis of another ledger"));
     }
     SourceName::parse(sources.ledger_source()).map(Some).map_err(unproven)
 }

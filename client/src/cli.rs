@@ -8,7 +8,7 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -22,6 +22,7 @@ use crate::{
     connect::Link,
     error::{ConnectError, RecorderError},
     evidence::{Caught, printable},
+    keyfile,
 };
 
 mod approve;
@@ -36,6 +37,7 @@ mod enroll;
 mod findings;
 mod grant;
 mod json;
+mod key;
 mod keygen;
 mod keys;
 mod ledger;
@@ -46,6 +48,7 @@ mod query;
 mod read;
 mod record;
 mod redact;
+mod rekey;
 mod report;
 mod request;
 mod scope;
@@ -59,11 +62,16 @@ mod words;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// File with the passphrase of encrypted key files; new ones are encrypted under it
+    #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Keygen(keygen::Keygen),
+    #[command(subcommand)]
+    Key(key::Key),
     Enroll(enroll::Enroll),
     Record(record::Record),
     Authorize(authorize::Authorize),
@@ -229,6 +237,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return error.print().map_or_else(|_| ExitCode::from(2), |()| ExitCode::from(code));
         }
     };
+    cli.passphrase_file.into_iter().for_each(keyfile::use_passphrase_file);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(cli.command.run()),
@@ -241,6 +250,7 @@ impl Command {
     async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Keygen(command) => command.run(),
+            Self::Key(command) => command.run(),
             Self::Enroll(command) => command.run().await,
             Self::Record(command) => command.run().await,
             Self::Authorize(command) => command.run().await,

@@ -24,7 +24,7 @@ use access_ledger_proto::{
     hash::Digest,
     note::VerifierKey,
     position::{Index, Size},
-    proof::{NodeSource, consistency_path, root_at},
+    proof::{NodeSource, consistency_path, root_at, verify_consistency},
     receipt::TlogProof,
 };
 use bytes::Bytes;
@@ -188,6 +188,17 @@ impl Caught {
             _ => return Vec::new(),
         };
         cosigners(one).filter(|key| cosigners(other).any(|known| known == *key)).cloned().collect()
+    }
+
+    /// Whether a path that the ledger served leads from another root of the smaller size to what it
+    /// signed of the larger one: its own word for another history. A path that leads nowhere proves
+    /// nothing to who can read the entries: a damaged tree makes such.
+    #[must_use]
+    pub fn leads_elsewhere(&self) -> bool {
+        let Self::Inconsistent { pinned, served, error, path } = self else { return false };
+        let (old, new) = (pinned.size(), served.size());
+        let ProofError::Root { size, found, .. } = error else { return false };
+        *size == old && verify_consistency(old, new, *found, served.root(), path).is_ok()
     }
 
     /// The checkpoints that it rests on.

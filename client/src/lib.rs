@@ -26,6 +26,7 @@ pub mod evidence;
 pub mod fold;
 pub mod folder;
 pub mod governance;
+pub mod keyfile;
 pub mod pull;
 #[cfg(feature = "audit")]
 pub mod query;

@@ -4,11 +4,13 @@
 //! A proven page shows that each hit is in the ledger and meets the filter, not that no hit was
 //! left out. For that there is [`Selection`]: an observer of an audit, which sees every entry.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     entry::Entry,
+    event,
+    facts::{erased::Redactions, redactions::Erasable, sources::Sources},
     hash::sha256,
     note::VerifierKey,
     position::{Index, count_of},
@@ -16,11 +18,12 @@ use access_ledger_proto::{
     terms::{self, Criteria},
     wire,
 };
+use bytes::Bytes;
 use prost::Message as _;
 use rayon::prelude::*;
 
 use crate::{
-    audit::Observer,
+    audit::{Audited, Observer},
     evidence::Caught,
     fold::{Fold, FoldError},
     pull::{PullError, Puller, digests},
@@ -34,6 +37,17 @@ pub struct Hit {
     pub index: Index,
     /// Entry and event; no event where that was erased, or not asked for.
     pub record: Record,
+    /// What erased the event, as far as that is known.
+    pub erased_by: Option<ErasedBy>,
+}
+
+/// The redaction that erased an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedBy {
+    /// Where the redaction lies.
+    pub index: Index,
+    /// What it says: the law, or the request of a data subject.
+    pub legal_basis: String,
 }
 
 /// The hits of an answer, on the server's word.
@@ -97,6 +111,8 @@ pub struct Selection {
     /// All that meet the filter.
     count: u64,
     by_rule: Option<ByRule>,
+    /// Changes of the rules and redactions, by their places.
+    rules: Vec<(Index, Record)>,
 }
 
 /// Entries are found by their findings, some of which come to light long after the entry.
@@ -138,10 +154,12 @@ impl Selection {
     #[must_use]
     pub fn new(criteria: Criteria, newest_first: bool, hits_max: usize) -> Self {
         let by_rule = (!criteria.rules().is_empty()).then(ByRule::default);
-        Self { criteria, newest_first, hits_max, hits: VecDeque::new(), count: 0, by_rule }
+        let (hits, rules) = (VecDeque::new(), Vec::new());
+        Self { criteria, newest_first, hits_max, hits, count: 0, by_rule, rules }
     }
 
-    /// What was selected of the log that an audit has verified up to `checkpoint`.
+    /// What was selected of the log that an audit has verified; of events that are gone, what
+    /// erased them, told from the verified redactions.
     ///
     /// Entries that are found by rule are pulled once more, each with its proof.
     ///
@@ -149,12 +167,27 @@ impl Selection {
     ///
     /// Any [`SelectError`].
     pub async fn conclude(
+        mut self,
+        puller: &Puller,
+        audited: &Audited,
+        ledger: &VerifierKey,
+    ) -> Result<Selected, SelectError> {
+        let erased = audited.verifier.sources().map(|sources| Erased::of(&self.rules, sources));
+        self.rules.clear();
+        let mut selected = self.select(puller, &audited.checkpoint, ledger).await?;
+        for hit in selected.hits.iter_mut().filter(|hit| hit.record.event.is_none()) {
+            hit.erased_by = erased.as_ref().and_then(|erased| erased.by(hit));
+        }
+        Ok(selected)
+    }
+
+    async fn select(
         self,
         puller: &Puller,
         checkpoint: &VerifiedCheckpoint,
         ledger: &VerifierKey,
     ) -> Result<Selected, SelectError> {
-        let Self { criteria, newest_first, hits_max, hits, count, by_rule } = self;
+        let Self { criteria, newest_first, hits_max, hits, count, by_rule, rules: _ } = self;
         let Some(by_rule) = by_rule else {
             let mut hits = Vec::from(hits);
             if newest_first {
@@ -200,13 +233,19 @@ impl Selection {
                 self.hits.pop_front();
             }
             let index = first.plus(count_of(offset));
-            self.hits.push_back(Hit { index, record: record.clone() });
+            self.hits.push_back(Hit { index, record: record.clone(), erased_by: None });
         }
     }
 }
 
 impl Observer for Selection {
     fn take(&mut self, first: Index, records: &[Record]) {
+        let rules = records.par_iter().with_min_len(RECORDS_MIN).enumerate();
+        self.rules.par_extend(
+            rules
+                .filter(|(_, record)| changes_rules(record))
+                .map(|(offset, record)| (first.plus(count_of(offset)), record.clone())),
+        );
         let Some(by_rule) = &mut self.by_rule else {
             self.take_matching(first, records);
             return;
@@ -232,6 +271,13 @@ impl Observer for Selection {
     }
 }
 
+async fn pull_one(puller: &Puller, index: Index) -> Result<Record, PullError> {
+    let mut records = puller.records(index, index.size_through(), Scope::Events);
+    let run = records.next().await.transpose()?;
+    let record = run.and_then(|(_, records)| records.into_iter().next());
+    record.ok_or_else(|| PullError::Answer { problem: format!("no entry at index {index}") })
+}
+
 /// An entry under a checkpoint that was verified.
 async fn pull_hit(
     puller: &Puller,
@@ -240,11 +286,7 @@ async fn pull_hit(
     ledger: &VerifierKey,
 ) -> Result<Hit, SelectError> {
     let path = puller.inclusion_path(index, checkpoint.size()).await?;
-    let mut records = puller.records(index, index.size_through(), Scope::Events);
-    let run = records.next().await.transpose()?;
-    let record = run.and_then(|(_, records)| records.into_iter().next());
-    let problem = || PullError::Answer { problem: format!("no entry at index {index}") };
-    let record = record.ok_or_else(problem)?;
+    let record = pull_one(puller, index).await?;
     let (entry, note) = (record.entry.to_vec(), checkpoint.note().to_owned());
     let proof = TlogProof { entry, index, path, checkpoint: note };
     proof.verify(ledger, &[]).map_err(|error| {
@@ -258,7 +300,92 @@ async fn pull_hit(
         let caught = Caught::Answer { problem, bytes: event.clone() };
         return Err(SelectError::Caught(Box::new(caught)));
     }
-    Ok(Hit { index, record })
+    Ok(Hit { index, record, erased_by: None })
+}
+
+/// Why events are gone, by a verified log.
+struct Erased<'a> {
+    sources: &'a Sources,
+    redactions: Redactions,
+}
+
+impl<'a> Erased<'a> {
+    fn of(rules: &[(Index, Record)], sources: &'a Sources) -> Self {
+        let mut redactions = Redactions::default();
+        for (index, record) in rules {
+            let body = record.event.as_deref().and_then(event::body);
+            if let (Ok(entry), Some(body)) = (Entry::parse(&record.entry), body) {
+                redactions.take(sources, (*index, entry.recorded_at), entry.source, body);
+            }
+        }
+        Self { sources, redactions }
+    }
+
+    fn by(&self, hit: &Hit) -> Option<ErasedBy> {
+        let entry = Entry::parse(&hit.record.entry).ok()?;
+        let erasable = Erasable::of(self.sources, entry.source, hit.index);
+        let (index, legal_basis) = self.redactions.of(hit.index, entry.recorded_at, erasable)?;
+        Some(ErasedBy { index, legal_basis: legal_basis.to_owned() })
+    }
+}
+
+fn changes_rules(record: &Record) -> bool {
+    let body = record.event.as_deref().and_then(event::body);
+    body.is_some_and(Redactions::concerns)
+}
+
+/// Reads the redactions that a page names for its hits, each once, and notes them. With a
+/// checkpoint, which was verified, each is proven to lie under it; that it is lawful only a
+/// verified log tells.
+///
+/// # Errors
+///
+/// [`SelectError::Pull`]; [`SelectError::Caught`] for an entry that is not the one under the
+/// checkpoint, or no redaction of the hit.
+pub async fn note_redactions(
+    hits: &mut [Hit],
+    answer: &wire::QueryResponse,
+    puller: &Puller,
+    proven: Option<(&VerifiedCheckpoint, &VerifierKey)>,
+) -> Result<(), SelectError> {
+    let mut read = BTreeMap::new();
+    for (hit, told) in hits.iter_mut().zip(&answer.hits) {
+        let place = Index(told.redaction_index);
+        if place == Index::GENESIS || hit.record.event.is_some() {
+            continue;
+        }
+        if let btree_map::Entry::Vacant(vacant) = read.entry(place) {
+            let redaction = match proven {
+                Some((checkpoint, ledger)) => pull_hit(puller, place, checkpoint, ledger).await?,
+                None => {
+                    Hit { index: place, record: pull_one(puller, place).await?, erased_by: None }
+                }
+            };
+            vacant.insert(redaction.record.event.as_ref().and_then(redaction_in));
+        }
+        let redaction = read.get(&place).and_then(Option::as_ref);
+        let covers = |redaction: &&wire::Redaction| {
+            (redaction.first_index..=redaction.last_index).contains(&hit.index.0)
+        };
+        match redaction.filter(covers) {
+            Some(redaction) => {
+                let legal_basis = redaction.legal_basis.clone();
+                hit.erased_by = Some(ErasedBy { index: place, legal_basis });
+            }
+            None if proven.is_some() => {
+                let problem = format!("entry {place} is no redaction of event {}", hit.index);
+                let caught = Caught::Answer { problem, bytes: answer.encode_to_vec().into() };
+                return Err(SelectError::Caught(Box::new(caught)));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn redaction_in(event: &Bytes) -> Option<wire::Redaction> {
+    let body = event::body(event).filter(|body| body.number == event::Body::REDACTION)?;
+    wire::Redaction::decode(body.bytes).ok()
 }
 
 fn meets(criteria: &Criteria, record: &Record) -> bool {
@@ -269,7 +396,8 @@ fn meets(criteria: &Criteria, record: &Record) -> bool {
 
 fn hit_of(hit: &wire::QueryHit) -> Hit {
     let event = Some(hit.event.clone()).filter(|event| !event.is_empty());
-    Hit { index: Index(hit.index), record: Record { entry: hit.entry.clone(), event } }
+    let record = Record { entry: hit.entry.clone(), event };
+    Hit { index: Index(hit.index), record, erased_by: None }
 }
 
 /// Records that are worth another core.

@@ -65,6 +65,12 @@ impl Owner {
         }
     }
 
+    /// Whether it may go on with a spool of `other`. Its key may be another one: events wait without
+    /// a seal, and are sealed when they are sent.
+    fn continues(&self, other: &Self) -> bool {
+        (&self.origin, &self.source) == (&other.origin, &other.source)
+    }
+
     fn describe(&self) -> String {
         format!("source {} with key {} at ledger {}", self.source, self.key_id, self.origin)
     }
@@ -295,7 +301,7 @@ impl<F: Files> Spool<F> {
 
     /// Checks that a file is ours and follows the one before.
     fn admit(&mut self, name: &str, first: u64, head: &Head) -> Result<(), SpoolError> {
-        if head.owner != self.owner {
+        if !self.owner.continues(&head.owner) {
             let (found, wanted) = (head.owner.describe(), self.owner.describe());
             return Err(SpoolError::Foreign { found, wanted });
         }

@@ -92,7 +92,8 @@ pub struct Totals {
 type FaultAt = (usize, Fault);
 
 impl LogVerifier {
-    /// Before entry 0 of the ledger with this key, whose name is the origin.
+    /// Before entry 0 of the ledger with this key, whose name is the origin: the one of the genesis,
+    /// or one that governance put in its place.
     #[must_use]
     pub fn new(ledger: &VerifierKey, scope: Scope) -> Self {
         Self {
@@ -238,8 +239,9 @@ impl LogVerifier {
     ///
     /// # Errors
     ///
-    /// [`Fault::Seal`], [`Fault::Unsealed`], [`Fault::ErasedWithoutRecord`], or [`Fault::Root`],
-    /// which also stands for another size.
+    /// [`Fault::Seal`], [`Fault::Unsealed`], [`Fault::ErasedWithoutRecord`],
+    /// [`Fault::ForeignGenesis`], [`Fault::Root`], which also stands for another size, or
+    /// [`Fault::LedgerKey`].
     pub fn finish(&mut self, checkpoint: &VerifiedCheckpoint) -> Result<(), Violation> {
         self.conclude()?;
         let (signed, computed) = (checkpoint.root(), self.root());
@@ -247,7 +249,11 @@ impl LogVerifier {
             let last = checkpoint.size().last_index().unwrap_or(Index::GENESIS);
             return Err(Violation::new(last, Fault::Root { signed, computed }));
         }
-        Ok(())
+        let Some(registry) = &self.registry else { return Ok(()) };
+        registry.check_signed(checkpoint).map_err(|fault| {
+            let last = self.link.size.last_index().unwrap_or(Index::GENESIS);
+            Violation::new(last, fault)
+        })
     }
 
     /// Concludes where the log ends, whatever was signed: all seals hold, no batch is cut off,
@@ -255,7 +261,8 @@ impl LogVerifier {
     ///
     /// # Errors
     ///
-    /// [`Fault::Seal`], [`Fault::Unsealed`], or [`Fault::ErasedWithoutRecord`].
+    /// [`Fault::Seal`], [`Fault::Unsealed`], [`Fault::ErasedWithoutRecord`], or
+    /// [`Fault::ForeignGenesis`].
     pub fn conclude(&mut self) -> Result<(), Violation> {
         self.settle()?;
         if let Some(open) = &self.open {
@@ -265,7 +272,9 @@ impl LogVerifier {
         if let Some(index) = self.missing.first() {
             return Err(Violation::new(index, Fault::ErasedWithoutRecord));
         }
-        Ok(())
+        let Some(registry) = &self.registry else { return Ok(()) };
+        let pinned = registry.check_pinned(&self.ledger);
+        pinned.map_err(|fault| Violation::new(Index::GENESIS, fault))
     }
 
     /// Checks that the run continues where the one before ended.
@@ -327,9 +336,10 @@ impl LogVerifier {
     fn miss(&mut self, run: &DigestedRun, stretch: &Stretch) {
         let erased = run.erased_in(stretch);
         let Some(registry) = self.registry.as_ref().filter(|_| !erased.is_empty()) else { return };
-        let erasable = Erasable::of(&registry.sources, stretch.source.as_name());
         for &(offset, recorded_at) in erased {
-            self.missing.miss(run.index(offset), recorded_at, erasable);
+            let index = run.index(offset);
+            let erasable = Erasable::of(&registry.sources, stretch.source.as_name(), index);
+            self.missing.miss(index, recorded_at, erasable);
         }
     }
 

@@ -116,8 +116,9 @@ struct ViewFile {
 }
 
 impl View {
-    /// Opens the view at `path` of the ledger with this key; a file that does not exist is a view
-    /// without a pin, if there is a folder for it.
+    /// Opens the view at `path` of the ledger with this key, or with one that took its place in the
+    /// log that the view has verified; a file that does not exist is a view without a pin, if there
+    /// is a folder for it.
     ///
     /// # Errors
     ///
@@ -138,7 +139,8 @@ impl View {
         }
         let file: ViewFile = serde_json::from_slice(&text).map_err(malformed)?;
         let wanted = ledger.to_string();
-        if file.ledger != wanted {
+        // The verified log has named the key that governance put in the place of the first one.
+        if file.ledger != wanted && !file.state.knows_ledger_key(ledger) {
             return Err(ViewError::OtherLedger { path: at(), found: file.ledger, wanted });
         }
         let checkpoint = VerifiedCheckpoint::open(file.checkpoint.as_bytes(), ledger, &[])

@@ -234,7 +234,7 @@ impl Authority {
         let sources = self.facts.sources();
         let signed = parties(sources, noted.source, message, approvals);
         let governs = sources.iter().filter(|source| {
-            source.roles.contains(SourceRole::Govern) && source.decommissioned_at.is_none()
+            source.roles.now().contains(SourceRole::Govern) && source.decommissioned_at.is_none()
         });
         let missing = governs.filter(|source| signed.iter().all(|one| one.name != source.name));
         ControlRefusal::Alone {

@@ -121,8 +121,17 @@ impl Checkpoint {
     /// [`CheckpointError::OtherOrigin`] unless the key's name is the origin;
     /// [`CheckpointError::Note`] with [`crate::error::NoteError::KeyType`] for a witness's key.
     pub fn sign(&self, ledger: &Signer) -> Result<String, CheckpointError> {
-        self.check_origin(ledger.verifier())?;
-        Ok(note::sign_note(&self.text(), ledger)?)
+        self.sign_by(&[ledger])
+    }
+
+    /// Signs the checkpoint with several keys of the ledger: whoever knows one of them may open it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::sign`].
+    pub fn sign_by(&self, ledger: &[&Signer]) -> Result<String, CheckpointError> {
+        ledger.iter().try_for_each(|key| self.check_origin(key.verifier()))?;
+        Ok(note::sign_note_by(&self.text(), ledger)?)
     }
 
     /// Reads signature lines that are to be put under a note of this checkpoint. Each of a known
@@ -250,6 +259,12 @@ impl VerifiedCheckpoint {
     #[must_use]
     pub fn note(&self) -> &str {
         &self.note
+    }
+
+    /// Whether the note bears the signature of another key of the ledger, too.
+    #[must_use]
+    pub fn is_signed_by(&self, ledger: &VerifierKey) -> bool {
+        Self::open(self.note.as_bytes(), ledger, &[]).is_ok()
     }
 
     /// The cosignatures of known witnesses, each witness once.

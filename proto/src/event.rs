@@ -128,8 +128,8 @@ pub fn validate_genesis(bytes: &[u8]) -> Result<(), EventError> {
     check_message(GENESIS, bytes, |_| Ok(())).map_err(|error| *error)
 }
 
-/// Checks the content of a `ControlChange` of kind DATASET, TOOL, SITE, RETENTION or CUSTODIAN
-/// (`control.proto`); that of another kind has no rules here.
+/// Checks the content of a `ControlChange` by the message that `control.proto` has for its kind;
+/// that of another kind has no rules here.
 ///
 /// # Errors
 ///
@@ -141,6 +141,9 @@ pub fn validate_control(kind: ControlKind, content: &[u8]) -> Result<(), EventEr
         ControlKind::Site => SITE,
         ControlKind::Retention => RETENTION,
         ControlKind::Custodian => CUSTODIAN,
+        ControlKind::Key => SOURCE_KEY,
+        ControlKind::Role => SOURCE_ROLES,
+        ControlKind::LedgerKey => LEDGER_KEY,
         _ => return Ok(()),
     };
     check_message(place, content, |_| Ok(())).map_err(|error| *error)

@@ -12,6 +12,7 @@
 pub mod assess;
 pub mod control;
 pub mod emergencies;
+pub mod erased;
 mod erasures;
 mod grants;
 pub mod intents;
@@ -363,7 +364,7 @@ impl Facts {
 
     /// Whether the source that sealed an entry has a role.
     fn has_role(&self, noted: &Noted<'_>, role: SourceRole) -> bool {
-        self.sources.get(noted.source).is_some_and(|source| source.roles.contains(role))
+        self.sources.get(noted.source).is_some_and(|source| source.roles.now().contains(role))
     }
 
     /// A finding is handled by who may answer requests or change the rules.

@@ -185,7 +185,7 @@ impl Findings {
     ) {
         let mut found = Found { index, first: found.len(), list: found };
         self.pass(index, recorded_at, source, &mut found);
-        let erasable = Erasable::of(self.authority.facts().sources(), source);
+        let erasable = Erasable::of(self.authority.facts().sources(), source, index);
         self.missing.miss(index, recorded_at, erasable);
     }
 

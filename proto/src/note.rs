@@ -46,15 +46,23 @@ impl<'a> Note<'a> {
     /// only work for the reader.
     pub const SIGNATURES_MAX: usize = 64;
 
+    /// Most bytes of a note: several times what a checkpoint with so many signatures has. What is
+    /// kept and what is read again later has this bound, so nobody can be made to keep a note that
+    /// it cannot read.
+    pub const LEN_MAX: usize = 32 << 10;
+
     /// Reads a note. Allocates for the decoded signatures, which are shorter than the input, and
     /// for one record each.
     ///
     /// # Errors
     ///
-    /// [`NoteError::Utf8`], [`NoteError::Control`] for characters that no note holds;
-    /// [`NoteError::Unsigned`] without an empty line and a signature after it;
+    /// [`NoteError::TooLong`]; [`NoteError::Utf8`], [`NoteError::Control`] for characters that no
+    /// note holds; [`NoteError::Unsigned`] without an empty line and a signature after it;
     /// [`NoteError::TooManySignatures`]; [`NoteError::SignatureLine`] for a malformed one.
     pub fn parse(note: &'a [u8]) -> Result<Self, NoteError> {
+        if note.len() > Self::LEN_MAX {
+            return Err(NoteError::TooLong { found: note.len() });
+        }
         let note = str::from_utf8(note)
             .map_err(|error| NoteError::Utf8 { position: error.valid_up_to() })?;
         check_characters(note)?;
@@ -192,10 +200,18 @@ impl<'a> NoteSignature<'a> {
 /// [`NoteError::Unterminated`] for a text that does not end with one; [`NoteError::KeyType`] for a
 /// key that cosigns only.
 pub fn sign_note(text: &str, signer: &Signer) -> Result<String, NoteError> {
+    sign_note_by(text, &[signer])
+}
+
+/// The same with a signature by each of these, in their order.
+pub(crate) fn sign_note_by(text: &str, signers: &[&Signer]) -> Result<String, NoteError> {
     check_text(text)?;
-    expect_key_type(signer.verifier(), KeyType::Ed25519)?;
-    let line = signature_line(signer, &signer.sign(text.as_bytes()));
-    Ok(format!("{text}\n{line}"))
+    let mut note = format!("{text}\n");
+    for signer in signers {
+        expect_key_type(signer.verifier(), KeyType::Ed25519)?;
+        note.push_str(&signature_line(signer, &signer.sign(text.as_bytes())));
+    }
+    Ok(note)
 }
 
 /// Cosigns the text of a note at a time in seconds since the Unix epoch: the signature line.
@@ -351,6 +367,15 @@ mod tests {
             let note = format!("t\n\n{line}{bad}");
             assert_eq!(parse(&note), Err(NoteError::SignatureLine { line: 2 }), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn notes_are_bounded() {
+        let end = "\n\n\u{2014} a AAAAAAA=\n";
+        let most = "t".repeat(Note::LEN_MAX - end.len()) + end;
+        assert!(parse(&most).is_ok());
+        let found = Note::LEN_MAX + 1;
+        assert_eq!(parse(&format!("t{most}")), Err(NoteError::TooLong { found }));
     }
 
     #[test]

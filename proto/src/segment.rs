@@ -222,6 +222,14 @@ impl<'a> Frame<'a> {
         (!self.erased).then_some(self.event_area)
     }
 
+    /// Whether the bytes at the event's place are those that were written there: for who reads
+    /// with [`Verify::Entry`] and looks at the event all the same.
+    #[must_use]
+    pub fn event_holds(&self, salt: Salt) -> bool {
+        let state = if self.erased { State::Erased } else { State::Present };
+        event_checksum(salt, state as u8, self.event_area) == self.event_crc
+    }
+
     /// Whether nothing is left of an erased event but zeros under their checksum.
     #[must_use]
     pub fn is_wiped(&self, salt: Salt) -> bool {

@@ -85,6 +85,21 @@ pub fn origin_hex(origin: &str) -> String {
 /// feed.
 pub const SIZE_TYPE: &str = "text/x.tlog.size";
 
+/// The body of a 409 with a size, as [`parse_size`] reads it.
+#[must_use]
+pub fn size_body(size: Size) -> String {
+    format!("{size}\n")
+}
+
+/// The size in the body of a 409; `None` unless that is all there is.
+#[must_use]
+pub fn parse_size(body: &[u8]) -> Option<Size> {
+    match split_line(body)? {
+        (digits, []) => parse_decimal(digits).map(Size),
+        _ => None,
+    }
+}
+
 /// The first line without its line feed, and what follows; `None` unless it is UTF-8 and ends.
 fn split_line(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
@@ -97,6 +112,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_conflict_tells_a_size_and_nothing_else() {
+        for size in [0, 7, u64::MAX].map(Size) {
+            assert_eq!(parse_size(size_body(size).as_bytes()), Some(size));
+        }
+        for body in ["", "7", "7\n\n", "07\n", "+7\n", " 7\n", "7 \n", "18446744073709551616\n"] {
+            assert_eq!(parse_size(body.as_bytes()), None, "{body:?}");
+        }
+    }
 
     #[test]
     fn the_example_of_the_specification_is_read() {

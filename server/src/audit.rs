@@ -95,14 +95,21 @@ impl Auditor {
     /// A source as the tree of this size shows it; the writer knows of more. `None` when its
     /// registration is not in it.
     fn source(&self, source: &Source, size: Size) -> Option<wire::Source> {
-        size.contains(source.registered_at).then(|| wire::Source {
+        if !size.contains(source.registered_at) {
+            return None;
+        }
+        let end = size.next_index();
+        let keys = source.keys.before(end);
+        let key = keys.now().as_ref();
+        Some(wire::Source {
             name: source.name.as_str().to_owned(),
-            public_key: Bytes::copy_from_slice(source.public_key.as_bytes()),
-            roles: source.roles.values(),
+            public_key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())).unwrap_or_default(),
+            roles: source.roles.before(end).now().values(),
             registered_index: source.registered_at.0,
             self_enrolled: source.self_enrolled,
             decommissioned: source.decommissioned_at.is_some_and(|at| size.contains(at)),
             last_seq: self.book.durable_last(source.name.as_name()),
+            key_index: keys.changed_at().map_or(0, |index| index.0),
         })
     }
 }

@@ -30,9 +30,10 @@ use tracing::warn;
 
 use crate::{
     check::{CheckReport, check},
+    custodian::{error::CustodianError, memory::Memory, suspension},
     error::{LedgerError, StorageError},
-    folder::Folder,
-    os::{self, Access, Disk},
+    folder::{Folder, Role},
+    os::{self, Access, DRAFT_SUFFIX, Disk},
     storage::{
         Options,
         recover::list_segments,
@@ -46,12 +47,15 @@ use crate::{
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// The folder holds no ledger, or a file of it or of the copy cannot be used.
+    /// The folder is nobody's, or a file of it or of the copy cannot be used.
     #[error(transparent)]
     Folder(#[from] LedgerError),
     /// The log cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What a custodian remembers cannot be read.
+    #[error(transparent)]
+    Custodian(#[from] CustodianError),
     /// Nothing is covered by a checkpoint.
     #[error("{}: no checkpoint of this ledger, serve it once", .path.display())]
     NoCheckpoint {
@@ -69,49 +73,65 @@ pub enum BackupError {
 /// What `backup` is to do.
 #[derive(Clone, Debug)]
 pub struct BackupOptions {
-    /// The data folder of a ledger, running or stopped.
+    /// The data folder of a ledger or custodian, running or stopped.
     pub from: PathBuf,
     /// Where the copy goes: a new or empty folder.
     pub to: PathBuf,
-    /// Whether the ledger's own keys are copied too. Governance keys never are.
+    /// Whether the own keys are copied too. Governance keys never are.
     pub with_keys: bool,
 }
 
-/// Copies a ledger's folder and verifies the copy; what the verification found.
+/// Copies the folder of a ledger or custodian and verifies the copy; what the verification found.
+///
+/// The keys of a custodian's copy sign nothing before somebody has said what they signed last
+/// ([`suspension`]); without keys, what they signed is not copied either: the copy becomes a
+/// custodian of its own.
 ///
 /// # Errors
 ///
-/// Any [`BackupError`]; then the copy is no ledger's folder yet.
+/// Any [`BackupError`]; then the copy is nobody's folder yet.
 pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckReport, BackupError> {
     let (from, to) = (Folder::new(&options.from), Folder::new(&options.to));
-    let Some(origin) = from.origin(&**disk)? else {
-        return Err(LedgerError::Uninitialised { folder: options.from.clone() }.into());
-    };
     let uninitialised = || LedgerError::Uninitialised { folder: options.from.clone() };
+    let role = from.role(&**disk)?.ok_or_else(uninitialised)?;
     let vkey = from.ledger_key(&**disk)?.ok_or_else(uninitialised)?;
-    let checkpoint = from
-        .read_checkpoint(&**disk, &vkey)
-        .ok_or_else(|| BackupError::NoCheckpoint { path: from.checkpoint() })?;
-    let copy = Copying { disk: &**disk, from: &from, to: &to, size: checkpoint.size(), origin };
+    let copy = Copying { disk: &**disk, from: &from, to: &to, vkey: &vkey };
     copy.check_empty()?;
-    let segments = copy.segments()?;
-    for &segment in &segments {
-        copy.segment(segment)?;
+    let noted = match role {
+        Role::Ledger => None,
+        Role::Custodian => copy.notes(options.with_keys)?,
+    };
+    // All of these cover what was durable before; read in this order, the largest covers the notes.
+    let newest = from.newest_known(&**disk, &vkey).into_iter().chain(noted);
+    let checkpoint = newest
+        .max_by_key(VerifiedCheckpoint::size)
+        .ok_or_else(|| BackupError::NoCheckpoint { path: from.checkpoint() })?;
+    for first in copy.segments(checkpoint.size())? {
+        copy.segment(first, checkpoint.size())?;
     }
-    copy.tree()?;
+    copy.tree(checkpoint.size())?;
     copy.folder(&from.evidence(), &to.evidence())?;
     if options.with_keys {
-        for (source, target) in from.own_keys().iter().zip(to.own_keys()) {
+        let keys = match role {
+            Role::Ledger => from.own_keys(&**disk)?,
+            Role::Custodian => from.cosigning_keys().to_vec(),
+        };
+        for source in keys {
+            let Ok(inside) = source.strip_prefix(from.root()) else { continue };
+            let target = to.root().join(inside);
             copy.folder_of(&target)?;
-            copy.file(source, &target, u64::MAX)?;
+            copy.file(&source, &target, u64::MAX)?;
         }
     }
     let note = checkpoint.note().as_bytes();
     let path = to.checkpoint();
     os::replace(&**disk, &path, note).map_err(|source| LedgerError::io(&path, source))?;
-    let report = copy.verify(disk, &vkey, &checkpoint)?;
+    let report = copy.verify(disk, &checkpoint)?;
     if report.problem.is_none() {
-        to.write_meta_of(&**disk, &vkey)?;
+        match role {
+            Role::Ledger => to.write_meta_of(&**disk, &vkey)?,
+            Role::Custodian => to.write_custodian_meta(&**disk, &vkey)?,
+        }
     }
     Ok(report)
 }
@@ -121,8 +141,8 @@ struct Copying<'a> {
     disk: &'a dyn Disk,
     from: &'a Folder,
     to: &'a Folder,
-    size: Size,
-    origin: String,
+    /// The ledger's.
+    vkey: &'a VerifierKey,
 }
 
 impl Copying<'_> {
@@ -136,35 +156,54 @@ impl Copying<'_> {
         }
     }
 
-    /// The segments with entries that the checkpoint covers.
-    fn segments(&self) -> Result<Vec<Index>, BackupError> {
+    /// Copies what a custodian knows besides the log; the checkpoint up to which that goes.
+    fn notes(&self, with_keys: bool) -> Result<Option<VerifiedCheckpoint>, BackupError> {
+        let root = self.to.root();
+        self.disk.create_dir(root).map_err(|source| LedgerError::io(root, source))?;
+        for (source, target) in self.from.notes().iter().zip(self.to.notes()) {
+            match self.file(source, &target, u64::MAX) {
+                Err(BackupError::Folder(LedgerError::Io { source, .. }))
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                copied => copied?,
+            }
+        }
+        self.folder(&self.from.alarms(), &self.to.alarms())?;
+        if with_keys {
+            suspension::suspend(self.disk, self.to)?;
+            self.folder(&self.from.witness(), &self.to.witness())?;
+        }
+        let memory = Memory::read(self.disk, root, self.vkey)?;
+        Ok(memory.pinned.map(|pinned| pinned.checkpoint))
+    }
+
+    /// The segments with entries below `size`.
+    fn segments(&self, size: Size) -> Result<Vec<Index>, BackupError> {
         let mut firsts = list_segments(self.disk, &segment::folder(self.from.root()))?;
-        firsts.retain(|first| self.size.contains(*first));
+        firsts.retain(|first| size.contains(*first));
         self.disk
             .create_dir(&segment::folder(self.to.root()))
             .map_err(|source| LedgerError::io(self.to.root(), source))?;
         Ok(firsts)
     }
 
-    /// Copies a segment: all of it, with its footer, if more follow; the last one up to the
-    /// checkpoint.
-    fn segment(&self, first: Index) -> Result<(), BackupError> {
+    /// Copies a segment: all of it, with its footer, if more follow below `size`; else up to there.
+    fn segment(&self, first: Index, size: Size) -> Result<(), BackupError> {
         let folder = segment::folder(self.from.root());
         // More segments may be there than at first, but never fewer.
         let firsts = list_segments(self.disk, &folder)?;
         let next = firsts.get(firsts.partition_point(|other| *other <= first));
-        let is_last = next.is_none_or(|next| !self.size.contains(*next));
-        let length = if is_last { self.end_of(&folder, first)? } else { u64::MAX };
+        let is_last = next.is_none_or(|next| !size.contains(*next));
+        let length = if is_last { self.end_of(&folder, (first, size))? } else { u64::MAX };
         let target = segment::path(&segment::folder(self.to.root()), first);
         self.file(&segment::path(&folder, first), &target, length)
     }
 
-    /// Where the frames end in a segment that the checkpoint covers.
-    fn end_of(&self, folder: &Path, first: Index) -> Result<u64, BackupError> {
-        let origin = sha256(self.origin.as_bytes());
+    /// Where the frames below `size` end in a segment.
+    fn end_of(&self, folder: &Path, (first, size): (Index, Size)) -> Result<u64, BackupError> {
+        let origin = sha256(self.vkey.name().as_bytes());
         let segment = Segment::open(self.disk, folder, (first, origin), Access::Read)?;
         let mut walk = Walk::new(&segment, segment.file.length()?);
-        while self.size.contains(walk.index()) {
+        while size.contains(walk.index()) {
             if walk.next()?.is_none() {
                 break;
             }
@@ -172,13 +211,13 @@ impl Copying<'_> {
         Ok(walk.offset())
     }
 
-    /// Copies the tree over the entries: what is derived, but `check` compares it.
-    fn tree(&self) -> Result<(), BackupError> {
+    /// Copies the tree over the first `size` entries: it is derived, but `check` compares it.
+    fn tree(&self, size: Size) -> Result<(), BackupError> {
         let [from, to] = [self.from, self.to].map(|folder| folder.root().join("tree"));
         self.disk.create_dir(&to).map_err(|source| LedgerError::io(&to, source))?;
         for level in 0..LEVELS {
             let name = level.to_string();
-            let length = Stored::count_in(level, self.size) * 32;
+            let length = Stored::count_in(level, size) * 32;
             self.file(&from.join(&name), &to.join(&name), length)?;
         }
         Ok(())
@@ -192,6 +231,9 @@ impl Copying<'_> {
         };
         self.disk.create_dir(to).map_err(|source| LedgerError::io(to, source))?;
         for name in names {
+            if name.to_str().is_some_and(|name| name.ends_with(DRAFT_SUFFIX)) {
+                continue;
+            }
             self.file(&from.join(&name), &to.join(&name), u64::MAX)?;
         }
         Ok(())
@@ -228,19 +270,18 @@ impl Copying<'_> {
     fn verify(
         &self,
         disk: &Arc<dyn Disk>,
-        vkey: &VerifierKey,
         checkpoint: &VerifiedCheckpoint,
     ) -> Result<CheckReport, BackupError> {
-        let options = Options::new(self.to.root(), &self.origin);
+        let options = Options::new(self.to.root(), self.vkey.name());
         let signed = Some((checkpoint.size(), checkpoint.root()));
         let mut attempts = 0;
         loop {
-            let report = check(disk, &options, vkey, signed, &|_| {})?;
+            let report = check(disk, &options, self.vkey, signed, &|_| {})?;
             attempts += 1;
             match &report.problem {
                 Some(StorageError::Damage { segment, .. }) if attempts < ATTEMPTS_MAX => {
                     warn!(segment = segment.0, "copies a segment again");
-                    self.segment(*segment)?;
+                    self.segment(*segment, checkpoint.size())?;
                 }
                 _ => return Ok(report),
             }
@@ -270,7 +311,9 @@ pub fn run(disk: &Arc<dyn Disk>, options: &BackupOptions) -> anyhow::Result<Exit
     writeln!(out, "bytes    {}", report.bytes)?;
     writeln!(out, "verified {}", options.to.display())?;
     if !options.with_keys {
-        writeln!(out, "keys     not copied: keep ledger.key and source.key elsewhere")?;
+        writeln!(out, "keys     not copied: keep them elsewhere")?;
+    } else if suspension::is_suspended(&**disk, &Folder::new(&options.to))? {
+        writeln!(out, "keys     sign nothing before `access-ledger-server custodian resume`")?;
     }
     Ok(ExitCode::SUCCESS)
 }

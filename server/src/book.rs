@@ -62,7 +62,7 @@ pub(crate) struct Book {
     /// Receipts are given under `cosigned` alone.
     receipts_wait: bool,
     failed: watch::Sender<bool>,
-    damaged: watch::Sender<bool>,
+    damaged: watch::Sender<Option<bool>>,
     checkpoint_file: CheckpointFile,
     pub(crate) reader: LogReader,
     pub(crate) tree: TreeFiles,
@@ -106,7 +106,7 @@ impl Book {
             cosigned: watch::Sender::new(None),
             receipts_wait,
             failed: watch::Sender::new(false),
-            damaged: watch::Sender::new(false),
+            damaged: watch::Sender::new(None),
             checkpoint_file: CheckpointFile::start(disk, checkpoint)?,
             reader,
             tree,
@@ -181,11 +181,12 @@ impl Book {
 
     /// Says whether stored bytes are damaged. For the scrub.
     pub(crate) fn note_damage(&self, is_damaged: bool) {
-        self.damaged.send_replace(is_damaged);
+        self.damaged.send_replace(Some(is_damaged));
     }
 
-    /// True while stored bytes are known to be damaged: they are to be restored.
-    pub(crate) fn damaged(&self) -> watch::Receiver<bool> {
+    /// Whether stored bytes are known to be damaged, and to be restored; `None` before all of them
+    /// were read.
+    pub(crate) fn damaged(&self) -> watch::Receiver<Option<bool>> {
         self.damaged.subscribe()
     }
 

@@ -30,7 +30,7 @@ use rayon::prelude::*;
 mod blame;
 mod command;
 mod pieces;
-mod tree;
+pub(crate) mod tree;
 
 pub use self::command::run;
 use self::{

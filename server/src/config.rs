@@ -15,9 +15,9 @@ use access_ledger_proto::{note::VerifierKey, quorum::Quorum};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 pub use self::{
-    custodian::{ClearArgs, CustodianArgs, CustodianCommand},
+    custodian::{ClearArgs, CustodianArgs, CustodianCommand, CustodianDataArgs, ResumeArgs},
     door::{CredentialArgs, DoorArgs},
-    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs},
+    folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs, RotateArgs},
     traces::TraceArgs,
 };
 use crate::{
@@ -51,6 +51,10 @@ pub struct Cli {
         env = "ACCESS_LEDGER_LOG_FORMAT"
     )]
     pub log_format: LogFormat,
+
+    /// File with the passphrase of encrypted key files in `keys/`; new ones are encrypted under it.
+    #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_PASSPHRASE_FILE")]
+    pub passphrase_file: Option<PathBuf>,
 
     /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
     /// command line and the environment count before it.
@@ -88,6 +92,9 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Copy a ledger's folder, also while it is served, and verify the copy.
     Backup(BackupArgs),
+    /// Make the key that is to take the place of the ledger's, also while that is served; it does
+    /// when governance has recorded the change that is printed.
+    Rotate(RotateArgs),
     /// Print a completion script for a shell.
     #[command(hide = true)]
     Completions {
@@ -194,11 +201,12 @@ pub struct ServeArgs {
     pub receipts_policy: Option<PathBuf>,
 
     /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
-    /// again.
+    /// again; at most 50,000, for a call has a minute.
     #[arg(
         long,
         value_name = "MS",
         default_value_t = 5_000,
+        value_parser = value_parser!(u32).range(..=50_000),
         env = "ACCESS_LEDGER_RECEIPTS_WAIT_MS"
     )]
     pub receipts_wait_ms: u32,

@@ -25,15 +25,17 @@ mod lag;
 pub mod memory;
 pub mod patrol;
 mod ready;
+mod rot;
 pub mod serve;
 pub mod silence;
+pub mod suspension;
 pub mod timing;
 pub mod vigil;
 pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey, witness::origin_hex};
+use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey};
 use tracing::warn;
 
 pub use self::serve::Serving;
@@ -104,6 +106,7 @@ pub struct Custodian {
     desk: Arc<Desk>,
     witness: Arc<Witness>,
     alarms: Arc<Alarms>,
+    court: Arc<Court>,
     halt: Option<Halt>,
     /// Given back last: only then may another process open the folder.
     lock: Option<Lock>,
@@ -128,18 +131,19 @@ impl Custodian {
         lock: Option<Lock>,
     ) -> Result<Self, CustodianError> {
         let (folder, ledger) = (Folder::new(&options.folder), options.ledger.clone());
-        let keys = folder.open_custodian(&**disk, &ledger, options.name.as_deref())?;
         let memory = Memory::read(&**disk, folder.root(), &ledger)?;
+        let pinned = memory.pinned.as_ref();
+        let is_successor = pinned.is_some_and(|pinned| pinned.state.knows_ledger_key(&ledger));
+        let keys =
+            folder.open_custodian(&**disk, &ledger, is_successor, options.name.as_deref())?;
         let alarms = Alarms::open(disk.clone(), clock.clone(), &folder.alarms())?;
         let halt = Halt::read(&**disk, folder.root())?;
 
-        let noted = folder.read_checkpoint(&**disk, &ledger);
-        let cosigned = cosigned(&**disk, &folder, &ledger);
-        let pinned = memory.pinned.as_ref();
-        let known = noted.into_iter().chain(pinned.map(|pinned| pinned.checkpoint.clone()));
+        let known = pinned.map(|pinned| pinned.checkpoint.clone()).into_iter();
         // All of these were written when the entries were durable. Of two that are of one size the
         // last: that with the cosignatures.
-        let known = known.chain(cosigned).max_by_key(VerifiedCheckpoint::size);
+        let known = known.chain(folder.newest_known(&**disk, &ledger));
+        let known = known.max_by_key(VerifiedCheckpoint::size);
         let segment_bytes = options.segment_bytes;
         let storage = Options { segment_bytes, ..Options::new(folder.root(), ledger.name()) };
         let mut copy = Copy::open(disk, &storage, &ledger, pinned, known.as_ref())?;
@@ -163,13 +167,34 @@ impl Custodian {
             alarms: alarms.clone(),
         };
         let witness = Witness::open(disk.clone(), clock.clone(), &folder.witness(), keys, logs)?;
-        let witness = Arc::new(witness.on_contradiction(move |found| court.judge(&found)));
+        let court = Arc::new(court);
+        let judge = Arc::clone(&court);
+        let witness = Arc::new(witness.on_contradiction(move |found| judge.judge(&found)));
+        copy.verifier().sources().into_iter().for_each(|sources| witness.learn_key(sources));
         if let Some(Halt { alarm, message, .. }) = &halt {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());
         }
+        if suspension::is_suspended(&**disk, &folder)? {
+            warn!("suspended: a copy with keys signs nothing before `custodian resume`");
+            let others = options.witness_logs.iter().map(VerifierKey::name);
+            others.chain([ledger.name()]).for_each(|origin| witness.halt(origin));
+        }
         let (disk, clock) = (disk.clone(), clock.clone());
-        Ok(Self { options, disk, ledger, copy, memory, clock, desk, witness, alarms, halt, lock })
+        Ok(Self {
+            options,
+            disk,
+            ledger,
+            copy,
+            memory,
+            clock,
+            desk,
+            witness,
+            alarms,
+            court,
+            halt,
+            lock,
+        })
     }
 
     /// The public halves of the keys: witness, mirror.
@@ -228,17 +253,6 @@ impl Custodian {
         Ok(path)
     }
 }
-
-/// The newest checkpoint that was cosigned, as far as its file can be read: what the mirror key
-/// signed for must be there. The witness judges the file.
-fn cosigned(disk: &dyn Disk, folder: &Folder, ledger: &VerifierKey) -> Option<VerifiedCheckpoint> {
-    let path = folder.witness().join(origin_hex(ledger.name()));
-    let note = os::read(disk, &path, NOTE_BYTES_MAX).ok()?;
-    VerifiedCheckpoint::open(&note, ledger, &[]).ok()
-}
-
-/// A checkpoint with its cosignatures.
-const NOTE_BYTES_MAX: usize = 64 << 10;
 
 /// Long enough for a restart of the ledger or a burst, short enough to be told within minutes.
 const BEHIND_AFTER: Duration = Duration::from_secs(60);

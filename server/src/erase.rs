@@ -338,7 +338,7 @@ impl Work {
         let mut events = 0;
         while range.start < range.end && !self.signal.is_stopping() {
             let erased = self.book.reader.erase(&range, attempt, |entry, event| {
-                let erasable = Erasable::of(&sources, entry.source);
+                let erasable = Erasable::of(&sources, entry.source, entry.index);
                 erasing.erases(entry.recorded_at, erasable, event::body(event))
             })?;
             events += erased.events;

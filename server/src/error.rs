@@ -239,6 +239,12 @@ pub enum LedgerError {
         /// The ledger's.
         origin: String,
     },
+    /// The log names a key for the checkpoints that is not in the folder.
+    #[error("keys/ holds no file of the ledger's key {key}, which the log names")]
+    KeyMissing {
+        /// Its verifier key.
+        key: String,
+    },
     /// Another process holds the folder.
     #[error("{} is in use by another process", .folder.display())]
     Locked {
@@ -418,7 +424,4 @@ pub enum ServeError {
     /// The reflection service cannot be built.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// HTTP/2 cannot be served.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
 }

@@ -3,12 +3,13 @@
 //! ```text
 //! meta.toml          format version, origin; written last, so its presence means "initialised"
 //! lock               one process per folder
-//! keys/ledger.key    signs checkpoints
+//! keys/ledger.key    signs checkpoints; `ledger.next.key`, `ledger-<key id>.key`: keys.rs
 //! keys/source.key    seals what the ledger itself records
 //! keys/company.key   only when `init` made it: governance, belongs on a machine of the company
 //! keys/custodian.key   the same of the custodian: who holds both changes the rules alone
 //! checkpoint         newest
-//! evidence/          sealed batches that contradict the log
+//! evidence/          sealed batches that contradict the log; segments that were damaged
+//! mending/           segments on their way into the log       restore/mend.rs
 //! log/ tree/         storage
 //! index/             derived
 //! ```
@@ -22,6 +23,7 @@
 //! follow.json        what it remembers besides the log       custodian/memory.rs
 //! witness/           the newest cosigned notes                witness.rs
 //! alarms/ halted     what it found                            custodian/alarms.rs, halt.rs
+//! suspended          a copy, whose keys sign nothing yet      custodian/suspension.rs
 //! quorum.policy      asks for its cosignatures: for the ledger and its clients
 //! ```
 
@@ -33,7 +35,7 @@ use std::{
 
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    note::{KeyType, Signer, VerifierKey},
+    note::{KeyType, VerifierKey},
     policy::Policy,
     source::SourceName,
     wire,
@@ -41,7 +43,6 @@ use access_ledger_proto::{
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
-use zeroize::Zeroizing;
 
 use crate::{
     error::LedgerError,
@@ -49,6 +50,10 @@ use crate::{
 };
 
 mod custodian;
+mod keys;
+
+pub use self::keys::Keys;
+use self::keys::new_key;
 
 /// The name of the ledger's own source.
 pub const LEDGER_SOURCE: &str = "ledger";
@@ -152,15 +157,6 @@ impl Role {
     }
 }
 
-/// The keys that a running ledger holds.
-#[derive(Debug)]
-pub struct Keys {
-    /// Signs checkpoints; its name is the origin.
-    pub ledger: Signer,
-    /// Seals what the ledger itself records.
-    pub source: Signer,
-}
-
 impl Folder {
     /// The folder at `root`.
     #[must_use]
@@ -204,15 +200,6 @@ impl Folder {
         GOVERNANCE_SOURCES.map(|name| self.keys().join(format!("{name}.key")))
     }
 
-    /// The keys that a running ledger holds.
-    pub(crate) fn own_keys(&self) -> [PathBuf; 2] {
-        ["ledger.key", "source.key"].map(|name| self.keys().join(name))
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.root.join("keys")
-    }
-
     fn meta(&self) -> PathBuf {
         self.root.join("meta.toml")
     }
@@ -227,6 +214,15 @@ impl Folder {
     pub fn origin(&self, disk: &dyn Disk) -> Result<Option<String>, LedgerError> {
         let meta = self.read_meta(disk)?;
         meta.map(|meta| self.check_role(&meta, Role::Ledger).map(|()| meta.origin)).transpose()
+    }
+
+    /// Whose folder it is; `None` when it is nobody's yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::origin`], but for the role.
+    pub(crate) fn role(&self, disk: &dyn Disk) -> Result<Option<Role>, LedgerError> {
+        Ok(self.read_meta(disk)?.map(|meta| meta.role))
     }
 
     /// The key that signs the checkpoints of the log in this folder, a ledger's or a custodian's;
@@ -294,44 +290,6 @@ impl Folder {
         os::replace(disk, &path, text.as_bytes()).map_err(|source| LedgerError::io(&path, source))
     }
 
-    /// Reads the keys of a running ledger.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError::File`] when one is missing or malformed.
-    pub fn open_keys(&self, disk: &dyn Disk) -> Result<Keys, LedgerError> {
-        let open = |name: &str| {
-            let path = self.keys().join(name);
-            read_key(disk, &path)?.ok_or_else(|| malformed(&path, "missing"))
-        };
-        Ok(Keys { ledger: open("ledger.key")?, source: open("source.key")? })
-    }
-
-    /// Reads the keys, and makes those that are missing.
-    pub(crate) fn make_keys(&self, disk: &dyn Disk, origin: &str) -> Result<Keys, LedgerError> {
-        let make = |file, name| self.make_key(disk, file, (name, KeyType::Ed25519));
-        Ok(Keys { ledger: make("ledger.key", origin)?, source: make("source.key", LEDGER_SOURCE)? })
-    }
-
-    fn make_key(
-        &self,
-        disk: &dyn Disk,
-        file: &str,
-        (name, key_type): (&str, KeyType),
-    ) -> Result<Signer, LedgerError> {
-        let folder = self.keys();
-        let path = folder.join(file);
-        if let Some(key) = read_key(disk, &path)? {
-            return Ok(key);
-        }
-        let key = new_key(name, key_type).map_err(|problem| malformed(&path, problem))?;
-        let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
-        disk.create_dir(&folder)
-            .and_then(|()| os::replace(disk, &path, line.as_bytes()))
-            .map_err(|source| LedgerError::io(&path, source))?;
-        Ok(key)
-    }
-
     /// The newest checkpoint that this ledger signed, as far as its file tells: a file that is
     /// missing or torn is as good as none, the log has it all.
     pub(crate) fn read_checkpoint(
@@ -339,11 +297,7 @@ impl Folder {
         disk: &dyn Disk,
         key: &VerifierKey,
     ) -> Option<VerifiedCheckpoint> {
-        let path = self.checkpoint();
-        let note = os::read(disk, &path, CHECKPOINT_BYTES_MAX).ok()?;
-        VerifiedCheckpoint::open(&note, key, &[])
-            .inspect_err(|error| warn!(path = %path.display(), %error, "ignored checkpoint file"))
-            .ok()
+        read_note(disk, &self.checkpoint(), key)
     }
 
     /// The event of entry 0; makes the governance keys when `genesis` names none.
@@ -408,21 +362,12 @@ pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event
     })
 }
 
-/// A new key of this name.
-fn new_key(name: &str, key_type: KeyType) -> Result<Signer, String> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|error| error.to_string())?;
-    Signer::new(name, key_type, *seed).map_err(|error| error.to_string())
-}
-
-fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {
-    let text = match os::read_secret(disk, path, TEXT_BYTES_MAX) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(LedgerError::io(path, source)),
-    };
-    let text = std::str::from_utf8(&text).map_err(|error| malformed(path, error))?;
-    Signer::parse(text.trim_end()).map(Some).map_err(|error| malformed(path, error))
+/// A checkpoint of this ledger, as far as the file can be read.
+fn read_note(disk: &dyn Disk, path: &Path, key: &VerifierKey) -> Option<VerifiedCheckpoint> {
+    let note = os::read(disk, path, CHECKPOINT_BYTES_MAX).ok()?;
+    VerifiedCheckpoint::open(&note, key, &[])
+        .inspect_err(|error| warn!(path = %path.display(), %error, "ignored checkpoint file"))
+        .ok()
 }
 
 fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, LedgerError> {

@@ -45,8 +45,8 @@ pub enum Unready {
         /// Entries that it does not cover.
         entries: u64,
     },
-    /// A custodian caught its ledger, and signs nothing of it.
-    #[error("halted: signs nothing more until a human clears the alarm")]
+    /// A custodian caught its ledger, or is a copy that was not resumed, and signs nothing.
+    #[error("halted: signs nothing until a human clears the alarm, or resumes the copy")]
     Halted,
     /// A custodian has no checkpoint to serve yet.
     #[error("nothing of the ledger is held yet")]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connection -> link (handshake: names of the client certificate) -> guard (call -> role,
-//!               token or name -> principal) -> services, with the `Caller` beside the request
+//!               token or name -> principal; limits) -> services, with the `Caller` beside the request
 //! ```
 //!
 //! Everything here fails closed: a call that no table names is refused, a request without a
@@ -13,9 +13,12 @@ mod call;
 mod caller;
 mod door;
 mod guard;
+mod intake;
 mod limits;
 mod link;
+mod patient;
 mod principals;
+mod standing;
 mod tls;
 
 pub use self::{
@@ -24,6 +27,6 @@ pub use self::{
 };
 pub(crate) use self::{
     caller::Caller,
-    guard::GuardLayer,
-    link::{Link, links},
+    guard::{Admitted, Held, admit, refuse},
+    link::{Link, Peer, links},
 };

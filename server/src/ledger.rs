@@ -105,6 +105,8 @@ impl LedgerOptions {
 /// An open ledger. Closing it (or dropping it) writes what waits and joins its threads.
 pub struct Ledger {
     shared: Arc<Shared>,
+    /// That signed the checkpoints when it was opened.
+    vkey: VerifierKey,
     eraser: Option<Eraser>,
     /// The writer, and who answers repeats.
     threads: Vec<JoinHandle<()>>,
@@ -187,7 +189,8 @@ impl Ledger {
             return Err(LedgerError::ForeignKey { key, origin });
         }
         let vkey = keys.ledger.verifier();
-        options.cosigning.check(vkey)?;
+        let signers: Vec<_> = keys.of_ledger().map(Signer::verifier).collect();
+        options.cosigning.check(&signers)?;
         let stored = folder.read_checkpoint(&**disk, vkey);
         let signed = stored.as_ref().map(|checkpoint| (checkpoint.size(), checkpoint.root()));
         let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
@@ -216,10 +219,11 @@ impl Ledger {
         Ok(Some(tasks))
     }
 
-    /// The ledger's verifier key; its name is the origin.
+    /// The ledger's verifier key, as it was in force when the ledger was opened; its name is the
+    /// origin.
     #[must_use]
-    pub fn vkey(&self) -> &VerifierKey {
-        &self.shared.book.vkey
+    pub const fn vkey(&self) -> &VerifierKey {
+        &self.vkey
     }
 
     /// Whether a source may enrol itself.
@@ -284,14 +288,19 @@ impl Start<'_> {
     fn start(self) -> Result<Ledger, LedgerError> {
         let Opened { log, reader, tree, frontier, link, recovery: _ } = self.opened;
         let (disk, clock) = (self.disk, self.clock);
-        let vkey = self.keys.ledger.verifier().clone();
-        let own = own_source(self.keys.source, vkey.name())?;
+        let Keys { ledger, later, source } = self.keys;
+        let vkey = ledger.verifier().clone();
+        let own = own_source(source, vkey.name())?;
         let cosigning = &self.options.cosigning;
-        let publisher = Publisher { signer: self.keys.ledger };
-        let published = publisher.sign(link.size, frontier.root())?;
+        let signers = std::iter::once(ledger).chain(later).collect();
+        let publisher = Publisher::new(signers, self.folder.clone(), disk.clone());
         let index_options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &index_options, reader.clone())?;
         let (authority, sequences) = (indexer.authority(), indexer.sequences());
+        let keys = authority.facts().sources().ledger_keys();
+        let published = publisher.sign(keys, link.size, frontier.root())?;
+        publisher.settle(keys);
+        let newest_key = keys.now().clone();
         let follower = Follower::spawn(indexer)?;
         let opening = Opening {
             vkey,
@@ -345,6 +354,7 @@ impl Start<'_> {
         let heartbeat = cosigning.heartbeat;
         Ok(Ledger {
             shared,
+            vkey: newest_key,
             eraser: Some(eraser),
             threads,
             release,
@@ -383,22 +393,20 @@ impl Shared {
         }
     }
 
-    /// Judges what depends on the order: that the source is still active, and the batch's changes
-    /// of the rules; carries them out. For the writer.
-    fn change_sources(&self, batch: &Admitted, first: Index) -> Result<(), SourceError> {
-        let change = {
-            let sources = self.book.sources();
-            let sealer = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
-            let mut last: Option<SourceChange> = None;
-            for (body, alone) in batch.control_bodies() {
-                last = Some(sources.judge(sealer, first, body, alone)?);
-            }
-            last
-        };
-        if let Some(change) = change {
-            self.book.apply(change);
+    /// Judges what depends on the order: that the source is still active, with this key, and what
+    /// the batch changes of the sources, for the book to apply. For the writer.
+    fn judge_sources(
+        &self,
+        batch: &Admitted,
+        first: Index,
+    ) -> Result<Option<SourceChange>, SourceError> {
+        let sources = self.book.sources();
+        let (sealer, _) = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
+        let mut last = None;
+        for (body, alone) in batch.control_bodies() {
+            last = Some(sources.judge(sealer, first, body, alone)?);
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Ends all appending until the ledger is opened again. For the writer.

@@ -4,6 +4,7 @@
 //! os  <-  storage  <-  index  <-  book  <-  ledger  <-  serve  <-  demo        (arrow: is used by)
 //!             \<-  check            \<-  audit  <-  serve
 //!             \<-  witness  <-  http  <-  serve
+//!                  identity  <-  transport  <-  serve
 //! ```
 //!
 //! The README of this crate tells the life of a record and what lies on disk.
@@ -29,9 +30,11 @@ pub mod os;
 pub mod outbound;
 pub mod refusal;
 pub mod restore;
+pub mod rotate;
 pub mod scrub;
 pub mod serve;
 pub mod settings;
 pub mod storage;
 pub mod trace;
+pub mod transport;
 pub mod witness;

@@ -8,13 +8,14 @@ use std::{
     sync::Arc,
 };
 
+use access_ledger_client::keyfile;
 use access_ledger_server::{
     backup, check,
     config::{
         CheckArgs, ClearArgs, Cli, Command, CustodianArgs, CustodianCommand, InitArgs, LogFormat,
-        RestoreArgs, ServeArgs,
+        RestoreArgs, ResumeArgs, ServeArgs,
     },
-    custodian::{self, Custodian},
+    custodian::{self, Custodian, suspension},
     demo,
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
@@ -23,8 +24,8 @@ use access_ledger_server::{
     identity::Door,
     ledger::Ledger,
     metrics,
-    os::{Clock, Disk, Lock, SystemClock},
-    restore,
+    os::{self, Clock, Disk, Lock, SystemClock},
+    restore, rotate,
     serve::{self, Serving, stop_signal},
     settings::{self, SettingsError},
     trace::{Exporter, LogLayer},
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         let _unread = write!(io::stdout(), "{}", settings::print(&command, &matches));
         return ExitCode::SUCCESS;
     }
+    cli.passphrase_file.clone().into_iter().for_each(keyfile::use_passphrase_file);
     let exporter = match start_log(&cli) {
         Ok(exporter) => exporter,
         Err(failure) => return refuse(&failure),
@@ -64,6 +66,9 @@ fn main() -> ExitCode {
         Command::Custodian(args) => run_custodian(&args),
         Command::Restore(args) => restore(&args),
         Command::Backup(args) => backup::run(&disk, &args.options()),
+        Command::Rotate(args) => {
+            rotate::run(&*disk, &args.data.data, &mut io::stdout()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => print_completions(command, shell),
         Command::Man { subcommand } => print_manual(command, subcommand.as_deref()),
         Command::Demo(args) => demo::run(&args),
@@ -156,6 +161,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
+    os::raise_open_files().context("the limit of open files")?;
     let (disk, clock) = (real_disk(), system_clock());
     let door = Door::open(&disk, args.door.files())?;
     let mut options = args.ledger(&*disk)?;
@@ -187,11 +193,14 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
-    if let Some(CustodianCommand::Clear(args)) = &args.command {
-        return clear(args);
+    match &args.command {
+        Some(CustodianCommand::Clear(args)) => return clear(args),
+        Some(CustodianCommand::Resume(args)) => return resume(args),
+        None => {}
     }
     let (disk, clock) = (real_disk(), system_clock());
     let (ledger, options) = args.check(&*disk)?;
+    os::raise_open_files().context("the limit of open files")?;
     let door = Door::open(&disk, args.door.files())?;
     let credentials = args.credentials.read()?;
     let lock = lock(&*disk, &options.folder)?;
@@ -233,11 +242,23 @@ fn greet_custodian(
 }
 
 fn clear(args: &ClearArgs) -> anyhow::Result<ExitCode> {
-    let (disk, folder) = (real_disk(), &args.data);
+    let (disk, folder) = (real_disk(), &args.data.data);
     anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
     let _lock = lock(&*disk, folder)?;
     let halt = custodian::clear::clear(&disk, &system_clock(), folder, &args.evidence)?;
     writeln!(io::stdout(), "cleared     {}: {}", halt.alarm, halt.message)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
+    let (disk, folder) = (real_disk(), &args.data.data);
+    anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    let _lock = lock(&*disk, folder)?;
+    let others = args.others(&*disk)?;
+    let mut out = io::stdout().lock();
+    for (origin, size) in suspension::resume(&*disk, folder, &args.cosigned, &others)? {
+        writeln!(out, "signs on    behind size {size} of {origin}")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

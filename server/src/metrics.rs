@@ -7,13 +7,12 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tracing::warn;
 
 use crate::{
     error::ServeError,
     health::{self, Health},
-    identity::{Door, GuardLayer},
-    serve::{connections, transport},
+    identity::Door,
+    transport::Transport,
 };
 
 /// Makes all metrics of this process visible at `http://<address>/metrics`, to who has the role
@@ -50,14 +49,8 @@ pub async fn expose(
     let metrics = get(async move || handle.render());
     let app = health::pages(health.clone()).route("/metrics", metrics);
     let pages = Routes::from(app).prepare();
-    let guard = GuardLayer::new(door.clone());
-    let connections = connections(listener, door);
-    tokio::spawn(async move {
-        let served = transport().layer(guard).serve_with_incoming(pages, connections);
-        if let Err(failure) = served.await {
-            warn!(%failure, "stopped serving metrics");
-        }
-    });
+    let transport = Transport::new(listener, door).at_most(LINKS_MAX);
+    tokio::spawn(transport.serve(pages, std::future::pending()));
     Ok(bound)
 }
 
@@ -108,6 +101,9 @@ const SECONDS: [f64; 12] =
     [0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.05, 0.2, 1.0, 5.0];
 
 const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2_048.0];
+
+/// Connections of those who look at metrics.
+const LINKS_MAX: usize = 256;
 
 /// Histograms gather samples until someone folds them.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

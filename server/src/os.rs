@@ -15,7 +15,10 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::fs::{Advice, FlockOperation};
+use rustix::{
+    fs::{Advice, FlockOperation},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use zeroize::Zeroizing;
 
 /// A clock.
@@ -245,6 +248,31 @@ pub fn draft_of(path: &Path) -> PathBuf {
 
 /// How the name of a draft ends: a file left by a stop in the middle of [`replace`], to be ignored.
 pub const DRAFT_SUFFIX: &str = ".draft";
+
+/// Lets this process have as many files and connections open as it needs and the system allows.
+/// How many that is.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn raise_open_files() -> io::Result<usize> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })?;
+    }
+    Ok(open_files_max())
+}
+
+/// How many files and connections this process may have open.
+#[must_use]
+pub fn open_files_max() -> usize {
+    let current = getrlimit(Resource::Nofile).current;
+    current.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
+}
+
+/// All connections of two listeners, and as many segments as anybody has.
+const OPEN_FILES: u64 = 65_536;
 
 /// Holds a folder for one process, until dropped or the process ends.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use access_ledger_proto::{
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
-use tracing::error;
+use tracing::{error, warn};
 
 /// Why a call was refused.
 #[derive(Clone, Debug, Error)]
@@ -109,15 +109,15 @@ pub enum Refusal {
         reserve_bytes: u64,
     },
     /// Stored data could not be read back.
-    #[error("stored data cannot be read: {problem}")]
+    #[error("stored data cannot be read")]
     Unreadable {
-        /// What the storage said.
+        /// What the storage said, which is for the operator.
         problem: String,
     },
     /// The index, which finds events by their number, is being built again.
-    #[error("index is not there yet: {problem}")]
+    #[error("index is not there yet")]
     Indexing {
-        /// What the index said.
+        /// What the index said, which is for the operator.
         problem: String,
     },
     /// What is asked for is recorded, and to be proven under cosignatures that have not arrived
@@ -175,6 +175,12 @@ pub enum Refusal {
         /// Its limit.
         most: u32,
     },
+    /// The request did not arrive, or was not answered, in time.
+    #[error("neither received nor answered within {limit:?}")]
+    Deadline {
+        /// How long the server, or the caller by its own word, waits.
+        limit: Duration,
+    },
     /// Nothing of this name is served.
     #[error("nothing is served at {path}")]
     NoCall {
@@ -227,6 +233,7 @@ impl Refusal {
             Self::SourceForbidden { .. } => "SOURCE_FORBIDDEN",
             Self::RateExceeded { .. } => "RATE_EXCEEDED",
             Self::CallsExceeded { .. } => "CALLS_EXCEEDED",
+            Self::Deadline { .. } => "DEADLINE",
             Self::NoCall { .. } => "CALL_UNKNOWN",
             Self::NoSource { .. } => "SOURCE_UNKNOWN",
             Self::NoEvent { .. } => "EVENT_UNKNOWN",
@@ -246,6 +253,7 @@ impl Refusal {
                 Code::PermissionDenied
             }
             Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::NoCall { .. } => Code::Unimplemented,
             Self::Gap(_) | Self::Recut { .. } | Self::Kept { .. } | Self::Erased { .. } => {
                 Code::FailedPrecondition
@@ -307,7 +315,9 @@ impl Refusal {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    const fn retry_after(&self) -> Option<Duration> {
+    /// When to repeat the same call, where that helps.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { .. } | Self::CallsExceeded { .. } => Some(QUEUE_RETRY),
             Self::DiskFull { .. } => Some(SPACE_RETRY),
@@ -321,8 +331,10 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        if let Refusal::Unreadable { problem } = &refusal {
-            error!(problem, "could not read what is stored");
+        match &refusal {
+            Refusal::Unreadable { problem } => error!(problem, "could not read what is stored"),
+            Refusal::Indexing { problem } => warn!(problem, "could not search the index"),
+            _ => {}
         }
         let mut details = ErrorDetails::new();
         details.set_error_info(refusal.reason(), DOMAIN, refusal.metadata());
@@ -379,6 +391,8 @@ const fn source_reason(error: &SourceError) -> (Code, &'static str) {
     match error {
         SourceError::Unknown { .. } => (Code::PermissionDenied, "SOURCE_UNKNOWN"),
         SourceError::Key { .. } => (Code::PermissionDenied, "KEY_UNKNOWN"),
+        SourceError::KeyReplaced { .. } => (Code::PermissionDenied, "KEY_REPLACED"),
+        SourceError::Revoked { .. } => (Code::PermissionDenied, "KEY_REVOKED"),
         SourceError::Inactive { .. } => (Code::PermissionDenied, "SOURCE_INACTIVE"),
         SourceError::Role { .. } | SourceError::Foreign { .. } | SourceError::Founding { .. } => {
             (Code::PermissionDenied, "ROLE_MISSING")
@@ -423,6 +437,18 @@ mod tests {
         assert_eq!(status.code(), Code::FailedPrecondition);
         let details = status.get_error_details();
         assert_eq!(details.error_info().unwrap().metadata["expected_seq"], "4");
+    }
+
+    #[test]
+    fn what_is_for_the_operator_is_not_told_to_callers() {
+        let problem = || "/var/lib/ledger/log/0.seg: bad sector".to_owned();
+        for refusal in
+            [Refusal::Unreadable { problem: problem() }, Refusal::Indexing { problem: problem() }]
+        {
+            let status = Status::from(refusal);
+            assert!(!status.message().contains('/'), "{status:?}");
+            assert!(!String::from_utf8_lossy(status.details()).contains("sector"), "{status:?}");
+        }
     }
 
     #[test]

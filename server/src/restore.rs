@@ -7,6 +7,10 @@
 //! signed. The chain continues with the same root; sources that repeat a batch get the receipt of
 //! what is there.
 //!
+//! Damage in the middle is mended first (mend.rs): segments that do not hold are written anew from
+//! what the custodian holds, and a tree that is not that of the entries is computed again. For a
+//! custodian's own folder the other side is the ledger.
+//!
 //! A local log that contradicts the custodian's is left as it is: what shows the contradiction is
 //! written to `evidence/`.
 
@@ -31,13 +35,20 @@ use access_ledger_proto::{
     error::{CheckpointError, ProofError},
     hash::Digest,
     note::VerifierKey,
-    position::Size,
+    position::{Index, Size},
     proof::{root_at, verify_consistency},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 use tokio::time::Instant;
 
+mod draft;
+mod mend;
+mod salvage;
+mod survey;
+
+pub use self::mend::Mended;
+use self::mend::Mending;
 use crate::{
     custodian::{copy::Copy, error::CopyError},
     error::{LedgerError, StorageError},
@@ -57,6 +68,9 @@ pub enum RestoreError {
     /// The address is none.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The local files cannot be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// The custodian could not be asked. What was restored so far stays, and is gone on from.
     #[error("custodian: {0}")]
     Pull(#[from] PullError),
@@ -90,6 +104,33 @@ pub enum RestoreError {
         /// local checkpoint is one of them.
         evidence: Option<PathBuf>,
     },
+    /// The ledger has signed for entries that are neither here nor there. If it went on without
+    /// them it would sign a second history. Nothing was changed.
+    #[error(
+        "the ledger has signed for {signed} entries, {left} are to be had: ask who holds the others; \
+         whoever goes on without them, by removing the file `checkpoint`, starts a second history"
+    )]
+    Lost {
+        /// Size of the checkpoint that lies here.
+        signed: Size,
+        /// Entries here, or under the checkpoint of the custodian.
+        left: Size,
+    },
+    /// A damaged entry that the custodian does not hold yet. Nothing was changed.
+    #[error("entry {index} is damaged, and the custodian holds {cosigned} entries")]
+    Beyond {
+        /// The entry.
+        index: Index,
+        /// Size of the custodian's checkpoint.
+        cosigned: Size,
+    },
+    /// A damaged event that is gone at the custodian, without a record of its erasure. Nothing was
+    /// changed.
+    #[error("event {index} is damaged, and at the custodian it is gone without a record of that")]
+    Gone {
+        /// The entry.
+        index: Index,
+    },
     /// The runtime is shutting down.
     #[error("restoring was cut off")]
     CutOff,
@@ -98,6 +139,8 @@ pub enum RestoreError {
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
+    /// What was damaged.
+    pub mended: Mended,
     /// Entries that were there.
     pub local: Size,
     /// What the log ends with: the checkpoint that was restored, unless there was more.
@@ -133,7 +176,13 @@ pub fn run(
     bar.finish_and_clear();
     let mut out = io::stdout().lock();
     match restored {
-        Ok(Restored { local, size, root, cosigned }) => {
+        Ok(Restored { mended, local, size, root, cosigned }) => {
+            for first in &mended.segments {
+                writeln!(out, "mended      segment {first}, what was left of it is in evidence/")?;
+            }
+            if mended.rebuilds_tree {
+                writeln!(out, "mended      the tree, computed again")?;
+            }
             writeln!(out, "local       {local} entries, verified")?;
             writeln!(out, "restored    {} entries", size.0.saturating_sub(local.0))?;
             writeln!(out, "size        {size}, of which {cosigned} are under the checkpoint")?;
@@ -172,6 +221,19 @@ pub async fn restore(
         .ledger_key(&**disk)?
         .ok_or_else(|| LedgerError::Uninitialised { folder: folder.to_owned() })?;
     let cosigned = cosigned(puller, &ledger, custodians).await?;
+    let signed = data.newest_known(&**disk, &ledger);
+    if let Some(signed) = &signed {
+        check_signed(disk, (&data, &ledger), puller, (signed, &cosigned)).await?;
+    }
+    let mending = Mending {
+        disk,
+        data: &data,
+        ledger: &ledger,
+        puller,
+        cosigned: &cosigned,
+        signed: signed.as_ref(),
+    };
+    let mended = mending.mend().await?;
     let local = Local::open(disk, data, &ledger).await?;
     let (size, end) = (local.size(), cosigned.size());
     local.compare(puller, &cosigned).await?;
@@ -194,8 +256,9 @@ pub async fn restore(
             return Err(error.into());
         }
     }
+    let (root, cosigned_size) = (cosigned.root(), end);
     let restored =
-        Restored { local: size, size: size.max(end), root: cosigned.root(), cosigned: end };
+        Restored { mended, local: size, size: size.max(end), root, cosigned: cosigned_size };
     let (disk, data) = (disk.clone(), local.data);
     blocking(move || {
         if size < end {
@@ -231,6 +294,49 @@ async fn cosigned(
         }
         tokio::time::sleep(COSIGN_POLL).await;
     }
+}
+
+/// That the newest checkpoint that lies here and the custodian's are of one history, as far as the
+/// custodian can show it. This convicts whatever is left of the log.
+async fn check_signed(
+    disk: &Arc<dyn Disk>,
+    (data, ledger): (&Folder, &VerifierKey),
+    puller: &Puller,
+    (signed, cosigned): (&VerifiedCheckpoint, &VerifiedCheckpoint),
+) -> Result<(), RestoreError> {
+    let (local, end) = (signed.size(), cosigned.size());
+    if local == Size::ZERO || local > end {
+        return Ok(());
+    }
+    let path = match local == end {
+        true => Vec::new(),
+        false => puller.consistency_path(local, end).await?,
+    };
+    let verified = verify_consistency(local, end, signed.root(), cosigned.root(), &path);
+    let Err(error) = verified else { return Ok(()) };
+    if !matches!(error, ProofError::Root { .. }) {
+        // No path at all: this says nothing about the local log.
+        return Err(PullError::Answer { problem: error.to_string() }.into());
+    }
+    let caught = check_consistency(signed, cosigned, path).err();
+    let kept = caught.map(|caught| keep(&**disk, data, (&caught, ledger, end))).transpose();
+    let problem = error.to_string();
+    Err(RestoreError::Contradiction { local, cosigned: end, problem, evidence: kept? })
+}
+
+/// Keeps what shows that the ledger has signed two histories; where.
+fn keep(
+    disk: &dyn Disk,
+    data: &Folder,
+    (caught, ledger, cosigned): (&Caught, &VerifierKey, Size),
+) -> Result<PathBuf, LedgerError> {
+    let folder = data.evidence();
+    let path = folder.join(format!("restore-{cosigned}.txt"));
+    let text = caught.evidence(ledger);
+    disk.create_dir(&folder)
+        .and_then(|()| os::replace(disk, &path, text.as_bytes()))
+        .map_err(|source| LedgerError::io(&path, source))?;
+    Ok(path)
 }
 
 /// What is there of the ledger.
@@ -293,9 +399,8 @@ impl Local {
             // No path at all: this says nothing about the local log.
             return Err(PullError::Answer { problem: error.to_string() }.into());
         }
-        let signed = self.signed.as_ref().filter(|signed| signed.size() == local);
-        let caught = signed.and_then(|signed| check_consistency(signed, cosigned, path).err());
-        Err(self.refuse(cosigned, error.to_string(), caught))
+        // What the ledger has signed here was compared before.
+        Err(self.refuse(cosigned, error.to_string(), None))
     }
 
     fn root_at(&self, size: Size) -> Result<Digest, RestoreError> {
@@ -314,22 +419,12 @@ impl Local {
         caught: Option<Caught>,
     ) -> RestoreError {
         let (local, cosigned) = (self.size(), cosigned.size());
-        let evidence = caught.map(|caught| self.keep(&caught, cosigned)).transpose();
-        match evidence {
+        let evidence =
+            caught.map(|caught| keep(&*self.disk, &self.data, (&caught, &self.ledger, cosigned)));
+        match evidence.transpose() {
             Ok(evidence) => RestoreError::Contradiction { local, cosigned, problem, evidence },
             Err(error) => error.into(),
         }
-    }
-
-    fn keep(&self, caught: &Caught, cosigned: Size) -> Result<PathBuf, LedgerError> {
-        let folder = self.data.evidence();
-        let path = folder.join(format!("restore-{cosigned}.txt"));
-        let text = caught.evidence(&self.ledger);
-        self.disk
-            .create_dir(&folder)
-            .and_then(|()| os::replace(&*self.disk, &path, text.as_bytes()))
-            .map_err(|source| LedgerError::io(&path, source))?;
-        Ok(path)
     }
 }
 

@@ -6,21 +6,14 @@ use access_ledger_proto::wire::{
     FILE_DESCRIPTOR_SET, audit_service_server::AuditServiceServer,
     recorder_service_server::RecorderServiceServer,
 };
-use futures_util::Stream;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     sync::watch,
 };
-use tonic::{
-    Code, Status,
-    body::Body,
-    codegen::http,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Code, Status, body::Body, codegen::http, service::Routes};
 use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
+use tower::{Layer as _, util::MapResponseLayer};
 use tracing::{info, warn};
 
 use crate::{
@@ -29,8 +22,9 @@ use crate::{
     error::ServeError,
     health::{self, Health, Unready},
     http::{Split, pages},
-    identity::{Door, GuardLayer, Link, links},
+    identity::Door,
     ledger::{Ledger, Recorder, Shared, message_too_large},
+    transport::Transport,
     witness::Witness,
 };
 
@@ -116,8 +110,7 @@ impl Serving {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Reflection`] and [`ServeError::Transport`] when the services cannot be
-    /// started.
+    /// [`ServeError::Reflection`] and [`ServeError::Signal`] when the services cannot be started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let shared = self.ledger.shared();
         self.health.judge_by(health::of_book(&shared.book));
@@ -195,44 +188,15 @@ pub(crate) async fn serve(
     let encrypted = door.is_encrypted();
     info!(?address, encrypted, origin = book.vkey.name(), "serving");
     let split = Split::new(services, pages(book, witness));
-    serve_until((split, listener, door), stop, (stopping, report)).await
-}
-
-/// The transport of all that is served: HTTP/2 with these limits and timeouts, and HTTP/1.1.
-#[must_use]
-pub fn transport() -> Server {
-    Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .max_concurrent_streams(Some(STREAMS_MAX))
-        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
-        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
-}
-
-/// The connections that a listener takes. An answer does not wait until the caller has acknowledged
-/// the one before: that costs 40 ms. The transport's own options do not reach a given listener.
-#[must_use]
-pub fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(Duration::from_secs(60)))
-}
-
-/// The connections of a listener, as its door lets them in.
-pub(crate) fn connections(
-    listener: TcpListener,
-    door: &Arc<Door>,
-) -> impl Stream<Item = io::Result<Link>> + use<> {
-    links(incoming(listener), door.clone())
+    serve_until((split, listener, door), stop, (stopping, report)).await;
+    Ok(())
 }
 
 async fn serve_until(
     (split, listener, door): (Split, TcpListener, &Arc<Door>),
     stop: impl Future<Output = ()> + Send,
     (stopping, report): (watch::Sender<bool>, Report),
-) -> Result<(), ServeError> {
+) {
     let (drained, is_drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async {
         let reporter = report.reporter.clone();
@@ -250,20 +214,15 @@ async fn serve_until(
         forget_health(&reporter, &services).await;
         drop(drained);
     };
-    let served = transport()
-        .layer(GuardLayer::new(door.clone()))
-        .layer(MapResponseLayer::new(explain_large_message as ExplainResponse))
-        .serve_with_incoming_shutdown(split, connections(listener, door), shutdown);
+    let explained = MapResponseLayer::new(explain_large_message as ExplainResponse).layer(split);
+    let served = Transport::new(listener, door).serve(explained, shutdown);
     let limit = async {
         let _is_dropped = is_drained.await;
         tokio::time::sleep(DRAIN_TIME).await;
     };
     tokio::select! {
-        served = served => served.map_err(ServeError::from),
-        () = limit => {
-            warn!(seconds = DRAIN_TIME.as_secs(), "gave up on calls that did not end");
-            Ok(())
-        }
+        () = served => {}
+        () = limit => warn!(seconds = DRAIN_TIME.as_secs(), "gave up on calls that did not end"),
     }
 }
 
@@ -306,9 +265,9 @@ impl Report {
 }
 
 /// What is damaged on the disk is still served as long as it can be read; the operator must know.
-async fn report_damage(mut damaged: watch::Receiver<bool>, health: HealthReporter) {
+async fn report_damage(mut damaged: watch::Receiver<Option<bool>>, health: HealthReporter) {
     while damaged.changed().await.is_ok() {
-        let is_damaged = *damaged.borrow_and_update();
+        let is_damaged = *damaged.borrow_and_update() == Some(true);
         set_health(&health, &[STORAGE], !is_damaged).await;
     }
 }
@@ -371,16 +330,6 @@ const STORAGE: &str = "access_ledger.v1.Storage";
 
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
 pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
-
-/// HTTP/2 streams of one connection.
-const STREAMS_MAX: u32 = 4_096;
-
-/// Headers of one call: a token, a deadline, and what proxies add.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
-
-/// Streams that a caller opened and took back while nobody had looked at them yet: who goes on like
-/// that (CVE-2023-44487) loses the connection. Clients that cancel calls stay below.
-const RESETS_MAX: usize = 64;
 
 /// How long calls that are under way may take to end when the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(20);

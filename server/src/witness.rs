@@ -23,13 +23,14 @@ mod record;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
 use access_ledger_proto::{
     checkpoint::{Checkpoint, VerifiedCheckpoint},
     error::CheckpointError,
+    facts::sources::Sources,
     hash::Digest,
     note::{KeyType, Note, Signer, VerifierKey},
     position::Size,
@@ -91,6 +92,8 @@ pub struct Witness {
 
 struct Log {
     key: VerifierKey,
+    /// The one that took its place, as the log itself tells.
+    newer: RwLock<Option<VerifierKey>>,
     holding: Option<Arc<Holding>>,
     path: PathBuf,
     record: Mutex<Record>,
@@ -125,7 +128,7 @@ impl Witness {
             let signed = watch::Sender::new(record.size());
             let record = Mutex::new(record);
             let origin = key.name().to_owned();
-            let log = Log { key, holding, path, record, signed };
+            let log = Log { key, newer: RwLock::default(), holding, path, record, signed };
             if known.insert(hex, log).is_some() {
                 return Err(WitnessError::OriginTwice { origin });
             }
@@ -203,6 +206,16 @@ impl Witness {
         self.logs.get(origin_hex).map(|log| log.signed.subscribe())
     }
 
+    /// Has checkpoints of the followed log signed by the key that its sources tell: governance may
+    /// have put it in the place of the one that it was opened with.
+    pub fn learn_key(&self, sources: &Sources) {
+        if let Ok(log) = self.log(&sources.genesis().origin) {
+            let newest = sources.ledger_keys().now();
+            let newer = (*newest != log.key).then(|| newest.clone());
+            *log.newer.write().unwrap_or_else(PoisonError::into_inner) = newer;
+        }
+    }
+
     /// Signs nothing more of a log until [`Witness::resume`] or the next start.
     pub fn halt(&self, origin: &str) {
         self.set_halted(origin, true);
@@ -247,7 +260,8 @@ impl Witness {
         let log = self
             .log(checkpoint.origin())
             .map_err(|_| AddRefusal::UnknownOrigin { origin: checkpoint.origin().to_owned() })?;
-        let verified = VerifiedCheckpoint::open(note, &log.key, &[]);
+        // What only a former key has signed is as good as unsigned.
+        let verified = VerifiedCheckpoint::open(note, &log.newest_key(), &[]);
         let verified =
             verified.map_err(|error| AddRefusal::Untrusted { problem: error.to_string() });
         Ok((log, verified?))
@@ -301,7 +315,9 @@ impl Witness {
         for signer in signers {
             lines.push_str(&checkpoint.cosign(signer, timestamp_s)?);
         }
-        let cosigned = record::Cosigned::new(checkpoint, &log.key, lines, timestamp_s);
+        let newest = log.newest_key();
+        let keys = [&newest, &log.key];
+        let cosigned = record::Cosigned::new(checkpoint, &keys, lines, timestamp_s);
         os::replace(&*self.disk, &log.path, cosigned.note.as_bytes())
             .map_err(|source| WitnessError::io(&log.path, source))?;
         metrics::counter!("access_ledger_cosigned_total").increment(1);
@@ -313,6 +329,11 @@ impl Witness {
 }
 
 impl Log {
+    fn newest_key(&self) -> VerifierKey {
+        let newer = self.newer.read().unwrap_or_else(PoisonError::into_inner);
+        newer.as_ref().unwrap_or(&self.key).clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

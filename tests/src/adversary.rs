@@ -45,6 +45,127 @@ pub mod identity;
 pub mod order;
 pub mod time;
 
+/// The attacks that the design names, in its words, and the tests that play each of them. A test
+/// compares this list with the table in `README.md` and with the tests that there are.
+pub const DESIGN: [(&str, &[&str]); 31] = [
+    (
+        "flip a byte of an event",
+        &["flip_a_byte_of_an_event", "flip_a_byte_of_an_event_on_the_ledgers_disk"],
+    ),
+    (
+        "flip a byte of an entry",
+        &[
+            "flip_a_byte_of_an_entry",
+            "flip_a_byte_of_an_entry_and_sign_again",
+            "flip_any_byte_of_an_entry",
+            "flip_a_byte_of_an_entry_on_the_ledgers_disk",
+        ],
+    ),
+    (
+        "flip a byte of a tree file",
+        &[
+            "flip_a_byte_of_a_tree_file",
+            "prove_from_a_flipped_tree",
+            "flip_a_byte_of_a_tree_file_under_a_running_ledger",
+        ],
+    ),
+    (
+        "flip a byte of a segment header",
+        &["flip_a_byte_of_a_segment_header", "flip_a_byte_of_a_segment_header_and_never_come_back"],
+    ),
+    ("delete the last entry", &["delete_the_last_entry"]),
+    ("delete the last entry and re-sign", &["delete_the_last_entry_and_sign_again"]),
+    (
+        "delete one in the middle and re-chain and re-sign",
+        &[
+            "delete_one_in_the_middle_and_chain_and_sign_again",
+            "delete_a_seal_and_chain_and_sign_again",
+            "delete_a_batch_and_chain_and_sign_again",
+        ],
+    ),
+    ("swap two", &["swap_two", "swap_two_and_chain_again"]),
+    ("insert one", &["insert_one", "insert_one_and_number_again"]),
+    ("change `recorded_at`", &["change_recorded_at", "change_recorded_at_alone"]),
+    ("backdate a batch", &["backdate_a_batch", "backdate_a_new_batch"]),
+    ("drop one event of a batch", &["drop_one_event_of_a_batch"]),
+    (
+        "replace an event of a source",
+        &["replace_an_event_of_a_source", "replace_an_event_and_seal_again"],
+    ),
+    (
+        "forge a source",
+        &["forge_a_source", "forge_a_source_upon_signatures", "record_as_a_stranger"],
+    ),
+    (
+        "forge an approval",
+        &[
+            "forge_an_approval",
+            "forge_an_approver",
+            "register_an_approver_alone",
+            "approve_as_the_ledger",
+            "approve_without_the_role",
+        ],
+    ),
+    ("approve one's own request", &["approve_ones_own_request"]),
+    (
+        "replay a batch under another number",
+        &["replay_a_batch_under_another_number", "replay_a_batch"],
+    ),
+    ("restore an old backup", &["restore_an_old_backup", "restore_an_old_backup_and_record_on"]),
+    (
+        "fork (two custodians shown two trees)",
+        &["fork", "fork_and_record_on", "show_two_custodians_two_trees"],
+    ),
+    (
+        "serve an old checkpoint for ever",
+        &[
+            "serve_an_old_checkpoint_for_ever",
+            "serve_an_old_checkpoint_to_a_service_that_holds_a_receipt",
+        ],
+    ),
+    (
+        "answer a query with one result left out",
+        &[
+            "a_hit_that_is_left_out_is_unmasked_by_the_verified_log",
+            "answer_a_query_with_one_result_left_out",
+        ],
+    ),
+    (
+        "give a receipt and then not include it",
+        &[
+            "give_a_receipt_and_then_not_include_it",
+            "show_the_custodian_a_receipt_that_was_not_included",
+        ],
+    ),
+    (
+        "change the genesis",
+        &[
+            "change_the_genesis",
+            "change_the_genesis_and_seal_again",
+            "serve_the_genesis_of_another_ledger",
+        ],
+    ),
+    ("swap the ledger key", &["swap_the_ledger_key"]),
+    ("swap a source key", &["swap_a_source_key"]),
+    (
+        "change the policy with one signature",
+        &["change_the_policy_with_one_signature", "change_the_policy_with_a_forged_signature"],
+    ),
+    ("erase an event without a record", &["erase_events_without_a_record"]),
+    ("mark an erasure that never happened", &["mark_an_erasure_that_never_happened"]),
+    (
+        "hide a source's silence",
+        &[
+            "keep_quiet_about_a_silent_source",
+            "hide_a_silence_by_an_old_heartbeat",
+            "hide_a_silence_by_a_forged_heartbeat",
+            "hide_a_silence_by_a_slow_clock",
+        ],
+    ),
+    ("a custodian that cosigns two histories", &["cosign_two_histories"]),
+    ("truncate an export", &["truncate_an_export", "truncate_an_export_of_the_custodians"]),
+];
+
 /// What came of an attack.
 pub struct Attack {
     /// What the operator serves.

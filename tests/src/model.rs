@@ -146,12 +146,8 @@ impl Audit {
         let digests: Vec<Digest> = batch.iter().map(|entry| entry.event_digest).collect();
         let (source, first_seq) = (head.source.as_name(), head.source_seq);
         let sources = self.sources.as_mut().context("no genesis")?;
-        let sealer = sources.sealer(source, seal.key_id)?;
-        Batch { source, first_seq, digests: &digests }.verify(
-            self.vkey.name(),
-            seal,
-            &sealer.public_key,
-        )?;
+        let (sealer, key) = sources.sealer(source, seal.key_id)?;
+        Batch { source, first_seq, digests: &digests }.verify(self.vkey.name(), seal, key)?;
         self.sequences.advance(source, first_seq, seal.count)?;
         let mut change = None;
         for (event, index) in events.iter().zip(count_of(first)..) {

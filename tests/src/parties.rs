@@ -7,13 +7,14 @@ use access_ledger_proto::{
     facts::{
         control::{control_message, registration_message},
         redactions::redaction_message,
-        sources::Roles,
+        sources::{Roles, possession_message},
     },
     note::{Signer, VerifierKey},
     source::Name,
     wire::{self, Outcome, SourceRole, event::Body},
 };
 use bytes::Bytes;
+use prost::Message as _;
 
 use crate::{node::Clients, source::Source};
 
@@ -144,4 +145,28 @@ pub fn access(dataset: &str, grant_id: &str, outcome: Outcome) -> wire::Event {
         ..Default::default()
     };
     wire::Event { actor: Some(actor), body: Some(Body::Access(access)), ..Default::default() }
+}
+
+/// What a `ControlChange` of kind KEY says that gives a source this key.
+#[must_use]
+pub fn source_key(key: &Signer, ledger: &VerifierKey) -> Vec<u8> {
+    let content = wire::SourceKey {
+        public_key: Bytes::copy_from_slice(key.verifier().public_key().as_bytes()),
+        possession: possession(key, ledger.name()),
+        ..Default::default()
+    };
+    content.encode_to_vec()
+}
+
+/// What a `ControlChange` of kind LEDGER_KEY says that gives the ledger this key.
+#[must_use]
+pub fn ledger_key(key: &Signer) -> Vec<u8> {
+    let ledger_vkey = key.verifier().to_string();
+    let possession = possession(key, key.name());
+    wire::LedgerKey { ledger_vkey, possession, ..Default::default() }.encode_to_vec()
+}
+
+fn possession(key: &Signer, origin: &str) -> Bytes {
+    let message = possession_message(origin, key.name(), key.verifier().public_key());
+    Bytes::copy_from_slice(&key.sign(message.as_bytes()))
 }

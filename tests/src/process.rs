@@ -32,7 +32,24 @@ impl Process {
     ///
     /// When it ends before, with what it printed last.
     pub fn serve(data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
-        let mut child = Command::new(server_binary()?)
+        Self::start(Command::new(server_binary()?), data, flags)
+    }
+
+    /// The same, of which no file may become longer: what it writes beyond that fails for real.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::serve`].
+    pub fn serve_within(data: &Path, file_kib_max: u32, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut shell = Command::new("bash");
+        // The write is to fail, and not to end the process.
+        let script = format!("trap '' XFSZ; ulimit -f {file_kib_max}; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(server_binary()?);
+        Self::start(shell, data, flags)
+    }
+
+    fn start(mut command: Command, data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut child = command
             .args(["--log", "error", "serve"])
             .args(anywhere("--listen", flags))
             .args(anywhere("--metrics-listen", flags))

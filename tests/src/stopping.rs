@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -17,6 +17,9 @@ use access_ledger_server::os::{Access, Disk, File, RealDisk};
 #[derive(Clone)]
 pub struct StoppingDisk {
     left: Arc<AtomicU64>,
+    /// Counts from when a file whose name begins so is made.
+    begin: Option<&'static str>,
+    has_begun: Arc<AtomicBool>,
 }
 
 struct StoppingFile {
@@ -28,16 +31,27 @@ impl StoppingDisk {
     /// Stops behind so many operations that change it; a write is torn if it is the last of them.
     #[must_use]
     pub fn after(operations: u64) -> Self {
-        Self { left: Arc::new(AtomicU64::new(operations)) }
+        let left = Arc::new(AtomicU64::new(operations));
+        Self { left, begin: None, has_begun: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// The same, counted from when a file whose name begins with `name` is made.
+    #[must_use]
+    pub fn since(name: &'static str, operations: u64) -> Self {
+        let has_begun = Arc::new(AtomicBool::new(false));
+        Self { begin: Some(name), has_begun, ..Self::after(operations) }
     }
 
     /// Whether nothing works any more.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
-        self.left.load(Ordering::SeqCst) == 0
+        self.has_begun.load(Ordering::SeqCst) && self.left.load(Ordering::SeqCst) == 0
     }
 
     fn spend(&self) -> io::Result<()> {
+        if !self.has_begun.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let spent = |left: u64| left.checked_sub(1);
         let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent);
         before.map(drop).map_err(|_| io::Error::other("simulated stop"))
@@ -62,6 +76,10 @@ impl Disk for StoppingDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if self.begin.is_some_and(|begin| name.starts_with(begin)) {
+            self.has_begun.store(true, Ordering::SeqCst);
+        }
         self.spend()?;
         Ok(self.wrap(RealDisk.create(path)?))
     }

@@ -9,8 +9,11 @@ use access_ledger_tests::adversary::{
 };
 
 mod adversary {
+    mod custody;
     mod disk;
+    mod listed;
     mod promises;
+    mod witnesses;
 }
 
 /// One test for each attack.
@@ -44,5 +47,5 @@ attacks! {
         change_the_policy_with_one_signature, change_the_policy_with_a_forged_signature;
     history: restore_an_old_backup, restore_an_old_backup_and_record_on, fork, fork_and_record_on,
         serve_an_old_checkpoint_for_ever, prove_from_a_flipped_tree;
-    erasure: erase_events_without_a_record;
+    erasure: erase_events_without_a_record, mark_an_erasure_that_never_happened;
 }

@@ -5,8 +5,7 @@
 
 use std::{
     fs,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     sync::{
         Arc, Mutex, PoisonError,
@@ -40,7 +39,7 @@ use access_ledger_tests::{
     clock::SetClock,
     custodian::{Keeper, Setup, until},
     hostile::{Asked, Hostile, Server, broken, whole},
-    node::{self, Node, ORIGIN},
+    node::{self, ORIGIN},
     operator::{Crime, SIZE},
     process::{binaries, server_binary},
 };
@@ -194,44 +193,6 @@ fn both_are_kept(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_byte_that_is_flipped_on_the_ledgers_disk_is_noticed_at_once() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let data = folder.path().join("ledger");
-    let node = Node::start(&data).await?;
-    let keeper = Keeper::start(&folder.path().join("keeper"), &node.vkey, node.address).await?;
-    let mut source = node.clients().enrolled("payments", 1, &node.vkey).await?;
-    let sealed = source.record(5)?;
-    let event = sealed.batch.events.last().context("an event")?.clone();
-    let place = node.clients().record(&sealed).await?;
-    let index = place.first_index + 4;
-    keeper.cosigns(index + 1).await?;
-    ensure!(keeper.alarms.all().is_empty(), "{:?}", keeper.alarms.all());
-
-    let (segment, at) = find(&data.join("log"), &event)?;
-    let file = fs::OpenOptions::new().write(true).open(segment)?;
-    let byte = event[event.len() / 2];
-    file.write_all_at(&[byte ^ 1], at)?;
-    keeper.raises(AlarmKind::Withheld).await?;
-    ensure!(kinds(&keeper.alarms) == [(AlarmKind::Withheld, Some(index))]);
-    file.write_all_at(&[byte], at)?;
-    ended(&keeper.alarms).await?;
-    keeper.stop().await?;
-    node.stop().await
-}
-
-/// The file in `folder` that holds `event`, and where its middle lies.
-fn find(folder: &Path, event: &[u8]) -> anyhow::Result<(PathBuf, u64)> {
-    for file in fs::read_dir(folder)? {
-        let path = file?.path();
-        let bytes = fs::read(&path)?;
-        if let Some(at) = bytes.windows(event.len()).position(|window| window == event) {
-            return Ok((path, (at + event.len() / 2) as u64));
-        }
-    }
-    anyhow::bail!("no file holds the event")
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_erased_on_one_side_alone_is_told() -> anyhow::Result<()> {
     let crime = Crime::scene().await?;
     let mut erased = crime.honest.clone();
@@ -273,6 +234,7 @@ async fn what_is_erased_on_one_side_alone_is_told() -> anyhow::Result<()> {
             signed: signed.clone(),
             alarms: alarms.clone(),
             clock: clock.clone(),
+            convict: Arc::new(|_| ()),
         };
         let going = tokio::spawn(patrol(beat, strict(folder.path(), &crime).options.patrol));
         rounds(&server.asked).await?;

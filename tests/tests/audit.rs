@@ -22,9 +22,10 @@ use access_ledger_proto::{
     wire,
 };
 use access_ledger_tests::{
+    adversary::gone_on,
     hostile::{Hostile, Server, broken, options, whole},
     node::ORIGIN,
-    operator::{BATCHES, Crime, SIZE, sealed_records},
+    operator::{BATCHES, Crime, SIZE},
 };
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -40,20 +41,9 @@ fn entries_only() -> AuditOptions {
     AuditOptions { scope: Scope::EntriesOnly, ..options() }
 }
 
-/// The honest log, gone on by one batch.
-fn longer(crime: &mut Crime) -> anyhow::Result<access_ledger_server::demo::tamper::Seized> {
-    let mut copy = crime.honest.clone();
-    let last = copy.records.last().context("a log")?.entry.clone();
-    let time = Entry::parse(&last)?.recorded_at;
-    let events = crime.sources[0].events(3);
-    copy.records.extend(sealed_records(ORIGIN, crime.sources[0].key(), 13, time, events)?);
-    copy.rechain()?;
-    Ok(copy)
-}
-
 /// Another history of the same sources, as long as the longer one.
 fn forked(crime: &mut Crime) -> anyhow::Result<access_ledger_server::demo::tamper::Seized> {
-    let mut copy = longer(crime)?;
+    let mut copy = gone_on(crime, 0)?;
     copy.alter(SIZE - 1, |entry| entry.recorded_at -= 1)?;
     copy.rechain()?;
     Ok(copy)
@@ -158,7 +148,7 @@ async fn a_fork_at_a_larger_size_convicts_by_the_ledgers_own_path() -> anyhow::R
 async fn a_ledger_that_cannot_show_that_it_only_grew_is_caught() -> anyhow::Result<()> {
     type Change = fn(Result<Vec<Bytes>, Status>) -> Result<Vec<Bytes>, Status>;
     let mut crime = Crime::scene().await?;
-    let copy = longer(&mut crime)?;
+    let copy = gone_on(&mut crime, 0)?;
     let mut view = crime.pinned("pinned.json").await?;
     let before = fs::read(view.path())?;
     let spoil: [(&str, Change, bool); 6] = [
@@ -190,7 +180,7 @@ async fn a_ledger_that_cannot_show_that_it_only_grew_is_caught() -> anyhow::Resu
 #[tokio::test]
 async fn a_network_that_fails_accuses_nobody() -> anyhow::Result<()> {
     let mut crime = Crime::scene().await?;
-    let copy = longer(&mut crime)?;
+    let copy = gone_on(&mut crime, 0)?;
     let mut view = crime.pinned("pinned.json").await?;
     let before = fs::read(view.path())?;
     let away = || Status::unavailable("away");
@@ -285,7 +275,7 @@ async fn an_entry_that_is_withheld_lies_under_the_note_that_is_kept() -> anyhow:
 async fn a_full_audit_and_one_of_entries_alone_move_the_pin_as_any_other() -> anyhow::Result<()> {
     let mut crime = Crime::scene().await?;
     let mut view = crime.pinned("pinned.json").await?;
-    let copy = longer(&mut crime)?;
+    let copy = gone_on(&mut crime, 0)?;
     let (short, long) = (crime.honest.serve()?, copy.serve()?);
     let (short, long) = (Server::start(Hostile::new(short)), Server::start(Hostile::new(long)));
     let (short, long) = (short.await?, long.await?);
@@ -354,7 +344,7 @@ async fn two_audits_with_one_view_cannot_move_its_pin_back() -> anyhow::Result<(
     let mut crime = Crime::scene().await?;
     let mut slow = crime.pinned("pinned.json").await?;
     let mut quick = View::open(slow.path(), &crime.vkey)?;
-    let long = Server::start(Hostile::new(longer(&mut crime)?.serve()?)).await?;
+    let long = Server::start(Hostile::new(gone_on(&mut crime, 0)?.serve()?)).await?;
     let short = Server::start(Hostile::new(crime.honest.serve()?)).await?;
     long.audit(&mut quick).await?;
     let error = short.audit(&mut slow).await.map(drop);

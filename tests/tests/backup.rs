@@ -1,20 +1,27 @@
 //! A copy that is made while the ledger takes appends is whole, verified, and a ledger again when
 //! it is put in place.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use access_ledger_client::{folder::Folder as Copy, verify::LogVerifier};
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey, position::Size};
+use access_ledger_client::{folder::Folder as Copy, pull::Puller, verify::LogVerifier};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint, note::VerifierKey, position::Size, wire, witness::AddCheckpoint,
+};
 use access_ledger_server::{
     backup::{BackupError, BackupOptions, backup},
     check,
+    custodian::suspension::{self, ResumeError},
     error::StorageError,
     folder::real_disk,
     os::{self, Access},
+    restore::restore,
 };
 use access_ledger_tests::{
+    custodian::Keeper,
+    folders,
     model::{Acknowledged, Audit},
     node::{Node, Setup},
+    pages,
     process::{Process, run_server},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -137,4 +144,82 @@ async fn the_command_copies_a_served_ledger() -> Result<()> {
     let size = audited(&to, &process.vkey)?;
     ensure!(size > Size::ZERO, "{said}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custodian_that_was_put_back_signs_nothing_before_it_knows_what_it_signed() -> Result<()>
+{
+    let (folder, disk) = (tempfile::tempdir()?, real_disk());
+    let [ledger, custodian, copy, bare] =
+        ["ledger", "custodian", "copy", "bare"].map(|name| folder.path().join(name));
+    let node = Node::start(&ledger).await?;
+    let (clients, vkey) = (node.clients(), node.vkey.clone());
+    let mut source = clients.enrolled("payments", 1, &vkey).await?;
+    clients.record(&source.record(20)?).await?;
+    let keeper = Keeper::start(&custodian, &vkey, node.address).await?;
+    let before = keeper.cosigns(clients.size(&vkey).await?).await?;
+    for (to, with_keys) in [(&copy, true), (&bare, false)] {
+        let options = options(&custodian, to, with_keys);
+        let report = tokio::task::spawn_blocking(move || backup(&real_disk(), &options)).await??;
+        ensure!(report.problem.is_none() && report.size >= before.size(), "{report:?}");
+        assert!(audited(to, &vkey)? >= before.size());
+    }
+    clients.record(&source.record(20)?).await?;
+    let newest = keeper.cosigns(before.size().0 + 20).await?;
+    let vkeys = keeper.vkeys.clone();
+    keeper.stop().await?;
+
+    // With its keys it follows and serves, and signs nothing.
+    let second = folder.path().join("second");
+    folders::copy(&copy, &second)?;
+    let keeper = Keeper::start(&copy, &vkey, node.address).await?;
+    assert_eq!(keeper.vkeys, vkeys);
+    let held = keeper.holds(newest.size().0).await?;
+    let body = AddCheckpoint { old: Size::ZERO, proof: Vec::new(), note: newest.note().as_bytes() };
+    let answer = pages::post(keeper.address, "/add-checkpoint", &body.to_bytes()).await?;
+    ensure!(answer.status == 403 && held.cosignatures().is_empty(), "{answer:?}, {held:?}");
+    keeper.stop().await?;
+
+    // What it is told must be its own, and no older than what it remembers.
+    let file = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = folder.path().join(name);
+        os::replace(&*disk, &path, text.as_bytes())?;
+        Ok(path)
+    };
+    let mut auditor = clients.auditor.clone();
+    let signed = auditor.get_checkpoint(wire::GetCheckpointRequest::default()).await?;
+    let signed = String::from_utf8(signed.into_inner().checkpoint.to_vec())?;
+    let (uncosigned, old, new) =
+        (file("uncosigned", &signed)?, file("old", before.note())?, file("new", newest.note())?);
+    let resume =
+        |data: &Path, note: &Path| suspension::resume(&*disk, data, &[note.to_owned()], &[]);
+    let refused = resume(&copy, &uncosigned);
+    ensure!(matches!(refused, Err(ResumeError::NotCosigned { .. })), "{refused:?}");
+    let refused = suspension::resume(&*disk, &copy, &[], &[]);
+    ensure!(matches!(refused, Err(ResumeError::Missing { .. })), "{refused:?}");
+    resume(&copy, &new)?;
+    let refused = resume(&copy, &old);
+    ensure!(matches!(refused, Err(ResumeError::NotSuspended { .. })), "{refused:?}");
+    let keeper = Keeper::start(&copy, &vkey, node.address).await?;
+    clients.record(&source.record(1)?).await?;
+    keeper.cosigns(newest.size().0 + 1).await?;
+    keeper.stop().await?;
+
+    // A copy that holds less than it is told is brought up to it first.
+    resume(&second, &new)?;
+    let early = Keeper::start(&second, &vkey, node.address).await.map(drop);
+    ensure!(early.is_err(), "went on with less than it has signed for");
+    let puller = Puller::new(clients.channel.clone());
+    restore(&disk, &second, &puller, &[], |_, _| {}).await?;
+    let keeper = Keeper::start(&second, &vkey, node.address).await?;
+    keeper.cosigns(newest.size().0 + 1).await?;
+    keeper.stop().await?;
+
+    // Without keys it is another custodian, with all that was copied.
+    let keeper = Keeper::start(&bare, &vkey, node.address).await?;
+    keeper.cosigns(newest.size().0 + 1).await?;
+    ensure!(keeper.vkeys[0] != vkeys[0] && keeper.alarms.all().is_empty());
+    keeper.stop().await?;
+    drop(clients);
+    node.stop().await
 }

@@ -1,7 +1,7 @@
 //! Disks that run full or do not give back what was written, and clocks that jump: each gets the
-//! promised answer, and nothing that was acknowledged is lost.
+//! promised answer, and nothing that was acknowledged is lost. The same on real disks: `real_disk`.
 
-use std::{path::Path, process::Command, sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use access_ledger_proto::wire;
 use access_ledger_server::{check, folder::real_disk};
@@ -11,7 +11,6 @@ use access_ledger_tests::{
     model::{Acknowledged, Audit},
     node::{Clients, Node, Setup},
     parties,
-    process::Process,
     source::{Refused, Sealed, Source},
 };
 use anyhow::{Context as _, ensure};
@@ -172,110 +171,4 @@ async fn a_clock_that_jumps_by_a_year_bends_no_order_and_loses_nothing() -> anyh
     let place = node.clients().record(&sealed).await?;
     assert!(times.last().is_some_and(|last| place.recorded_at >= *last));
     node.stop().await
-}
-
-/// A file system of its own, in memory; unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where this machine does not allow to mount.
-    fn mount(mib: u32) -> anyhow::Result<Option<Self>> {
-        let folder = tempfile::tempdir()?;
-        let size = format!("size={mib}m");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(folder.path())
-            .output();
-        Ok(mount.is_ok_and(|mount| mount.status.success()).then_some(Self(folder)))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the process on it may have just ended.
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
-/// Records batches of about half a megabyte until the ledger refuses one.
-async fn fill(
-    clients: &Clients,
-    source: &mut Source,
-    acknowledged: &mut Acknowledged,
-) -> anyhow::Result<(Sealed, Refused)> {
-    for _ in 0..500 {
-        let sealed = source.record(2_000)?;
-        match clients.append(&sealed).await {
-            Ok(answer) => acknowledged.note(&sealed, sealed.place(&answer)?)?,
-            Err(status) => return Ok((sealed, Refused::of(&status))),
-        }
-    }
-    anyhow::bail!("a small disk took 500 large batches")
-}
-
-async fn audit_of(process: &Process, acknowledged: &Acknowledged) -> anyhow::Result<Clients> {
-    let clients = Clients::connect(process.address).await?;
-    let mut audit = Audit::new(&process.vkey);
-    audit.pull(&clients).await?;
-    acknowledged.check(&audit)?;
-    Ok(clients)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_real_disk_that_runs_full_loses_nothing() -> anyhow::Result<()> {
-    let Some(disk) = SmallDisk::mount(48)? else {
-        say_skipped();
-        return Ok(());
-    };
-    let data = disk.path().join("data");
-    // Up to the reserve: refused before the disk is full, and again taken once there is space.
-    let ballast = disk.path().join("ballast");
-    Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "count=8", "status=none"])
-        .arg(format!("of={}", ballast.display()))
-        .status()?;
-    let flags = ["--reserve-mib", "16", "--segment-mib", "4"];
-    let process = Process::serve(&data, &flags)?;
-    let clients = Clients::connect(process.address).await?;
-    let mut source = clients.enrolled("payments", 1, &process.vkey).await?;
-    let mut acknowledged = Acknowledged::default();
-    let (waiting, refused) = fill(&clients, &mut source, &mut acknowledged).await?;
-    assert_eq!(refused.kind(), (Code::Unavailable, "DISK_FULL"));
-    audit_of(&process, &acknowledged).await?;
-    std::fs::remove_file(&ballast)?;
-    acknowledged.note(&waiting, clients.record(&waiting).await?)?;
-    drop(clients);
-    process.terminate()?;
-    ensure!(process.wait()?.success(), "did not stop in order");
-
-    // Without a reserve: a write fails, and from then on nothing is taken.
-    let flags = ["--reserve-mib", "0", "--segment-mib", "4"];
-    let process = Process::serve(&data, &flags)?;
-    let clients = audit_of(&process, &acknowledged).await?;
-    let (waiting, refused) = fill(&clients, &mut source, &mut acknowledged).await?;
-    assert_eq!(refused.kind(), (Code::Unavailable, "STORAGE_FAILED"));
-    audit_of(&process, &acknowledged).await?;
-    drop(clients);
-    process.kill()?;
-
-    // More space and a restart: all is there, and what was refused is recorded.
-    let more = Command::new("mount").args(["-o", "remount,size=96m"]).arg(disk.path()).status()?;
-    ensure!(more.success(), "cannot remount");
-    let process = Process::serve(&data, &flags)?;
-    let clients = audit_of(&process, &acknowledged).await?;
-    acknowledged.note(&waiting, clients.record(&waiting).await?)?;
-    drop(audit_of(&process, &acknowledged).await?);
-    drop(clients);
-    process.terminate()?;
-    ensure!(process.wait()?.success(), "did not stop in order");
-    Ok(())
-}
-
-#[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
-fn say_skipped() {
-    eprintln!("skipped: this machine does not allow to mount a small file system");
 }

@@ -10,6 +10,12 @@ use std::{
     time::Duration,
 };
 
+use access_ledger_client::{
+    audit::{AuditOptions, audit},
+    pull::Puller,
+    verify::Scope,
+    view::View,
+};
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::VerifierKey,
@@ -21,6 +27,7 @@ use access_ledger_server::{error::LedgerError, folder::Folder, ledger::Cosigning
 use access_ledger_tests::{
     double::{Double, Manner, cosigner, until},
     node::{Clients, Node, Setup},
+    process::binaries,
 };
 use anyhow::{Context as _, ensure};
 use prost::Message as _;
@@ -273,5 +280,60 @@ async fn a_quiet_ledger_with_witnesses_records_its_heartbeat() -> anyhow::Result
         };
         assert_eq!((status.phase(), &*status.source), (SourcePhase::Heartbeat, "ledger"));
     }
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_a_witness_is_given_the_newest_checkpoint_that_it_has_cosigned()
+-> anyhow::Result<()> {
+    let ground = Ground::new().await?;
+    let vkey = &ground.vkey;
+    let double = custodian(vkey).await?;
+    let policy = Quorum::parse(both(&double))?;
+    // Nothing waits for the witness: no policy of receipts.
+    let node = ground.setup(&both(&double))?.start().await?;
+    let clients = node.clients();
+    let old = Size(clients.size(vkey).await?);
+    until("the quorum", async || {
+        let cosigned = served(&clients, vkey, &policy, true).await?;
+        Ok(cosigned.size() == old && policy.is_met(cosigned.cosignatures()))
+    })
+    .await?;
+    double.set(Manner::Mute);
+    let mut source = clients.enrolled("visitor", 2, vkey).await?;
+    clients.record(&source.record(3)?).await?;
+    let newest = Size(clients.size(vkey).await?);
+    ensure!(newest > old);
+    ensure!(served(&clients, vkey, &policy, false).await?.cosignatures().is_empty());
+    ensure!(served(&clients, vkey, &policy, true).await?.size() == old);
+
+    let (puller, folder) = (Puller::new(clients.channel.clone()), tempfile::tempdir()?);
+    let look = async |name: &str, witnesses: Vec<VerifierKey>| {
+        let mut view = View::open(&folder.path().join(name), vkey)?;
+        let quorum = Quorum::of_known(witnesses);
+        let options = AuditOptions { scope: Scope::Events, full: false, quorum };
+        let audited = audit(&puller, &mut view, &options, Arc::new(|_, _| ())).await?;
+        anyhow::Ok((audited.checkpoint, audited.newest))
+    };
+    let (checkpoint, told) = look("known.json", policy.keys()).await?;
+    ensure!((checkpoint.size(), told) == (old, newest) && checkpoint.cosignatures().len() == 2);
+    let (checkpoint, told) = look("unknown.json", Vec::new()).await?;
+    ensure!((checkpoint.size(), told) == (newest, newest));
+    let stranger = cosigner("stranger", 7)?.verifier().clone();
+    let (checkpoint, _) = look("stranger.json", vec![stranger]).await?;
+    ensure!(checkpoint.size() == newest, "it has cosigned nothing: nobody waits for it");
+    // Whoever has verified more does not go back.
+    let (checkpoint, _) = look("unknown.json", policy.keys()).await?;
+    ensure!(checkpoint.size() == newest && checkpoint.cosignatures().is_empty());
+
+    let program = binaries()?.join("access-ledger");
+    let url = format!("http://{}", node.address);
+    let key = policy.keys().first().context("a key")?.to_string();
+    let mut verify = tokio::process::Command::new(program);
+    verify.args(["verify", "--ledger", &vkey.to_string(), "--witness", &key, "--server", &url]);
+    let said = verify.current_dir(folder.path()).output().await?;
+    let text = String::from_utf8(said.stdout)?;
+    ensure!(text.contains("cosigned  by custodian at "), "{text}");
+    ensure!(text.contains(&format!("newest    {newest} entries, NOT verified")), "{text}");
     node.stop().await
 }

@@ -10,7 +10,6 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
-    entry::Entry,
     position::{Size, memory_len},
     witness::origin_hex,
 };
@@ -23,10 +22,11 @@ use access_ledger_server::{
     storage,
 };
 use access_ledger_tests::{
+    adversary::gone_on,
     custodian::{Keeper, Setup, until},
     hostile::{Hostile, Server, options},
     node::{Clients, Node, ORIGIN},
-    operator::{BATCHES, Crime, SIZE, own_key, reseal, sealed_records},
+    operator::{BATCHES, Crime, SIZE, own_key, reseal},
     process::Process,
     source::Source,
 };
@@ -174,17 +174,6 @@ async fn a_killed_custodian_has_everything_that_it_cosigned() -> anyhow::Result<
     node.stop().await
 }
 
-/// The honest log of the scene, gone on by one batch.
-fn longer(crime: &mut Crime) -> anyhow::Result<Seized> {
-    let mut copy = crime.honest.clone();
-    let last = copy.records.last().context("a log")?.entry.clone();
-    let time = Entry::parse(&last)?.recorded_at;
-    let events = crime.sources[0].events(3);
-    copy.records.extend(sealed_records(ORIGIN, crime.sources[0].key(), 13, time, events)?);
-    copy.rechain()?;
-    Ok(copy)
-}
-
 /// What a custodian that holds the honest log makes of what a liar serves, and of the honest log
 /// afterwards.
 async fn lie(
@@ -231,7 +220,7 @@ async fn nothing_of_a_ledger_that_forks_or_goes_back_is_cosigned() -> anyhow::Re
     let alarm = lie(&crime, &fork, AlarmKind::Fork, |hostile| hostile).await?;
     ensure!(alarm.size == SIZE && alarm.evidence.is_some(), "{alarm:?}");
 
-    let mut fork = longer(&mut crime)?;
+    let mut fork = gone_on(&mut crime, 0)?;
     fork.alter(SIZE - 1, |entry| entry.recorded_at -= 1)?;
     fork.rechain()?;
     let alarm = lie(&crime, &fork, AlarmKind::Fork, |hostile| hostile).await?;
@@ -247,7 +236,7 @@ async fn nothing_of_a_ledger_that_forks_or_goes_back_is_cosigned() -> anyhow::Re
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_log_that_breaks_a_rule_is_stored_or_cosigned() -> anyhow::Result<()> {
     let mut crime = Crime::scene().await?;
-    let mut forged = longer(&mut crime)?;
+    let mut forged = gone_on(&mut crime, 0)?;
     let last = forged.records.len() - 1;
     forged.records.truncate(last - 1);
     reseal(&mut forged, SIZE, &own_key("payments")?)?;
@@ -271,7 +260,7 @@ async fn the_honest_twin_of_a_liar_is_followed() -> anyhow::Result<()> {
     let keeper = setup.start(honest.address).await?;
     keeper.cosigns(SIZE).await?;
     keeper.stop().await?;
-    let twin = Server::start(Hostile::new(longer(&mut crime)?.serve()?)).await?;
+    let twin = Server::start(Hostile::new(gone_on(&mut crime, 0)?.serve()?)).await?;
     let keeper = setup.start(twin.address).await?;
     keeper.cosigns(SIZE + 3).await?;
     ensure!(keeper.alarms.all().is_empty(), "{:?}", keeper.alarms.all());

@@ -1,101 +1,36 @@
 //! Events that both parties want erased are gone from every file of the ledger, however it is
 //! stopped; everything else still verifies, and what may not be erased is refused by name.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use access_ledger_client::{
-    audit::{Observer as _, audit_observed},
-    fold::FindingsList,
+    audit::Observer as _,
     pull::Puller,
     reports::{Day, Options, Period, Recomputed, Report},
     verify::{Record, Scope},
-    view::View,
 };
 use access_ledger_proto::{
     chain::Link,
     position::{Index, Size},
-    quorum::Quorum,
     wire::{self, event::Body},
 };
 use access_ledger_server::{
-    check,
     os::RealDisk,
     storage::{self, Attempt},
 };
 use access_ledger_tests::{
+    folders,
     node::{Clients, Node, ORIGIN, Setup},
     parties::Governance,
+    personal::{PERSONAL, checked, found, holding, personal, redaction, until_gone},
     source::{Refused, Sealed, Source},
     stopping::StoppingDisk,
     stored::Stored,
     story::{self, PARTIES, Story},
 };
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use tonic::Code;
-
-/// What must not be left anywhere: who did it, and whose data it was.
-const PERSONAL: [&[u8]; 3] = [b"p-erase-me", b"subject-erase-me", b"because of erase-me"];
-
-/// An access that tells all of [`PERSONAL`].
-fn personal(source: &mut Source) -> Bytes {
-    let [actor, subject, reason] = PERSONAL.map(|text| String::from_utf8_lossy(text).into_owned());
-    let data = wire::Data {
-        dataset: "users".to_owned(),
-        subject_tokens: vec![subject.into()],
-        ..Default::default()
-    };
-    let access = wire::Access {
-        action: wire::Action::Read.into(),
-        data: vec![data],
-        justification: reason,
-        outcome: wire::Outcome::Allowed.into(),
-        ..Default::default()
-    };
-    let actor = wire::Principal { id: actor, ..Default::default() };
-    let body = Some(Body::Access(access));
-    source.now(wire::Event { actor: Some(actor), body, ..Default::default() })
-}
-
-/// The files below a folder that hold any of [`PERSONAL`].
-fn holding(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for file in fs::read_dir(folder)? {
-        let path = file?.path();
-        if path.is_dir() {
-            found.extend(holding(&path)?);
-        } else if let Ok(bytes) = fs::read(&path) {
-            let holds = |needle: &&[u8]| bytes.windows(needle.len()).any(|some| some == *needle);
-            found.extend(PERSONAL.iter().any(holds).then_some(path));
-        }
-    }
-    Ok(found)
-}
-
-/// Waits until no file holds personal data any more.
-async fn until_gone(folder: &Path) -> anyhow::Result<()> {
-    for _ in 0..3_000 {
-        // A file may vanish while it is looked for.
-        if holding(folder).is_ok_and(|found| found.is_empty()) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    bail!("still there: {:?}", holding(folder)?)
-}
-
-fn redaction(governance: &Governance, first_index: u64, last_index: u64) -> wire::Redaction {
-    let legal_basis = "request of a data subject".to_owned();
-    let mut redaction =
-        wire::Redaction { first_index, last_index, legal_basis, ..Default::default() };
-    governance.sign(&mut redaction);
-    redaction
-}
 
 async fn redact(
     clients: &Clients,
@@ -113,32 +48,11 @@ async fn redact(
     }
 }
 
-/// Rules that a fresh auditor finds broken, who never saw what was erased.
-async fn found(node: &Node) -> anyhow::Result<Vec<String>> {
-    let folder = tempfile::tempdir()?;
-    let mut view = View::open(&folder.path().join("view.json"), &node.vkey)?;
-    let puller = Puller::new(node.clients().channel);
-    let (quorum, list) = (Quorum::default(), FindingsList::default());
-    let progress = Arc::new(|_, _| ());
-    let (_, list) = audit_observed(&puller, &mut view, quorum, progress, list).await?;
-    Ok(list.conclude()?.into_iter().map(|finding| finding.rule).collect())
-}
-
 async fn record_at(clients: &Clients, index: u64) -> anyhow::Result<Record> {
     let puller = Puller::new(clients.channel.clone());
     let mut records = puller.records(Index(index), Size(index + 1), Scope::Events);
     let run = records.next().await.transpose()?.context("no records")?;
     run.1.into_iter().next().context("no record")
-}
-
-/// That all of the folder holds, offline.
-fn checked(folder: &Path, node: &access_ledger_proto::note::VerifierKey) -> anyhow::Result<u64> {
-    let options = storage::Options::new(folder, ORIGIN);
-    let report = check::check(&(Arc::new(RealDisk) as _), &options, node, None, &|_| {})?;
-    match report.problem {
-        None => Ok(report.erased_events),
-        Some(problem) => bail!("check: {problem}"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +80,7 @@ async fn what_both_parties_redact_is_gone_from_every_file_and_all_else_verifies(
     assert!(record_at(&clients, at).await?.event.is_some());
     // The receipt holds, and comes back for the same batch.
     assert_eq!(clients.record(&secret).await?, place);
-    let rules = found(&node).await?;
+    let rules = found(&Puller::new(node.clients().channel), &node.vkey).await?;
     assert!(!rules.contains(&"ERASED_WITHOUT_RECORD".to_owned()), "{rules:?}");
 
     let refused = redact(&clients, &mut governance.company, wanted).await?.unwrap_err();
@@ -176,7 +90,7 @@ async fn what_both_parties_redact_is_gone_from_every_file_and_all_else_verifies(
     assert_eq!(checked(folder.path(), payments.ledger())?, 2);
     assert!(holding(folder.path())?.is_empty());
     let node = Node::start(folder.path()).await?;
-    found(&node).await?;
+    found(&Puller::new(node.clients().channel), &node.vkey).await?;
     assert_eq!(node.clients().record(&secret).await?, place);
     node.stop().await
 }
@@ -281,7 +195,7 @@ async fn an_erasure_that_is_stopped_at_any_operation_is_finished_at_the_next_sta
     let secret = pending(template.path()).await?;
     for at in 0.. {
         let folder = tempfile::tempdir()?;
-        copy(template.path(), folder.path())?;
+        folders::copy(template.path(), folder.path())?;
         let disk = StoppingDisk::after(at);
         let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
         let opened = tokio::task::spawn_blocking(move || setup.open()).await?;
@@ -295,7 +209,9 @@ async fn an_erasure_that_is_stopped_at_any_operation_is_finished_at_the_next_sta
         }
         let node = Node::start(folder.path()).await.with_context(|| format!("operation {at}"))?;
         until_gone(folder.path()).await.with_context(|| format!("operation {at}"))?;
-        found(&node).await.with_context(|| format!("operation {at}"))?;
+        found(&Puller::new(node.clients().channel), &node.vkey)
+            .await
+            .with_context(|| format!("operation {at}"))?;
         node.clients().record(&secret).await?;
         let vkey = node.vkey.clone();
         node.stop().await?;
@@ -303,22 +219,6 @@ async fn an_erasure_that_is_stopped_at_any_operation_is_finished_at_the_next_sta
         if is_done {
             ensure!(at > 10, "done after {at} operations");
             return Ok(());
-        }
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for file in fs::read_dir(from)? {
-        let (path, name) = {
-            let file = file?;
-            (file.path(), file.file_name())
-        };
-        if path.is_dir() {
-            copy(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name))?;
         }
     }
     Ok(())

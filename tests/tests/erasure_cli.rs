@@ -96,6 +96,17 @@ async fn two_parties_have_events_erased_over_one_file() -> anyhow::Result<()> {
             let told = desk.complains(&again).await?;
             ensure!(told.contains("are erased already"), "{told}");
             desk.says("verify --ledger VKEY --full").await?;
+            let json = format!(r#""redaction":{{"index":{at},"legalBasis":"request-7"}}"#);
+            for flags in ["", "--ledger VKEY --proofs", "--ledger VKEY --verified"] {
+                let found = desk.says(&format!("query --source payments {flags}")).await?;
+                let told = format!("by redaction {at}: request-7");
+                ensure!(found.matches(&told).count() == 2, "{flags}: {found}");
+                let query = format!("query --source payments --format json {flags}");
+                let found = desk.says(&query).await?;
+                ensure!(found.matches(&json).count() == 2, "{flags}: {found}");
+            }
+            let read = desk.says(&format!("read --from {first} --to {last} --json")).await?;
+            ensure!(read.matches(&json).count() == 2, "{read}");
             return desk.node.stop().await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,8 +1,8 @@
 //! Folders of every format version that was released open, verify and go on; a newer one is
 //! refused by its version, untouched.
 //!
-//! `FIXTURE_TO=<folder>` writes the folder of the current version, to be checked in when the format
-//! changes: `cargo test --workspace --test fixtures writes`.
+//! `FIXTURE_TO=<folder>` writes the folders of the current version, a ledger's and that of its
+//! custodian, to be checked in when the format changes: `cargo test --workspace --test fixtures writes`.
 
 use std::{
     fs,
@@ -17,16 +17,21 @@ use access_ledger_client::{
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::VerifierKey,
+    position::Size,
     wire::{self, event::Body},
+    witness::origin_hex,
 };
 use access_ledger_server::{
     backup::{BackupOptions, backup},
     check,
+    custodian::suspension,
     error::LedgerError,
     folder::{Folder, real_disk},
     os::{self, Access},
 };
 use access_ledger_tests::{
+    custodian::Keeper,
+    folders,
     model::Audit,
     node::{Node, Setup},
     parties::{Governance, access, approve, request},
@@ -39,25 +44,14 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// A copy that a test may change.
-fn copied(version: u32) -> Result<tempfile::TempDir> {
+/// A copy of this folder that a test may change.
+fn copied(name: &str) -> Result<tempfile::TempDir> {
     let copy = tempfile::tempdir()?;
-    let mut folders = vec![fixtures().join(format!("format-{version}"))];
-    let root = folders.first().cloned().context("a folder")?;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            let target = copy.path().join(path.strip_prefix(&root)?);
-            if path.is_dir() {
-                fs::create_dir(&target)?;
-                folders.push(path);
-            } else {
-                fs::copy(&path, &target)?;
-                // git keeps no modes, and keys are for their owner alone.
-                use std::os::unix::fs::PermissionsExt as _;
-                fs::set_permissions(&target, fs::Permissions::from_mode(0o600))?;
-            }
-        }
+    folders::copy(&fixtures().join(name), copy.path())?;
+    // git keeps no modes, and keys are for their owner alone.
+    use std::os::unix::fs::PermissionsExt as _;
+    for key in fs::read_dir(copy.path().join("keys"))? {
+        fs::set_permissions(key?.path(), fs::Permissions::from_mode(0o600))?;
     }
     Ok(copy)
 }
@@ -81,7 +75,7 @@ async fn verified(folder: &Path) -> Result<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_version_1_opens_verifies_and_goes_on() -> Result<()> {
-    let folder = copied(1)?;
+    let folder = copied("format-1")?;
     let before = verified(folder.path()).await?;
     ensure!(before == FIXTURE_ENTRIES, "{before} entries");
     let node = Node::start(folder.path()).await?;
@@ -102,8 +96,33 @@ async fn a_folder_of_version_1_opens_verifies_and_goes_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_custodians_folder_of_version_1_opens_verifies_and_remembers_what_it_signed() -> Result<()>
+{
+    let folder = copied("format-1-custodian")?;
+    let held = verified(folder.path()).await?;
+    ensure!(held == FIXTURE_ENTRIES, "{held} entries");
+    let (disk, data) = (real_disk(), folder.path().to_owned());
+    let vkey = Folder::new(&data).followed(&*disk)?.context("follows nobody")?;
+    // As always, a copy with keys signs nothing before it is told what it signed last.
+    let signed = data.join("signed");
+    fs::copy(data.join("witness").join(origin_hex(vkey.name())), &signed)?;
+    let resumed = suspension::resume(&*disk, &data, &[signed], &[])?;
+    assert_eq!(resumed, [(vkey.name().to_owned(), Size(FIXTURE_ENTRIES))]);
+    let ledger = copied("format-1")?;
+    let node = Node::start(ledger.path()).await?;
+    let keeper = Keeper::start(&data, &vkey, node.address).await?;
+    let mut source = Source::new("payments", 1, &vkey)?;
+    source.next_seq = 13;
+    node.clients().record(&source.record(3)?).await?;
+    keeper.cosigns(FIXTURE_ENTRIES + 3).await?;
+    ensure!(keeper.alarms.all().is_empty(), "{:?}", keeper.alarms.all());
+    keeper.stop().await?;
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_folder_is_refused_by_its_version_and_left_as_it_is() -> Result<()> {
-    let folder = copied(1)?;
+    let folder = copied("format-1")?;
     let meta = folder.path().join("meta.toml");
     let newer = "format_version = 2\norigin = \"x\"\n\n[what-nobody-knows]\nyet = true\n";
     os::replace(&*real_disk(), &meta, newer.as_bytes())?;
@@ -115,7 +134,7 @@ async fn a_newer_folder_is_refused_by_its_version_and_left_as_it_is() -> Result<
     ensure!(told.contains("meta.toml") && told.contains("version 2"), "{told}");
     assert_eq!(fs::read_to_string(&meta)?, newer);
 
-    let folder = copied(1)?;
+    let folder = copied("format-1")?;
     let segment = folder.path().join("log/00000000000000000000.seg");
     let file = real_disk().open(&segment, Access::Write)?;
     let mut header = [0; 64];
@@ -141,14 +160,21 @@ async fn writes_the_folder_of_this_version_when_asked() -> Result<()> {
     let node = setup.start().await?;
     let vkey = node.vkey.clone();
     tell(&node, folder.path(), &vkey).await?;
+    let custodian = tempfile::tempdir()?;
+    let keeper = Keeper::start(custodian.path(), &vkey, node.address).await?;
+    keeper.cosigns(FIXTURE_ENTRIES).await?;
+    keeper.stop().await?;
     node.stop().await?;
     let temporary = tempfile::tempdir()?;
     let to = std::env::var_os("FIXTURE_TO").map(PathBuf::from);
-    let to = to.unwrap_or_else(|| temporary.path().join("copy"));
-    let options = BackupOptions { from: folder.path().to_owned(), to: to.clone(), with_keys: true };
-    let report = tokio::task::spawn_blocking(move || backup(&real_disk(), &options)).await??;
-    ensure!(report.problem.is_none(), "{report:?}");
-    assert_eq!(verified(&to).await?, FIXTURE_ENTRIES);
+    let to = to.unwrap_or_else(|| temporary.path().to_owned());
+    for (from, name) in [(folder.path(), "format-1"), (custodian.path(), "format-1-custodian")] {
+        let to = to.join(name);
+        let options = BackupOptions { from: from.to_owned(), to: to.clone(), with_keys: true };
+        let report = tokio::task::spawn_blocking(move || backup(&real_disk(), &options)).await??;
+        ensure!(report.problem.is_none(), "{report:?}");
+        assert_eq!(verified(&to).await?, FIXTURE_ENTRIES);
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use access_ledger_proto::{note::VerifierKey, position::Size, quorum::Quorum};
 use access_ledger_server::{error::LedgerError, folder::Folder, guard, ledger::Cosigning};
 use access_ledger_tests::{
     double::{Double, Manner, cosigner},
+    folders,
     node::{Node, Setup},
     source::Source,
 };
@@ -28,20 +29,6 @@ async fn asked(setup: &Setup, vkey: &VerifierKey) -> Result<Setup, LedgerError> 
     let mut setup = setup.clone();
     setup.options.seen = guard::ask(&setup.options.cosigning, vkey, PATIENCE).await?;
     Ok(setup)
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 /// A ledger with some entries, its source, and its key.
@@ -71,7 +58,7 @@ async fn a_backup_that_was_put_back_does_not_start() -> anyhow::Result<()> {
     let (vkey, mut source) = begun(&folder).await?;
     let double = Double::start(&vkey, vec![cosigner("custodian", 1)?]).await?;
     let setup = guarded(&folder, &double).await?;
-    copy(&folder, &backup.path().join("data"))?;
+    folders::copy(&folder, &backup.path().join("data"))?;
     let before = Node::start(&folder).await?;
     let held = Size(before.clients().size(&vkey).await?);
     before.stop().await?;
@@ -86,7 +73,7 @@ async fn a_backup_that_was_put_back_does_not_start() -> anyhow::Result<()> {
     let cosigned = double.size();
     ensure!(cosigned >= size, "cosigned {cosigned}, appended {size}");
     fs::remove_dir_all(&folder)?;
-    copy(&backup.path().join("data"), &folder)?;
+    folders::copy(&backup.path().join("data"), &folder)?;
     let log = fs::read(Folder::new(&folder).root().join("log/00000000000000000000.seg"))?;
     let refused = asked(&setup, &vkey).await?.open().err().context("it started")?;
     let LedgerError::RolledBack { local, cosigned: found, by } = &refused else {
@@ -108,10 +95,10 @@ async fn another_history_than_the_cosigned_one_does_not_start() -> anyhow::Resul
     let (vkey, mut source) = begun(&folder).await?;
     let double = Double::start(&vkey, vec![cosigner("custodian", 1)?]).await?;
     let setup = guarded(&folder, &double).await?;
-    copy(&folder, &backup.path().join("data"))?;
+    folders::copy(&folder, &backup.path().join("data"))?;
     let size = append(&asked(&setup, &vkey).await?, &mut source, &double).await?;
     fs::remove_dir_all(&folder)?;
-    copy(&backup.path().join("data"), &folder)?;
+    folders::copy(&backup.path().join("data"), &folder)?;
     // Started without its witnesses, the ledger signs a second history that is longer.
     double.set(Manner::Mute);
     let node = Node::start(&folder).await?;

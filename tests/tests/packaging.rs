@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use access_ledger_server::config::Cli;
+use access_ledger_server::{config::Cli, os::RealDisk};
 use access_ledger_tests::process::binaries;
 use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser as _};
@@ -163,6 +163,60 @@ fn the_units_start_the_server_with_flags_that_it_has() -> Result<()> {
         for hardening in ["NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="] {
             ensure!(text.lines().any(|line| line == hardening), "{unit} lacks {hardening}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
+fn systemd_understands_the_units_and_finds_little_left_open() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for unit in ["server", "custodian"] {
+        let name = format!("access-ledger-{unit}.service");
+        let text = fs::read_to_string(server().join("packaging").join(&name))?;
+        // The binary is not installed here; everything else is as it is shipped.
+        let text = text.replace("/usr/local/bin/access-ledger-server", "/bin/true");
+        let path = folder.path().join(name);
+        access_ledger_server::os::replace(&RealDisk, &path, text.as_bytes())?;
+        let analyze = |arguments: &[&str]| {
+            Command::new("systemd-analyze").args(arguments).arg(&path).output()
+        };
+        let Ok(verified) = analyze(&["verify", "--man=no"]) else {
+            eprintln!("skipped: there is no systemd-analyze on this machine");
+            return Ok(());
+        };
+        ensure!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+        // In tenths: 10 is "safe", 100 "unsafe".
+        let rated = analyze(&["security", "--offline=true", "--threshold=15"])?;
+        ensure!(rated.status.success(), "{rated:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn cargo_installs_both_binaries() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let asked = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(server())
+        .output()?;
+    let metadata: Value = serde_json::from_slice(&asked.stdout)?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    for (package, binary) in [
+        ("access-ledger-server", "access-ledger-server"),
+        ("access-ledger-client", "access-ledger"),
+    ] {
+        let package = packages.iter().find(|found| found["name"] == package);
+        let package = package.context("no such package")?;
+        let targets = package["targets"].as_array().context("no targets")?;
+        let target = targets.iter().find(|target| target["name"] == binary);
+        let target = target.with_context(|| format!("{binary} is not installed"))?;
+        ensure!(target["kind"][0] == "bin", "{target}");
+        // What it needs comes without a flag.
+        let default = package["features"]["default"].as_array().cloned().unwrap_or_default();
+        let needed = target["required-features"].as_array().cloned().unwrap_or_default();
+        ensure!(needed.iter().all(|feature| default.contains(feature)), "{binary}: {needed:?}");
+        ensure!(package["license"] == "Apache-2.0 OR MIT", "{}", package["license"]);
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ impl Scene {
         let quiet = Arc::new(|_, _| ());
         let audited = audit_observed(&puller, &mut view, Quorum::default(), quiet, selection);
         let (audited, selection) = Box::pin(audited).await?;
-        let selected = selection.conclude(&puller, &audited.checkpoint, self.vkey()).await?;
+        let selected = selection.conclude(&puller, &audited, self.vkey()).await?;
         ensure!(selected.count == Some(u64::try_from(selected.hits.len())?));
         Ok(selected.hits)
     }

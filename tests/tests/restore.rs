@@ -4,38 +4,25 @@
 use std::{fs, path::Path, sync::Arc};
 
 use access_ledger_client::evidence::{Evidence, Verdict};
-use access_ledger_proto::{hash::Digest, position::Size};
+use access_ledger_proto::{
+    hash::Digest,
+    position::{Index, Size},
+};
 use access_ledger_server::{
     check,
-    custodian::error::CopyError,
-    error::StorageError,
     folder::{Folder, real_disk},
     restore::{RestoreError, Restored, restore},
     storage,
 };
 use access_ledger_tests::{
     custodian::Keeper,
+    folders,
     model::{Acknowledged, Audit},
     node::{Clients, Node},
     process::run_server,
     source::{Sealed, Source},
 };
 use anyhow::{Context as _, ensure};
-
-/// Copies a folder as it is.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for file in fs::read_dir(from)? {
-        let file = file?;
-        let target = to.join(file.file_name());
-        if file.file_type()?.is_dir() {
-            copy(&file.path(), &target)?;
-        } else {
-            fs::copy(file.path(), target)?;
-        }
-    }
-    Ok(())
-}
 
 /// A ledger with a backup that it outgrew, and a custodian that holds all of it.
 struct Scene {
@@ -62,7 +49,7 @@ impl Scene {
             acknowledged.note(&sealed, node.clients().record(&sealed).await?)?;
         }
         node.stop().await?;
-        copy(&data, &backup)?;
+        folders::copy(&data, &backup)?;
 
         let node = Node::start(&data).await?;
         let (clients, mut late) = (node.clients(), Vec::new());
@@ -79,7 +66,7 @@ impl Scene {
         drop(clients);
         node.stop().await?;
         fs::remove_dir_all(&data)?;
-        copy(&backup, &data)?;
+        folders::copy(&backup, &data)?;
         Ok(Self { folder, keeper, source, acknowledged, audit, late, size })
     }
 
@@ -161,7 +148,7 @@ async fn a_log_that_went_on_from_the_backup_is_refused_and_left_as_it_is() -> an
             Ok(String::from_utf8_lossy(&note).contains(&format!("\n{size}\n")).then_some(()))
         })
         .await?;
-        self::copy(&data, &copy)?;
+        folders::copy(&data, &copy)?;
         let puller = scene.keeper.puller()?;
         let disk = real_disk();
         let before = fs::read(copy.join("log/00000000000000000000.seg"))?;
@@ -198,18 +185,18 @@ async fn only_what_the_named_custodian_cosigned_is_restored() -> anyhow::Result<
     ensure!(matches!(refused, Err(RestoreError::NotCosigned { .. })), "{refused:?}");
     ensure!(check_folder(&data)? == before, "nothing was restored");
 
-    // A local log that is damaged is no base for more.
+    // A local log that is damaged is mended before more is put behind it.
     let segment = data.join("log/00000000000000000000.seg");
     let mut bytes = fs::read(&segment)?;
     let at = 600;
     *bytes.get_mut(at).context("a segment")? ^= 1;
     overwrite(&segment, &bytes)?;
-    let refused = scene.restore().await;
-    let is_damage = matches!(
-        &refused,
-        Err(RestoreError::Copy(CopyError::Storage(StorageError::Damage { .. })))
-    );
-    ensure!(is_damage, "{refused:?}");
+    let restored = scene.restore().await?;
+    ensure!(restored.mended.segments == [Index(0)], "{restored:?}");
+    let kept = fs::read(data.join("evidence/00000000000000000000.seg.damaged"))?;
+    ensure!(kept == bytes, "what was left is not kept");
+    let root = scene.audit.root_at(Size(scene.size))?;
+    ensure!(check_folder(&data)? == (Size(scene.size), root));
     scene.keeper.stop().await
 }
 

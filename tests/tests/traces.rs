@@ -180,15 +180,13 @@ async fn rounds_of_a_custodian_and_questions_to_it_are_traced() -> anyhow::Resul
     let (address, vkey) = (first.address, first.vkey.clone());
     let copy = folder.path().join("custodian");
     let custodian = Process::custodian(&copy, address, &vkey, &["--otlp", &url])?;
-    let names = async |wanted: &[&str]| {
-        let found = || collector.all().into_iter().map(|span| span.name).collect::<BTreeSet<_>>();
-        let all = async || {
-            let found = found();
-            Ok(wanted.iter().all(|name| found.contains(*name)).then_some(()))
-        };
-        until(all).await.with_context(|| format!("wanted {wanted:?}, found {:?}", found()))
+    let names = || collector.all().into_iter().map(|span| span.name).collect::<BTreeSet<_>>();
+    let has = |wanted: &[&str]| {
+        let found = names();
+        wanted.iter().all(|name| found.contains(*name)).then_some(())
     };
-    names(&["catch_up", "poll", "patrol", "cosign"]).await?;
+    let rounds = until(async || Ok(has(&["catch_up", "poll", "patrol", "cosign"]))).await;
+    rounds.with_context(|| format!("{:?}", names()))?;
     first.kill()?;
     // Started again where the custodian finds it, and asking it.
     let policy = Folder::new(&copy).quorum_policy().display().to_string();
@@ -197,8 +195,12 @@ async fn rounds_of_a_custodian_and_questions_to_it_are_traced() -> anyhow::Resul
     let second = Process::serve(&data, &flags)?;
     let clients = Clients::connect(second.address).await?;
     let mut source = clients.enrolled("payments", 1, &vkey).await?;
-    clients.record(&source.record(2)?).await?;
-    names(&["ask_witness", "take_groups"]).await?;
+    // What is recorded before it follows again is caught up with.
+    let rounds = until(async || {
+        clients.record(&source.record(1)?).await?;
+        Ok(has(&["ask_witness", "take_groups"]))
+    });
+    rounds.await.with_context(|| format!("{:?}", names()))?;
     drop(custodian);
     Ok(())
 }

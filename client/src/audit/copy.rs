@@ -57,7 +57,8 @@ pub fn audit_copy<O: Observer>(
     view.pin(checkpoint.clone(), fold.verifier.save())?;
     // Everything was read again.
     let known = Size::ZERO;
-    Ok((Audited { checkpoint, known, verifier: fold.verifier }, fold.observer))
+    let newest = checkpoint.size();
+    Ok((Audited { checkpoint, newest, known, verifier: fold.verifier }, fold.observer))
 }
 
 /// Takes all records of the copy, and compares with the pin on the way.

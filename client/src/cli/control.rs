@@ -1,4 +1,4 @@
-//! `control`: changes of the rules that both governance parties sign.
+//! `control`: changes of the rules that both governance parties sign. Keys and roles: rekey.rs.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,8 +18,10 @@ use prost::Message as _;
 use super::{
     Failure,
     caller::Caller,
-    ledger::{LedgerArgs, founders},
+    keys::beside,
+    ledger::{LedgerArgs, all_sources, founders},
     record::write_synced,
+    rekey::{Key, LedgerKey, Role},
     say, words,
 };
 use crate::{
@@ -27,8 +29,8 @@ use crate::{
     governance::proposal::{Change, Proposal, ProposalError},
 };
 
-/// Proposes, signs and applies what governance registers: datasets, tools, sites, custodians, and
-/// how long events are kept
+/// Proposes, signs and applies what governance registers and changes: datasets, tools, sites,
+/// custodians, how long events are kept, keys and roles
 ///
 /// A change takes both parties of the governance. One proposes it into a file and signs that; the
 /// other reads the file, signs it too or applies it, which counts as signing.
@@ -39,6 +41,9 @@ pub(super) enum Control {
     Site(Site),
     Retention(Retention),
     Custodian(Box<Custodian>),
+    Key(Key),
+    Role(Role),
+    LedgerKey(LedgerKey),
     Sign(Sign),
     Apply(Apply),
 }
@@ -179,6 +184,9 @@ impl Control {
             Self::Site(command) => command.run().await,
             Self::Retention(command) => command.run().await,
             Self::Custodian(command) => command.run().await,
+            Self::Key(command) => command.run().await,
+            Self::Role(command) => command.run().await,
+            Self::LedgerKey(command) => command.run().await,
             Self::Sign(command) => command.run().await,
             Self::Apply(command) => command.run().await,
         }
@@ -266,7 +274,15 @@ impl Sign {
         show(&proposal)?;
         let called = self.caller.call().await?;
         let sources = founders(&called.puller(), &called.ledger).await?;
-        proposal.sign(&called.key, &sources)?;
+        let signed = proposal.sign(&called.key, &sources);
+        if let Err(ProposalError::NotGovernance { .. }) = signed {
+            // Unless it was given to the party since.
+            let view = beside(&self.caller.key, ".view.json");
+            let sources = all_sources(&called.puller(), &called.ledger, &view).await?;
+            proposal.sign(&called.key, &sources)?;
+        } else {
+            signed?;
+        }
         write_synced(&self.file, proposal.to_text().as_bytes())?;
         say(format_args!("signed     by {}", called.key.name()))?;
         Ok(())

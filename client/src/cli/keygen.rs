@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use access_ledger_proto::{
+    facts::sources::possession_message,
     note::{KeyType, Signer},
     source::SourceName,
 };
 use anyhow::{Context as _, anyhow};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 
 use super::{Failure, keys::write_key, say};
@@ -20,6 +22,10 @@ pub(super) struct Keygen {
     /// The file to write the private key to, readable by its owner only; must not exist
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Name of the ledger at which the key is to take the place of the source's: prints, too, that
+    /// it is held, for `control key`
+    #[arg(long, value_name = "ORIGIN")]
+    replaces_at: Option<String>,
 }
 
 impl Keygen {
@@ -30,6 +36,10 @@ impl Keygen {
         let key = Signer::new(name.as_str(), KeyType::Ed25519, seed)?;
         write_key(&self.out, &key)?;
         say(format_args!("{}", key.verifier()))?;
+        if let Some(origin) = &self.replaces_at {
+            let message = possession_message(origin, key.name(), key.verifier().public_key());
+            say(format_args!("{}", STANDARD.encode(key.sign(message.as_bytes()))))?;
+        }
         Ok(())
     }
 }

@@ -13,21 +13,20 @@ use access_ledger_proto::{
     position::{Index, Size},
 };
 use anyhow::{Context as _, anyhow, bail};
-use zeroize::Zeroizing;
 
 use super::complain;
-use crate::{connect::read_secret, pull::Puller, verify::Scope};
+use crate::{keyfile, pull::Puller, verify::Scope};
 
-/// Reads a key file: one line `PRIVATE+KEY+...`.
+/// Reads a key file, with the passphrase at hand if it needs one.
 pub(super) fn read_key(path: &Path) -> anyhow::Result<Signer> {
-    let text = read_secret(path).with_context(|| format!("key {}", path.display()))?;
-    Signer::parse(text.trim_end()).with_context(|| format!("key {}", path.display()))
+    keyfile::read(path).with_context(|| format!("key {}", path.display()))
 }
 
-/// Writes a key file that only its owner reads. Never overwrites one.
+/// Writes a key file that only its owner reads, encrypted if a passphrase is at hand. Never
+/// overwrites one.
 pub(super) fn write_key(path: &Path, key: &Signer) -> anyhow::Result<()> {
-    let line = Zeroizing::new(format!("{}\n", *key.secret_text()));
-    write_new(path, &line, 0o600).with_context(|| format!("key {}", path.display()))
+    let text = keyfile::text(key)?;
+    write_new(path, &text, 0o600).with_context(|| format!("key {}", path.display()))
 }
 
 /// The ledger's key: as given, else as pinned at the first contact with this source key, else, for
@@ -48,7 +47,11 @@ pub(super) async fn ledger_key(
     };
     let key = match (given, pinned) {
         (Some(given), Some(pinned)) if *given != pinned => {
-            bail!("{} pins the ledger key {pinned}, given is {given}", path.display());
+            bail!(
+                "{} pins the ledger key {pinned}, given is {given}: if `verify` tells that governance \
+                 put this in the place of that, remove the file",
+                path.display()
+            );
         }
         (_, Some(pinned)) => return Ok(pinned),
         (Some(given), None) => given.clone(),

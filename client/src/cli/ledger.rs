@@ -1,6 +1,6 @@
 //! What the log of a ledger says of its rules, read and verified.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use access_ledger_proto::{
     entry::Entry,
@@ -128,6 +128,22 @@ impl Observer for Rules {
             }
         }
     }
+}
+
+/// The sources as the whole log has them, verified; the view lies at `path`.
+pub(super) async fn all_sources(
+    puller: &Puller,
+    ledger: &VerifierKey,
+    path: &Path,
+) -> Result<Sources, Failure> {
+    let mut view = View::open(path, ledger)?;
+    let quorum = Quorum::default();
+    let (bar, progress) = progress()?;
+    let audited = audit_observed(puller, &mut view, quorum, progress, Rules::default()).await;
+    bar.finish_and_clear();
+    let (_, rules) = audited.map_err(|error| Failure::of_audit(error, ledger))?;
+    let facts = rules.0.ok_or_else(|| anyhow!("the ledger has no genesis"))?;
+    Ok(facts.sources().clone())
 }
 
 /// The sources of the genesis, among them who governs: entry 0, proven to be the ledger's.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
     entry::Entry,
     note::VerifierKey,
     position::count_of,
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     evidence::printable,
     pull::Puller,
-    query::{Hit, SelectError, Selection, hits_of, proven_hits},
+    query::{Hit, SelectError, Selection, hits_of, note_redactions, proven_hits},
     verify::state::unhex,
 };
 
@@ -63,7 +64,7 @@ pub(super) struct Query {
     #[arg(long, value_name = "FILE", requires = "verified")]
     view: Option<PathBuf>,
     /// A table for people, or one JSON object a line: index, recordedAt, source, seq, eventDigest,
-    /// event (null: erased)
+    /// event (null: erased), redaction (what erased it: index, legalBasis)
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -234,7 +235,7 @@ impl Asked {
             let left = count_of(self.limit - hits.len());
             request.page_size = u32::try_from(left).unwrap_or(u32::MAX);
             let page = puller.query(&request).await?;
-            let found = match proofs {
+            let mut found = match proofs {
                 Some((criteria, ledger)) => {
                     proven_hits(&page, criteria, ledger).map_err(|caught| {
                         Failure::Caught(Box::new(caught), Box::new(ledger.clone()))
@@ -242,6 +243,14 @@ impl Asked {
                 }
                 None => hits_of(&page),
             };
+            let checkpoint = match proofs {
+                Some((_, ledger)) => Some(VerifiedCheckpoint::open(&page.checkpoint, ledger, &[])?),
+                None => None,
+            };
+            let proven = checkpoint.as_ref().zip(proofs.map(|(_, ledger)| ledger));
+            note_redactions(&mut found, &page, &puller, proven)
+                .await
+                .map_err(|error| failure(error, proofs.map(|(_, ledger)| ledger)))?;
             searched = page.indexed_size;
             request.page_token = page.next_page_token;
             hits.extend(found);
@@ -272,11 +281,8 @@ impl Asked {
         let (audited, selection) = Box::pin(args.observe(selection)).await?;
         let checkpoint = &audited.checkpoint;
         let puller = args.puller().await?;
-        let selected = selection.conclude(&puller, checkpoint, &ledger).await;
-        let selected = selected.map_err(|error| match error {
-            SelectError::Caught(caught) => Failure::Caught(caught, Box::new(ledger.clone())),
-            other => other.into(),
-        })?;
+        let selected = selection.conclude(&puller, &audited, &ledger).await;
+        let selected = selected.map_err(|error| failure(error, Some(&ledger)))?;
         self.show(&selected.hits)?;
         let (shown, size) = (selected.hits.len(), checkpoint.size());
         let all = selected.count.map_or_else(|| "more".to_owned(), |count| count.to_string());
@@ -292,7 +298,8 @@ impl Asked {
         match self.format {
             Format::Json => {
                 for hit in hits {
-                    write_json(&mut out, &parse(hit)?, hit.record.event.as_ref())?;
+                    let erased_by = hit.erased_by.as_ref();
+                    write_json(&mut out, &parse(hit)?, hit.record.event.as_ref(), erased_by)?;
                 }
             }
             Format::Table if hits.is_empty() => {}
@@ -312,7 +319,14 @@ fn table(hits: &[Hit]) -> anyhow::Result<String> {
         let source = format!("{} #{}", entry.source, entry.source_seq);
         let mut row = vec![hit.index.to_string(), time(entry.recorded_at), source];
         row.extend(match &hit.record.event {
-            None => ["(erased)".to_owned(), String::new(), String::new(), String::new()],
+            None => {
+                let by = hit
+                    .erased_by
+                    .as_ref()
+                    .map(|erased| format!("by redaction {}: {}", erased.index, erased.legal_basis));
+                let nothing = String::new;
+                ["(erased)".to_owned(), nothing(), nothing(), by.unwrap_or_default()]
+            }
             Some(event) => cells(&terms::decode(event).unwrap_or_default()),
         });
         table.add_row(row.into_iter().map(printable));
@@ -395,6 +409,15 @@ fn told(body: &Body) -> (String, String) {
             ("redaction".to_owned(), about)
         }
         other => (kind(other).to_owned(), String::new()),
+    }
+}
+
+fn failure(error: SelectError, ledger: Option<&VerifierKey>) -> Failure {
+    match (error, ledger) {
+        (SelectError::Caught(caught), Some(ledger)) => {
+            Failure::Caught(caught, Box::new(ledger.clone()))
+        }
+        (other, _) => other.into(),
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{Failure, Server, json::event_json, time};
 use crate::{
     pull::{Puller, Run},
-    query::hits_of,
+    query::{ErasedBy, hits_of},
     verify::{Record, Scope, digest},
 };
 
@@ -39,7 +39,8 @@ pub(super) struct Read {
     /// Go on with every new entry
     #[arg(long)]
     follow: bool,
-    /// One JSON object a line: index, recordedAt, source, seq, eventDigest, event (null: erased)
+    /// One JSON object a line: index, recordedAt, source, seq, eventDigest, event (null: erased),
+    /// redaction (what erased it: index, legalBasis)
     #[arg(long)]
     json: bool,
 }
@@ -85,7 +86,9 @@ impl Read {
             let entry = Entry::parse(&record.entry)
                 .with_context(|| format!("an entry behind index {first} is malformed"))?;
             if self.json {
-                write_json(&mut out, &entry, record.event.as_ref())?;
+                let gone = record.event.is_none();
+                let erased_by = redactions.by(entry.index).filter(|_| gone);
+                write_json(&mut out, &entry, record.event.as_ref(), erased_by.as_ref())?;
             } else {
                 let event = record.event.as_ref();
                 let event = event.map_or_else(|| redactions.told(entry.index), summary);
@@ -137,26 +140,35 @@ impl Redactions {
         Ok(())
     }
 
-    /// What stands in the place of an event that is gone. Of several redactions the first one
-    /// erased it.
-    fn told(&self, index: Index) -> String {
+    /// Of several redactions the first one erased it.
+    fn by(&self, index: Index) -> Option<ErasedBy> {
         let covers = |redaction: &wire::Redaction| {
             (redaction.first_index..=redaction.last_index).contains(&index.0)
         };
         let by = self.list.iter().rev().find(|(_, redaction)| covers(redaction));
-        by.map_or_else(|| "(erased)".to_owned(), |(by, _)| format!("(erased, see {by})"))
+        by.map(|(index, redaction)| ErasedBy {
+            index: *index,
+            legal_basis: redaction.legal_basis.clone(),
+        })
+    }
+
+    /// What stands in the place of an event that is gone.
+    fn told(&self, index: Index) -> String {
+        let by = self.by(index);
+        by.map_or_else(|| "(erased)".to_owned(), |by| format!("(erased, see {})", by.index))
     }
 }
 
-/// Prints an entry with its event as one line of JSON.
+/// Prints an entry with its event as one line of JSON; with what erased it, where that is known.
 pub(super) fn write_json(
     out: &mut impl Write,
     entry: &Entry<'_>,
     event: Option<&Bytes>,
+    erased_by: Option<&ErasedBy>,
 ) -> anyhow::Result<()> {
     let event = event.map(event_json).transpose();
     let event = event.with_context(|| format!("the event at index {}", entry.index))?;
-    let line = json!({
+    let mut line = json!({
         "index": entry.index.0,
         "recordedAt": time(entry.recorded_at),
         "source": entry.source.as_str(),
@@ -164,6 +176,10 @@ pub(super) fn write_json(
         "eventDigest": entry.event_digest.to_string(),
         "event": event,
     });
+    if let (Some(ErasedBy { index, legal_basis }), Some(line)) = (erased_by, line.as_object_mut()) {
+        let redaction = json!({ "index": index.0, "legalBasis": legal_basis });
+        line.insert("redaction".to_owned(), redaction);
+    }
     writeln!(out, "{line}")?;
     Ok(())
 }

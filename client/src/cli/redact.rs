@@ -88,7 +88,8 @@ impl Propose {
         if from > to {
             return Err(anyhow!("range from {from} to {to} is empty").into());
         }
-        let (_, covered) = out.ledger.observe(Covered::new(from..=to)).await?;
+        let observed = Box::pin(out.ledger.observe(Covered::new(from..=to)));
+        let (_, covered) = observed.await?;
         covered.check()?;
         let facts = covered.rules.0.as_ref().context("the ledger has no genesis")?;
         let origin = &facts.sources().genesis().origin;
@@ -140,7 +141,7 @@ impl Covered {
     fn take_record(&mut self, index: Index, record: &Record) {
         let (Ok(entry), Some(facts)) = (Entry::parse(&record.entry), &self.rules.0) else { return };
         let body = record.event.as_ref().and_then(|event| event::body(event));
-        let erasable = Erasable::of(facts.sources(), entry.source);
+        let erasable = Erasable::of(facts.sources(), entry.source, entry.index);
         if let Err(kept) = check_erasable(index, erasable, body) {
             self.kept = self.kept.or(Some((index, kept)));
         }

@@ -207,6 +207,10 @@ fn line(source: &wire::Source) -> String {
     if source.self_enrolled {
         line.push_str("  self-enrolled");
     }
+    if source.key_index > 0 {
+        let what = if source.public_key.is_empty() { "key revoked" } else { "key replaced" };
+        line.push_str(&format!("  {what} at {}", source.key_index));
+    }
     if source.decommissioned {
         line.push_str("  decommissioned");
     }

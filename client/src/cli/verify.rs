@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use access_ledger_proto::{note::VerifierKey, position::Size};
+use access_ledger_proto::{facts::sources::Sources, note::VerifierKey, position::Size};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -82,10 +82,19 @@ fn tell(audited: &Audited) -> std::io::Result<()> {
             say(format_args!("batches   {}, seals NOT verified (entries only)", totals.batches))?;
         }
     }
+    if let Some(keys) = verifier.sources().map(Sources::ledger_keys)
+        && let Some(since) = keys.changed_at()
+    {
+        say(format_args!("key       {} since index {since}", keys.now()))?;
+    }
     say(format_args!("erased    {} events, each with its record", totals.events_erased))?;
     for cosignature in checkpoint.cosignatures() {
         let at = time(cosignature.timestamp_s.saturating_mul(1_000_000_000));
         say(format_args!("cosigned  by {} at {at}", cosignature.key.name()))?;
+    }
+    if audited.newest > size {
+        let newest = audited.newest;
+        say(format_args!("newest    {newest} entries, NOT verified: not cosigned yet"))?;
     }
     Ok(())
 }

@@ -45,7 +45,8 @@ pub struct Proposal {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one of them at a time")]
 pub enum Change {
-    /// The policy, the retention, or how a dataset, a tool, a site or a custodian is registered.
+    /// The policy, the retention, how a dataset, a tool, a site or a custodian is registered, a key,
+    /// or the roles of a source.
     Control(wire::ControlChange),
     /// A source is registered.
     Source(wire::SourceStatus),
@@ -212,9 +213,12 @@ impl Proposal {
         let governs = Name::parse(key.name().as_bytes())
             .ok()
             .and_then(|name| sources.holder(name, verifier.id()).ok())
-            .is_some_and(|source| source.roles.contains(SourceRole::Govern));
+            .is_some_and(|(source, known)| {
+                source.key() == Some(known) && source.roles.now().contains(SourceRole::Govern)
+            });
         if !governs {
-            let governance = sources.iter().filter(|one| one.roles.contains(SourceRole::Govern));
+            let governance =
+                sources.iter().filter(|one| one.roles.now().contains(SourceRole::Govern));
             return Err(ProposalError::NotGovernance {
                 name: key.name().to_owned(),
                 origin: self.origin.clone(),
@@ -274,28 +278,22 @@ fn check_control(change: &wire::ControlChange) -> Result<(), ProposalError> {
             Ok(_) => Ok(()),
             Err(error) => fault("text", error),
         },
-        ControlKind::Retention if !change.target.is_empty() => {
-            fault("target", "the retention has none")
+        kind @ (ControlKind::Unspecified | ControlKind::Genesis) => {
+            fault("kind", format_args!("{} cannot be proposed", kind.as_str_name()))
         }
-        ControlKind::Dataset | ControlKind::Tool | ControlKind::Site | ControlKind::Custodian
-            if change.target.is_empty() =>
-        {
-            fault("target", "missing, it names what is registered")
+        ControlKind::Retention | ControlKind::LedgerKey if !change.target.is_empty() => {
+            fault("target", "the retention and the ledger's key have none")
         }
-        kind @ (ControlKind::Dataset
-        | ControlKind::Tool
-        | ControlKind::Site
-        | ControlKind::Retention
-        | ControlKind::Custodian) => {
-            validate_control(kind, &change.content).or_else(|error| fault_of(&error))?;
-            check_content(kind, &change.content)
-        }
-        kind => fault("kind", format_args!("{} cannot be proposed", kind.as_str_name())),
+        ControlKind::Retention | ControlKind::LedgerKey => check_content(change),
+        _ if change.target.is_empty() => fault("target", "missing, it names what is changed"),
+        _ => check_content(change),
     }
 }
 
-/// What the rules of the fields leave open.
-fn check_content(kind: ControlKind, content: &[u8]) -> Result<(), ProposalError> {
+/// The rules of its fields, and what they leave open.
+fn check_content(change: &wire::ControlChange) -> Result<(), ProposalError> {
+    let (kind, content) = (change.kind(), &change.content);
+    validate_control(kind, content).or_else(|error| fault_of(&error))?;
     match control::content_fault(kind, content) {
         Some((field, problem)) => fault(field, problem),
         None => Ok(()),

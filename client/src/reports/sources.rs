@@ -173,7 +173,7 @@ impl Told {
 }
 
 fn roles(source: &Source) -> String {
-    let names = source.roles.iter().map(|role: SourceRole| {
+    let names = source.roles.now().iter().map(|role: SourceRole| {
         let name = role.as_str_name();
         name.strip_prefix("SOURCE_ROLE_").unwrap_or(name)
     });

@@ -348,11 +348,17 @@ fn a_spool_of_another_source_is_refused() {
     for other in [
         Owner { origin: "elsewhere".into(), ..owner() },
         Owner { source: "search".into(), ..owner() },
-        Owner { key_id: KeyId([8; 4]), ..owner() },
     ] {
         let refused = Spool::open(disk.clone(), other, 3_000);
         assert!(matches!(refused, Err(SpoolError::Foreign { .. })));
     }
+    // Governance gave the source another key: what waits is sealed with that.
+    let rekeyed = Owner { key_id: KeyId([8; 4]), ..owner() };
+    let (mut spool, _) = Spool::open(disk.clone(), rekeyed, 3_000).unwrap();
+    assert_eq!(spool.last(), 1);
+    spool.append(&events(2..=2)).unwrap();
+    drop(spool);
+    assert_eq!(open(disk).unwrap().0.last(), 2);
 }
 
 #[test]

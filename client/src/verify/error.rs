@@ -109,6 +109,18 @@ pub enum Fault {
         /// The checkpoint's size.
         size: Size,
     },
+    /// The checkpoint covers a change of the ledger's key and lacks the new key's signature: who
+    /// made it has the old one alone.
+    #[error(
+        "the last entry under the checkpoint, which is not signed by the ledger's key since index \
+         {since}, {key}"
+    )]
+    LedgerKey {
+        /// The entry that brought the key into force.
+        since: Index,
+        /// Verifier key that should have signed.
+        key: String,
+    },
     /// The event is gone and no redaction accounts for it.
     #[error("the event was erased without a record")]
     ErasedWithoutRecord,

@@ -1,6 +1,7 @@
 //! Who may seal what, as the log itself says.
 
 use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
     error::SourceError,
     event::{self, Body},
     facts::{
@@ -29,8 +30,9 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Reads the event of entry 0, which says whose ledger this is: it must be the pinned one, and
-    /// its own source seals the entry.
+    /// Reads the event of entry 0, which says whose ledger this is: it must be named like the pinned
+    /// one, and its own source seals the entry. Whose key it names is compared at the end, for
+    /// governance may have changed it since.
     pub(super) fn from_genesis(
         event: Option<&Bytes>,
         sealer: &SourceName,
@@ -38,17 +40,34 @@ impl Registry {
     ) -> Result<Self, Fault> {
         let event = event.ok_or(Fault::Genesis(SourceError::Genesis))?;
         let sources = Sources::from_genesis(event).map_err(Fault::Genesis)?;
-        let (origin, vkey) = (&sources.genesis().origin, &sources.genesis().ledger_vkey);
-        let pinned = ledger.to_string();
-        if origin != ledger.name() || *vkey != pinned {
-            let found = format!("{origin} with the key {vkey}");
-            return Err(Fault::ForeignGenesis { found, pinned });
+        if sources.genesis().origin != ledger.name() {
+            return Err(foreign(&sources, ledger));
         }
         if sealer.as_str() != sources.ledger_source() {
             return Err(Fault::Genesis(SourceError::Foreign { name: sealer.clone() }));
         }
         // Copied, for it outlives the message that it came in.
         Ok(Self { genesis: Bytes::copy_from_slice(event), sources, retention: None })
+    }
+
+    /// That the pinned key is the ledger's: that of the genesis, or one that took its place.
+    pub(super) fn check_pinned(&self, ledger: &VerifierKey) -> Result<(), Fault> {
+        if self.sources.ledger_keys().values().any(|key| key == ledger) {
+            return Ok(());
+        }
+        Err(foreign(&self.sources, ledger))
+    }
+
+    /// That a checkpoint behind the last entry is signed by the key in force there, not only by one
+    /// that it took the place of.
+    pub(super) fn check_signed(&self, checkpoint: &VerifiedCheckpoint) -> Result<(), Fault> {
+        let keys = self.sources.ledger_keys();
+        match keys.changed_at() {
+            Some(since) if !checkpoint.is_signed_by(keys.now()) => {
+                Err(Fault::LedgerKey { since, key: keys.now().to_string() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Judges a batch by the rules in force at its place and carries out what it changes; the key
@@ -58,8 +77,7 @@ impl Registry {
         batch: &SealedBatch,
         missing: &mut Missing,
     ) -> Result<VerifyingKey, SourceError> {
-        let sealer = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
-        let key = sealer.public_key;
+        let (sealer, &key) = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
         if let Some(number) = batch.ordinary {
             // Only the roles of the sealer decide on what changes no rule.
             let body = Body { number, bytes: &[] };
@@ -78,6 +96,12 @@ impl Registry {
         changes.into_iter().for_each(|change| self.sources.apply(change));
         Ok(key)
     }
+}
+
+fn foreign(sources: &Sources, pinned: &VerifierKey) -> Fault {
+    let genesis = sources.genesis();
+    let found = format!("{} with the key {}", genesis.origin, genesis.ledger_vkey);
+    Fault::ForeignGenesis { found, pinned: pinned.to_string() }
 }
 
 /// A redaction accounts for what it erases, if it is lawful; a change may bring another retention

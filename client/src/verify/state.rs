@@ -7,7 +7,7 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     facts::{
         redactions::Retention,
-        sources::{Roles, Source, Sources},
+        sources::{History, Roles, Source, Sources},
     },
     hash::Digest,
     note::{VerifierKey, parse_public_key},
@@ -16,6 +16,7 @@ use access_ledger_proto::{
     tree::Frontier,
 };
 use bytes::Bytes;
+use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 
 use super::{LogVerifier, Scope, Totals, error::StateError, registry::Registry};
@@ -44,6 +45,17 @@ struct SavedRegistry {
     sources: Vec<SavedSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retention: Option<SavedRetention>,
+    /// Keys of the ledger after that of the genesis.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ledger_keys: Vec<Changed<String>>,
+}
+
+/// What took the place of something, and the entry that brought it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changed<T> {
+    index: u64,
+    value: T,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +79,12 @@ struct SavedSource {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     principal: String,
     decommissioned_at: Option<u64>,
+    /// Keys after the first; empty: revoked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    later_keys: Vec<Changed<String>>,
+    /// Roles after the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    later_roles: Vec<Changed<Vec<i32>>>,
 }
 
 impl SavedState {
@@ -74,6 +92,12 @@ impl SavedState {
     #[must_use]
     pub const fn size(&self) -> Size {
         Size(self.size)
+    }
+
+    /// Whether this is one of the ledger's keys, as the log told them up to there.
+    #[must_use]
+    pub fn knows_ledger_key(&self, key: &VerifierKey) -> bool {
+        self.registry.as_ref().and_then(|registry| registry.restore(key).ok()).is_some()
     }
 
     /// What was verified.
@@ -101,6 +125,7 @@ impl LogVerifier {
                 genesis: hex(&registry.genesis),
                 sources: registry.sources.iter().map(SavedSource::of).collect(),
                 retention: registry.retention.clone().map(SavedRetention::of),
+                ledger_keys: changes(registry.sources.ledger_keys(), ToString::to_string),
             }),
             totals: self.totals,
         }
@@ -145,9 +170,13 @@ impl SavedRegistry {
     fn restore(&self, ledger: &VerifierKey) -> Result<Registry, StateError> {
         let genesis = Bytes::from(unhex(&self.genesis).ok_or(field("genesis"))?);
         let mut sources = Sources::from_genesis(&genesis).map_err(|_| field("genesis"))?;
-        if sources.genesis().ledger_vkey != ledger.to_string() {
+        let mut keys = sources.ledger_keys().clone();
+        restore_changes(&mut keys, &self.ledger_keys, |key| VerifierKey::parse(key).ok())
+            .ok_or(field("ledger_keys"))?;
+        if !keys.values().any(|key| key == ledger) {
             return Err(field("genesis"));
         }
+        sources.restore_ledger_keys(keys);
         let saved = self.sources.iter().map(SavedSource::restore);
         sources.restore(saved.collect::<Result<Vec<_>, _>>()?);
         let retention = self.retention.clone().map(SavedRetention::restore);
@@ -171,29 +200,68 @@ impl SavedSource {
     fn of(source: &Source) -> Self {
         Self {
             name: source.name.as_str().to_owned(),
-            public_key: hex(source.public_key.as_bytes()),
-            roles: source.roles.values(),
+            public_key: key_text(source.keys.first()),
+            roles: source.roles.first().values(),
             heartbeat_nanos: source.heartbeat_nanos,
             registered_at: source.registered_at.0,
             self_enrolled: source.self_enrolled,
             principal: source.principal.clone(),
             decommissioned_at: source.decommissioned_at.map(|index| index.0),
+            later_keys: changes(&source.keys, key_text),
+            later_roles: changes(&source.roles, |roles| roles.values()),
         }
     }
 
     fn restore(&self) -> Result<Source, StateError> {
-        let public_key = unhex(&self.public_key).ok_or(field("public_key"))?;
+        let name = SourceName::parse(&self.name).map_err(|_| field("name"))?;
+        let public_key = key_of(&self.public_key).flatten().ok_or(field("public_key"))?;
+        let roles = Roles::parse(&self.roles).map_err(|_| field("roles"))?;
+        let mut source = Source::new(name, public_key, roles, Index(self.registered_at));
+        restore_changes(&mut source.keys, &self.later_keys, |key| key_of(key))
+            .ok_or(field("later_keys"))?;
+        restore_changes(&mut source.roles, &self.later_roles, |roles| Roles::parse(roles).ok())
+            .ok_or(field("later_roles"))?;
         Ok(Source {
-            name: SourceName::parse(&self.name).map_err(|_| field("name"))?,
-            public_key: parse_public_key(&public_key).map_err(|_| field("public_key"))?,
-            roles: Roles::parse(&self.roles).map_err(|_| field("roles"))?,
             heartbeat_nanos: self.heartbeat_nanos,
-            registered_at: Index(self.registered_at),
             self_enrolled: self.self_enrolled,
             principal: self.principal.clone(),
             decommissioned_at: self.decommissioned_at.map(Index),
+            ..source
         })
     }
+}
+
+fn changes<T, S>(history: &History<T>, save: impl Fn(&T) -> S) -> Vec<Changed<S>> {
+    let changes = history.changes();
+    changes.map(|(index, value)| Changed { index: index.0, value: save(value) }).collect()
+}
+
+/// `None` for what cannot be read, or does not stand in order.
+fn restore_changes<T, S>(
+    history: &mut History<T>,
+    saved: &[Changed<S>],
+    restore: impl Fn(&S) -> Option<T>,
+) -> Option<()> {
+    for Changed { index, value } in saved {
+        let index = Index(*index);
+        if history.changed_at().is_some_and(|last| last >= index) {
+            return None;
+        }
+        history.change(index, restore(value)?);
+    }
+    Some(())
+}
+
+/// A source's key in hexadecimal; empty when it has none.
+fn key_text(key: &Option<VerifyingKey>) -> String {
+    key.as_ref().map_or_else(String::new, |key| hex(key.as_bytes()))
+}
+
+fn key_of(text: &str) -> Option<Option<VerifyingKey>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    parse_public_key(&unhex(text)?).ok().map(Some)
 }
 
 const fn field(field: &'static str) -> StateError {

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::SourceError;
 use crate::facts::control::PARTIES_MIN;
 
 /// A change of the rules that has no effect.
@@ -28,4 +29,10 @@ pub enum ControlError {
     /// Its content breaks the rules of its kind, or its target is missing or out of place.
     #[error("content or target does not fit the kind of change")]
     Content,
+    /// The signature of a new key is missing or fails: nobody has shown to hold it.
+    #[error("signature of the new key does not verify")]
+    Possession,
+    /// What it changes of a source cannot be so.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }

@@ -42,6 +42,12 @@ pub enum KeyError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoteError {
+    /// Longer than any note that is read.
+    #[error("note of {found} bytes, at most {} are read", crate::note::Note::LEN_MAX)]
+    TooLong {
+        /// How long it is.
+        found: usize,
+    },
     /// Not UTF-8.
     #[error("note that is not UTF-8 from byte {position} on")]
     Utf8 {

@@ -33,6 +33,25 @@ pub enum SourceError {
         /// The source.
         name: SourceName,
     },
+    /// The seal names a key that governance has replaced.
+    #[error("key of source {name} was replaced at index {since}, go on with the new one")]
+    KeyReplaced {
+        /// The source.
+        name: SourceName,
+        /// The entry that did it.
+        since: Index,
+    },
+    /// Governance has revoked the key and given no other.
+    #[error("key of source {name} was revoked at index {since}")]
+    Revoked {
+        /// The source.
+        name: SourceName,
+        /// The entry that did it.
+        since: Index,
+    },
+    /// A key that is in use, or was before it was replaced or revoked.
+    #[error("public key is in use or was, a new one is wanted")]
+    KeyReused,
     /// The source was taken out of service.
     #[error("source {name} was decommissioned at index {since}")]
     Inactive {
@@ -119,8 +138,8 @@ pub enum SourceError {
         /// Field number of the body.
         number: u32,
     },
-    /// A source of the genesis that somebody else ends, or the ledger's own.
-    #[error("source {name} stands in the genesis, no other source ends it")]
+    /// A source of the genesis that somebody else ends or changes, or the ledger's own.
+    #[error("source {name} stands in the genesis, no other source ends or changes it")]
     Founding {
         /// The source.
         name: SourceName,

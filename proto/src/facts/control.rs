@@ -1,5 +1,5 @@
 //! What governance registers and changes: datasets, tools, sites, custodians, the retention and the
-//! policy; and what its two parties sign for it.
+//! policy; and what its two parties sign for it. Keys and roles: `sources/amend.rs`.
 //!
 //! Both parties of the governance must have signed a change: the source that seals it counts as
 //! one, the other signs the message that is built here. The same goes for the registration of a
@@ -23,15 +23,16 @@ use prost::Message as _;
 use super::{
     Facts, Noted, Objection, PolicyFacts,
     redactions::{RETENTION_NANOS_MIN, Retention},
-    sources::{Source, Sources},
+    sources::{Source, SourceChange, Sources, is_amendment},
 };
 use crate::{
     enrolment::EnrolmentClaim,
     error::ControlError,
     event,
     hash::sha256,
-    note::{KeyType, VerifierKey, verifies},
+    note::{KeyType, VerifierKey, parse_public_key, verifies},
     position::Index,
+    seal::source_key_id,
     source::Name,
     wire::{self, ControlKind, SourceRole},
 };
@@ -72,7 +73,7 @@ pub fn parties<'a>(
 ) -> Vec<&'a Source> {
     let in_office = |name: &str| {
         let source = sources.get(Name::parse(name.as_bytes()).ok()?)?;
-        let governs = source.roles.contains(SourceRole::Govern);
+        let governs = source.roles.now().contains(SourceRole::Govern);
         (governs && source.decommissioned_at.is_none()).then_some(source)
     };
     let mut signed = BTreeMap::new();
@@ -83,8 +84,9 @@ pub fn parties<'a>(
         let Some(source) = in_office(&approval.source) else { continue };
         let Ok(signature) = approval.signature.as_ref().try_into() else { continue };
         if !signed.contains_key(&source.name)
-            && source.key_id().0 == approval.key_id.as_ref()
-            && verifies(&source.public_key, message.as_bytes(), signature)
+            && let Some(key) = source.key()
+            && source_key_id(source.name.as_name(), key).0 == approval.key_id.as_ref()
+            && verifies(key, message.as_bytes(), signature)
         {
             signed.insert(source.name.clone(), source);
         }
@@ -140,7 +142,7 @@ impl Catalogue {
             Content::Custodian(custodian) => {
                 drop(self.custodians.insert(name, Arc::new(custodian)));
             }
-            Content::Policy(_) | Content::Retention(_) => {}
+            Content::Policy(_) | Content::Retention(_) | Content::Sources(_) => {}
         }
     }
 }
@@ -165,6 +167,7 @@ enum Content {
     Site(wire::Site),
     Retention(wire::Retention),
     Custodian(wire::Custodian),
+    Sources(SourceChange),
 }
 
 impl Content {
@@ -209,6 +212,16 @@ pub fn content_fault(kind: ControlKind, content: &[u8]) -> Option<(&'static str,
             let field = if is_sound { "mirror_vkey" } else { "witness_vkey" };
             (!has_cosigner_keys(&custodian)).then_some((field, "no verifier key of a cosigner"))
         }
+        ControlKind::Key => {
+            let key = wire::SourceKey::decode(content).ok()?;
+            let is_sound = key.public_key.is_empty() || parse_public_key(&key.public_key).is_ok();
+            (!is_sound).then_some(("new_key", "no usable Ed25519 key"))
+        }
+        ControlKind::LedgerKey => {
+            let key = VerifierKey::parse(&wire::LedgerKey::decode(content).ok()?.ledger_vkey);
+            let is_sound = key.is_ok_and(|key| key.key_type() == KeyType::Ed25519);
+            (!is_sound).then_some(("new_key", "no verifier key of a ledger"))
+        }
         _ => None,
     }
 }
@@ -244,6 +257,17 @@ fn read_change(
     if !is_supported(change.kind()) {
         return Err(ControlError::Kind);
     }
+    check_signed(sources, in_force, sealer, change)?;
+    Content::parse(change.kind(), &change.target, &change.content).ok_or(ControlError::Content)
+}
+
+/// That both parties have signed a change, and that it follows the revision in force.
+pub(super) fn check_signed(
+    sources: &Sources,
+    in_force: u64,
+    sealer: Name<'_>,
+    change: &wire::ControlChange,
+) -> Result<(), ControlError> {
     let message = control_message(&sources.genesis().origin, change);
     let found = parties(sources, sealer, &message, &change.approvals).len();
     if found < PARTIES_MIN {
@@ -253,7 +277,7 @@ fn read_change(
     if change.revision != expected {
         return Err(ControlError::Revision { found: change.revision, expected });
     }
-    Content::parse(change.kind(), &change.target, &change.content).ok_or(ControlError::Content)
+    Ok(())
 }
 
 /// The retention that a change at `index` brings into force in place of another one; `None` when it
@@ -305,14 +329,19 @@ impl Facts {
         sealer: Name<'_>,
         change: &wire::ControlChange,
     ) -> Result<(), ControlError> {
-        self.read_control(sealer, change).map(drop)
+        self.read_control(sealer, Index::GENESIS, change).map(drop)
     }
 
+    /// `index` is where what it changes counts from; whether it is lawful does not depend on it.
     fn read_control(
         &self,
         sealer: Name<'_>,
+        index: Index,
         change: &wire::ControlChange,
     ) -> Result<Content, ControlError> {
+        if is_amendment(change.kind()) {
+            return self.sources.judge_amendment(sealer, index, change).map(Content::Sources);
+        }
         let in_force = self.revision(change.kind, &change.target);
         read_change(&self.sources, in_force, sealer, change)
     }
@@ -322,6 +351,11 @@ impl Facts {
     pub fn revision(&self, kind: i32, target: &str) -> u64 {
         if kind == i32::from(ControlKind::Policy) {
             return self.policy.revision;
+        }
+        if let Ok(kind) = ControlKind::try_from(kind)
+            && is_amendment(kind)
+        {
+            return self.sources.revision(kind, target);
         }
         self.controls.get(&control_key(kind, target)).map_or(0, |row| row.revision)
     }
@@ -334,7 +368,7 @@ impl Facts {
         if change.kind() == ControlKind::Genesis {
             return Vec::new();
         }
-        let content = match self.read_control(noted.source, change) {
+        let content = match self.read_control(noted.source, noted.index, change) {
             Ok(content) => content,
             Err(fault) => return vec![fault.objection(change)],
         };
@@ -346,7 +380,12 @@ impl Facts {
             content: change.content.clone(),
         };
         self.enforce(&row, content);
-        self.controls.insert(&control_key(change.kind, &change.target), noted.index, row);
+        // The ledger's former keys stay known.
+        let key = match change.kind() {
+            ControlKind::LedgerKey => control_key(change.kind, &change.revision.to_string()),
+            _ => control_key(change.kind, &change.target),
+        };
+        self.controls.insert(&key, noted.index, row);
         Vec::new()
     }
 
@@ -354,8 +393,11 @@ impl Facts {
     pub(super) fn enforce_saved(&mut self) {
         let mut rows = Vec::new();
         self.controls.each(|_, row| rows.push(row.clone()));
+        rows.sort_unstable_by_key(|row| row.index);
         for row in rows {
-            if let Some(content) = Content::parse(row.kind(), &row.target, &row.content) {
+            if row.kind() == ControlKind::LedgerKey {
+                self.sources.restore_ledger_key(Index(row.index), &row.content);
+            } else if let Some(content) = Content::parse(row.kind(), &row.target, &row.content) {
                 self.enforce(&row, content);
             }
         }
@@ -370,6 +412,7 @@ impl Facts {
             Content::Retention(content) => {
                 self.retention = Some(Retention::of(Index(row.index), row.revision, content));
             }
+            Content::Sources(change) => self.sources.apply(change),
             other => self.catalogue.register(&row.target, other),
         }
     }
@@ -391,6 +434,10 @@ impl ControlError {
             Self::Revision { found, expected } => {
                 facts.push(("revision", found.to_string()));
                 facts.push(("expected", expected.to_string()));
+                "CONTROL_INVALID"
+            }
+            Self::Possession | Self::Source(_) => {
+                facts.push(("problem", self.to_string()));
                 "CONTROL_INVALID"
             }
             Self::Content | Self::Kind => "CONTROL_INVALID",

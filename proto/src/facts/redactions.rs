@@ -63,16 +63,16 @@ pub enum Erasable {
 }
 
 impl Erasable {
-    /// Of the events of the source of this name.
+    /// Of the event at `index`, by the source of this name: what counts are its roles of then.
     #[must_use]
-    pub fn of(sources: &Sources, name: Name<'_>) -> Self {
-        match sources.get(name) {
-            Some(source) if source.roles.contains(SourceRole::Govern) => Self::Never,
+    pub fn of(sources: &Sources, name: Name<'_>, index: Index) -> Self {
+        let Some(source) = sources.get(name) else { return Self::Never };
+        match *source.roles.at(index) {
+            roles if roles.contains(SourceRole::Govern) => Self::Never,
             // What the ledger itself records belongs to the others' events.
-            Some(_) if name.as_str() == sources.ledger_source() => Self::ByParties,
-            Some(source) if source.roles == Roles::RECORDER => Self::ByAge,
-            Some(_) => Self::ByParties,
-            None => Self::Never,
+            _ if name.as_str() == sources.ledger_source() => Self::ByParties,
+            Roles::RECORDER => Self::ByAge,
+            _ => Self::ByParties,
         }
     }
 }

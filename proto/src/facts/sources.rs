@@ -11,17 +11,24 @@
 //!
 //! No party gains power alone: a registration never gives the role GOVERN, only governance gives
 //! the role APPROVE, and a source of the genesis leaves service by its own word only, the ledger's
-//! own source not at all.
+//! own source not at all. Keys and roles change by both parties' word (`amend.rs`).
 
+mod amend;
+mod history;
+mod registration;
 mod roles;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
-pub use self::roles::Roles;
-use super::control::{PARTIES_MIN, parties, registration_message};
+use self::amend::Amendment;
+pub use self::{
+    amend::{is_amendment, possession_message},
+    history::History,
+    roles::Roles,
+};
 use crate::{
     enrolment::EnrolmentClaim,
     error::SourceError,
@@ -38,10 +45,10 @@ use crate::{
 pub struct Source {
     /// Its name.
     pub name: SourceName,
-    /// Its Ed25519 key.
-    pub public_key: VerifyingKey,
+    /// Its Ed25519 key; `None` when governance has revoked it.
+    pub keys: History<Option<VerifyingKey>>,
     /// What it may do.
-    pub roles: Roles,
+    pub roles: History<Roles>,
     /// Nanoseconds of silence that it allows itself; 0: it sends no heartbeats.
     pub heartbeat_nanos: u64,
     /// The entry that registered it.
@@ -55,10 +62,44 @@ pub struct Source {
 }
 
 impl Source {
+    /// A source that was registered at this index: in service, without heartbeats, and not for a
+    /// person.
+    #[must_use]
+    pub const fn new(
+        name: SourceName,
+        public_key: VerifyingKey,
+        roles: Roles,
+        registered_at: Index,
+    ) -> Self {
+        Self {
+            name,
+            keys: History::new(Some(public_key)),
+            roles: History::new(roles),
+            heartbeat_nanos: 0,
+            registered_at,
+            self_enrolled: false,
+            principal: String::new(),
+            decommissioned_at: None,
+        }
+    }
+
+    /// The key that it seals with; `None` when governance has revoked it.
+    #[must_use]
+    pub fn key(&self) -> Option<&VerifyingKey> {
+        self.keys.now().as_ref()
+    }
+
     /// The id of its key under its name.
     #[must_use]
-    pub fn key_id(&self) -> KeyId {
-        source_key_id(self.name.as_name(), &self.public_key)
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.key().map(|key| source_key_id(self.name.as_name(), key))
+    }
+
+    /// The key of this id that it has or had.
+    #[must_use]
+    pub fn key_of(&self, id: KeyId) -> Option<&VerifyingKey> {
+        let keys = self.keys.values().rev().flatten();
+        keys.into_iter().find(|key| source_key_id(self.name.as_name(), key) == id)
     }
 }
 
@@ -68,6 +109,10 @@ impl Source {
 pub struct Sources {
     genesis: wire::Genesis,
     by_name: BTreeMap<SourceName, Source>,
+    /// The key that signs the ledger's checkpoints.
+    ledger_keys: History<VerifierKey>,
+    /// Keys of sources that were replaced or revoked.
+    retired: BTreeSet<[u8; 32]>,
 }
 
 /// A change of the registered sources that was found lawful; [`Sources::apply`] carries it out.
@@ -80,6 +125,7 @@ enum Change {
     Nothing,
     Register(Box<Source>),
     Decommission(SourceName, Index),
+    Amend(Index, Amendment),
 }
 
 impl Sources {
@@ -103,25 +149,22 @@ impl Sources {
         if key.name() != genesis.origin || key.key_type() != KeyType::Ed25519 {
             return Err(SourceError::Genesis);
         }
-        let mut sources = Self { genesis: genesis.clone(), by_name: BTreeMap::new() };
+        let mut sources = Self {
+            genesis: genesis.clone(),
+            by_name: BTreeMap::new(),
+            ledger_keys: History::new(key),
+            retired: BTreeSet::new(),
+        };
         let ledger = genesis.ledger_source.iter().map(|source| (source, Roles::LEDGER));
         let governance = genesis.governance.iter().map(|source| (source, Roles::GOVERNANCE));
         for (initial, roles) in ledger.chain(governance) {
-            let source = Source {
-                name: SourceName::parse(&initial.name).map_err(|_| SourceError::Genesis)?,
-                public_key: parse_public_key(&initial.public_key)
-                    .map_err(|_| SourceError::Genesis)?,
-                roles,
-                heartbeat_nanos: 0,
-                registered_at: Index::GENESIS,
-                self_enrolled: false,
-                principal: String::new(),
-                decommissioned_at: None,
-            };
-            let has_key = |other: &Source| other.public_key == source.public_key;
-            if sources.iter().any(has_key)
-                || sources.by_name.insert(source.name.clone(), source).is_some()
-            {
+            let name = SourceName::parse(&initial.name).map_err(|_| SourceError::Genesis)?;
+            let key = parse_public_key(&initial.public_key).map_err(|_| SourceError::Genesis)?;
+            if sources.iter().any(|other| other.key() == Some(&key)) {
+                return Err(SourceError::Genesis);
+            }
+            let source = Source::new(name, key, roles, Index::GENESIS);
+            if sources.by_name.insert(source.name.clone(), source).is_some() {
                 return Err(SourceError::Genesis);
             }
         }
@@ -130,11 +173,21 @@ impl Sources {
 
     /// Puts back what [`Sources::iter`] gave, over the genesis that it came from.
     pub fn restore(&mut self, sources: impl IntoIterator<Item = Source>) {
-        self.by_name.extend(sources.into_iter().map(|source| (source.name.clone(), source)));
+        for source in sources {
+            let keys = source.keys.values().flatten();
+            let former = keys.filter(|&key| source.key() != Some(key)).map(|key| *key.as_bytes());
+            self.retired.extend(former);
+            self.by_name.insert(source.name.clone(), source);
+        }
     }
 
-    /// The sources as they stood right before an entry: those that were registered by then, and
-    /// what took one out of service later did not yet.
+    /// Puts back what [`Sources::ledger_keys`] gave.
+    pub fn restore_ledger_keys(&mut self, keys: History<VerifierKey>) {
+        self.ledger_keys = keys;
+    }
+
+    /// The sources as they stood right before an entry: those that were registered by then, with
+    /// the keys and roles of then, and what took one out of service later did not yet.
     #[must_use]
     pub fn before(&self, index: Index) -> Self {
         let stood = self.by_name.iter().filter(|(_, source)| {
@@ -142,9 +195,26 @@ impl Sources {
         });
         let by_name = stood.map(|(name, source)| {
             let decommissioned_at = source.decommissioned_at.filter(|&since| since < index);
-            (name.clone(), Source { decommissioned_at, ..source.clone() })
+            let (keys, roles) = (source.keys.before(index), source.roles.before(index));
+            (name.clone(), Source { decommissioned_at, keys, roles, ..source.clone() })
         });
-        Self { genesis: self.genesis.clone(), by_name: by_name.collect() }
+        Self {
+            genesis: self.genesis.clone(),
+            by_name: by_name.collect(),
+            ledger_keys: self.ledger_keys.before(index),
+            retired: self.retired.clone(),
+        }
+    }
+
+    /// The keys that sign the ledger's checkpoints: the first as the genesis names it, each further
+    /// one for checkpoints that cover the change that brought it.
+    #[must_use]
+    pub const fn ledger_keys(&self) -> &History<VerifierKey> {
+        &self.ledger_keys
+    }
+
+    fn is_retired(&self, key: &VerifyingKey) -> bool {
+        self.retired.contains(key.as_bytes())
     }
 
     /// The content of entry 0.
@@ -176,30 +246,46 @@ impl Sources {
         self.by_name.get(name.as_str())
     }
 
-    /// The source that may seal a batch under this name with this key.
+    /// The source that may seal a batch under this name with this key, and the key.
     ///
     /// # Errors
     ///
-    /// [`SourceError::Unknown`]; [`SourceError::Key`] for another key than the registered one;
-    /// [`SourceError::Inactive`] after its decommissioning.
-    pub fn sealer(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
+    /// [`SourceError::Unknown`]; [`SourceError::Inactive`] after its decommissioning;
+    /// [`SourceError::Key`] for another key than the registered one; [`SourceError::KeyReplaced`],
+    /// [`SourceError::Revoked`] for one that it had.
+    pub fn sealer(
+        &self,
+        name: Name<'_>,
+        key_id: KeyId,
+    ) -> Result<(&Source, &VerifyingKey), SourceError> {
         self.active(name)?;
-        self.holder(name, key_id)
+        let (source, key) = self.holder(name, key_id)?;
+        if source.key() == Some(key) {
+            return Ok((source, key));
+        }
+        let since = source.keys.changed_at().unwrap_or_default();
+        Err(match source.key() {
+            Some(_) => SourceError::KeyReplaced { name: name.to_owned(), since },
+            None => SourceError::Revoked { name: name.to_owned(), since },
+        })
     }
 
-    /// The source of this name, whose key this is, in service or not: who sealed what it recorded
-    /// while it was.
+    /// The source of this name, whose key this is or was, in service or not, and the key: who
+    /// sealed what it recorded while it had it.
     ///
     /// # Errors
     ///
-    /// [`SourceError::Unknown`], [`SourceError::Key`] for another key than the registered one.
-    pub fn holder(&self, name: Name<'_>, key_id: KeyId) -> Result<&Source, SourceError> {
+    /// [`SourceError::Unknown`], [`SourceError::Key`] for a key that it never registered.
+    pub fn holder(
+        &self,
+        name: Name<'_>,
+        key_id: KeyId,
+    ) -> Result<(&Source, &VerifyingKey), SourceError> {
         let source =
             self.get(name).ok_or_else(|| SourceError::Unknown { name: name.to_owned() })?;
-        if source.key_id() != key_id {
-            return Err(SourceError::Key { name: name.to_owned() });
-        }
-        Ok(source)
+        let key =
+            source.key_of(key_id).ok_or_else(|| SourceError::Key { name: name.to_owned() })?;
+        Ok((source, key))
     }
 
     /// Judges an event of a batch that `sealer` sealed; `index` is its place.
@@ -214,6 +300,7 @@ impl Sources {
     /// `event.proto`; [`SourceError::Alone`] for a change of the rules beside other events;
     /// [`SourceError::Role`] when the sealer lacks the role; [`SourceError::Foreign`] for another
     /// source's status; [`SourceError::Exists`], [`SourceError::Name`], [`SourceError::PublicKey`],
+    /// [`SourceError::KeyReused`],
     /// [`SourceError::NoRole`], [`SourceError::UnknownRole`], [`SourceError::Governance`],
     /// [`SourceError::Enrolment`], [`SourceError::NotBelow`], [`SourceError::Ancestor`],
     /// [`SourceError::SelfEnrolment`], [`SourceError::SelfEnrolmentRoles`],
@@ -250,7 +337,10 @@ impl Sources {
                         Ok(SourceChange(Change::Nothing))
                     }
                     (ControlKind::Genesis, _) => Err(SourceError::Genesis),
-                    _ => sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing)),
+                    _ => {
+                        sealer.require(SourceRole::Govern)?;
+                        Ok(self.amendment(sealer, index, &change))
+                    }
                 }
             }
             // Whether it is lawful takes more than who sealed it: `redactions.rs`.
@@ -265,11 +355,25 @@ impl Sources {
                 Err(SourceError::Body { name: sealer.name.clone(), number })
             }
             // An ENROL-only source exists to register children.
-            _ if sealer.roles.iter().all(|role| role == SourceRole::Enrol) => {
+            _ if sealer.roles.now().iter().all(|role| role == SourceRole::Enrol) => {
                 Err(SourceError::Role { name: sealer.name.clone(), role: SourceRole::Record })
             }
             _ => Ok(SourceChange(Change::Nothing)),
         }
+    }
+
+    /// What a change of the rules changes of the sources: nothing, if it is not lawful.
+    fn amendment(
+        &self,
+        sealer: &Source,
+        index: Index,
+        change: &wire::ControlChange,
+    ) -> SourceChange {
+        let nothing = SourceChange(Change::Nothing);
+        if !is_amendment(change.kind()) {
+            return nothing;
+        }
+        self.judge_amendment(sealer.name.as_name(), index, change).unwrap_or(nothing)
     }
 
     /// Carries out the status of a source, from a log in which all were found lawful.
@@ -292,6 +396,7 @@ impl Sources {
                     source.decommissioned_at = Some(index);
                 }
             }
+            Change::Amend(index, amendment) => self.amend(index, amendment),
         }
     }
 
@@ -319,7 +424,7 @@ impl Sources {
                     return Err(SourceError::Alone);
                 }
                 let own_or_child = target == sealer.name.as_name()
-                    || sealer.roles.contains(SourceRole::Enrol)
+                    || sealer.roles.now().contains(SourceRole::Enrol)
                         && target.is_below(sealer.name.as_name());
                 if !own_or_child {
                     sealer.require(SourceRole::Govern)?;
@@ -339,6 +444,9 @@ impl Sources {
         }
         let public_key =
             parse_public_key(&status.public_key).map_err(|_| SourceError::PublicKey)?;
+        if self.is_retired(&public_key) {
+            return Err(SourceError::KeyReused);
+        }
         let roles = Roles::parse(&status.roles)?;
         let heartbeat_nanos = heartbeat_nanos(status.heartbeat_interval.as_ref());
         let claim =
@@ -349,107 +457,15 @@ impl Sources {
             self.judge_parties(sealer, &claim, status)?;
         }
         let principal = if approves { status.principal.clone() } else { String::new() };
-        Ok(SourceChange(Change::Register(Box::new(Source {
-            name: target.to_owned(),
-            public_key,
-            roles,
-            heartbeat_nanos,
-            registered_at: index,
-            self_enrolled,
-            principal,
-            decommissioned_at: None,
-        }))))
-    }
-
-    /// Who approves requests is for both parties of the governance to say.
-    fn judge_parties(
-        &self,
-        sealer: &Source,
-        claim: &EnrolmentClaim<'_>,
-        status: &wire::SourceStatus,
-    ) -> Result<(), SourceError> {
-        let message = registration_message(&self.genesis.origin, claim, &status.principal);
-        let found = parties(self, sealer.name.as_name(), &message, &status.approvals).len();
-        if found < PARTIES_MIN {
-            return Err(SourceError::Parties { found });
-        }
-        Ok(())
-    }
-
-    /// One governance party must not end another, nor anybody the source that seals what the ledger
-    /// itself records.
-    fn judge_end(&self, sealer: &Source, target: &Source) -> Result<(), SourceError> {
-        let founding = target.registered_at == Index::GENESIS;
-        let by_itself = target.name == sealer.name && target.name.as_str() != self.ledger_source();
-        if founding && !by_itself {
-            return Err(SourceError::Founding { name: target.name.clone() });
-        }
-        Ok(())
-    }
-
-    /// Whether the registration is lawful, and whether nobody vouched for it.
-    fn judge_registration(
-        &self,
-        sealer: &Source,
-        claim: &EnrolmentClaim<'_>,
-        enrolment: Option<&wire::Enrolment>,
-    ) -> Result<bool, SourceError> {
-        if claim.roles.contains(SourceRole::Govern) {
-            return Err(SourceError::Governance);
-        }
-        let Some(enrolment) = enrolment else {
-            if !sealer.roles.contains(SourceRole::Govern) {
-                Self::judge_parent(sealer, claim)?;
-            }
-            return Ok(false);
-        };
-        // Others vouch by their seal; signatures that nobody checks would only look like proof.
-        if sealer.name.as_str() != self.ledger_source() {
-            return Err(SourceError::Enrolment);
-        }
-        let origin = &self.genesis.origin;
-        claim.verify(origin, &enrolment.possession, claim.public_key)?;
-        if enrolment.parent.is_empty() {
-            return self.judge_self_enrolment(claim).map(|()| true);
-        }
-        let parent = self.active(Name::parse(enrolment.parent.as_bytes())?)?;
-        Self::judge_parent(parent, claim)?;
-        claim.verify(origin, &enrolment.parent_signature, &parent.public_key)?;
-        Ok(false)
-    }
-
-    /// A parent registers children below its own name, with no role that it lacks itself, and none
-    /// that counts heads: an approver could otherwise multiply itself.
-    fn judge_parent(parent: &Source, claim: &EnrolmentClaim<'_>) -> Result<(), SourceError> {
-        parent.require(SourceRole::Enrol)?;
-        if !claim.source.is_below(parent.name.as_name()) {
-            return Err(SourceError::NotBelow { parent: parent.name.clone() });
-        }
-        claim.roles.iter().try_for_each(|role| match role {
-            SourceRole::Record | SourceRole::Enrol => parent.require(role),
-            _ => parent.require(SourceRole::Govern),
-        })
-    }
-
-    /// Where the genesis allows it, a source may register itself: only to record, and not below a
-    /// name that is somebody's.
-    fn judge_self_enrolment(&self, claim: &EnrolmentClaim<'_>) -> Result<(), SourceError> {
-        if !self.genesis.self_enrolment {
-            return Err(SourceError::SelfEnrolment);
-        }
-        if claim.roles != Roles::RECORDER {
-            return Err(SourceError::SelfEnrolmentRoles);
-        }
-        match claim.source.ancestors().find_map(|ancestor| self.get(ancestor)) {
-            Some(ancestor) => Err(SourceError::Ancestor { ancestor: ancestor.name.clone() }),
-            None => Ok(()),
-        }
+        let source = Source::new(target.to_owned(), public_key, roles, index);
+        let source = Source { heartbeat_nanos, self_enrolled, principal, ..source };
+        Ok(SourceChange(Change::Register(Box::new(source))))
     }
 }
 
 impl Source {
     fn require(&self, role: SourceRole) -> Result<(), SourceError> {
-        if self.roles.contains(role) {
+        if self.roles.now().contains(role) {
             return Ok(());
         }
         Err(SourceError::Role { name: self.name.clone(), role })

@@ -87,7 +87,7 @@ fn findings_are_handled_by_who_approves_or_governs() {
 #[test]
 fn a_source_that_left_keeps_the_roles_of_what_it_recorded() {
     let mut ledger = Ledger::new();
-    let roles = ledger.facts.sources().get(name("security/ann")).unwrap().roles;
+    let roles = ledger.facts.sources().get(name("security/ann")).unwrap().roles.now();
     assert!(roles.contains(SourceRole::Approve));
     let left = wire::SourceStatus {
         phase: wire::SourcePhase::Decommissioned.into(),

@@ -258,6 +258,12 @@ impl Signer {
         text
     }
 
+    /// The seed that the key grows from, for a file of another form. Wiped when it is dropped.
+    #[must_use]
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.key.to_bytes())
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -7,7 +7,14 @@
 use std::ops::Range;
 
 use access_ledger_proto::{
-    error::FilterError, hash::sha256, position::Index, terms::Criteria, wire,
+    entry::Entry,
+    error::FilterError,
+    event,
+    facts::{erased::Redactions, redactions::Erasable},
+    hash::sha256,
+    position::Index,
+    terms::Criteria,
+    wire,
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -48,7 +55,8 @@ pub(super) fn query(
         hits_max: hits_max(request.page_size),
     };
     let found = book.index.search(&book.reader, &search).map_err(refuse_index)?;
-    let mut answer = Answer { book, published, request, hits: Vec::new(), bytes: 0 };
+    let (hits, redactions) = (Vec::new(), None);
+    let mut answer = Answer { book, published, request, hits, bytes: 0, redactions };
     let rest = answer.add_all(&found.indexes, found.rest)?;
     Ok(wire::QueryResponse {
         hits: answer.hits,
@@ -109,6 +117,8 @@ struct Answer<'a> {
     request: &'a wire::QueryRequest,
     hits: Vec<wire::QueryHit>,
     bytes: usize,
+    /// Looked for when the first event turns out to be erased.
+    redactions: Option<Redactions>,
 }
 
 impl Answer<'_> {
@@ -129,7 +139,7 @@ impl Answer<'_> {
         Ok(rest)
     }
 
-    fn hit(&self, index: Index) -> Result<wire::QueryHit, Refusal> {
+    fn hit(&mut self, index: Index) -> Result<wire::QueryHit, Refusal> {
         let (reader, with_events) = (&self.book.reader, self.request.with_events);
         let record = if with_events {
             reader.read(index, 1, 1).map_err(unreadable)?.pop()
@@ -143,8 +153,49 @@ impl Answer<'_> {
         } else {
             Vec::new()
         };
-        let event: Bytes = record.event.unwrap_or_default();
-        Ok(wire::QueryHit { index: index.0, entry: record.entry, event, inclusion_path })
+        let is_erased = with_events && record.event.is_none();
+        let redaction_index = if is_erased { self.redaction_of(index, &record.entry)? } else { 0 };
+        let (entry, event): (_, Bytes) = (record.entry, record.event.unwrap_or_default());
+        Ok(wire::QueryHit { index: index.0, entry, event, inclusion_path, redaction_index })
+    }
+
+    /// Where the redaction lies that erased the event of this entry.
+    fn redaction_of(&mut self, index: Index, entry: &Bytes) -> Result<u64, Refusal> {
+        let (redactions, sources) = (self.redactions.take(), self.book.sources());
+        let redactions = match redactions {
+            Some(redactions) => redactions,
+            None => self.read_redactions()?,
+        };
+        let place = Entry::parse(entry).ok().and_then(|entry| {
+            let erasable = Erasable::of(&sources, entry.source, index);
+            redactions.of(index, entry.recorded_at, erasable)
+        });
+        let place = place.map_or(0, |(place, _)| place.0);
+        self.redactions = Some(redactions);
+        Ok(place)
+    }
+
+    fn read_redactions(&self) -> Result<Redactions, Refusal> {
+        let bodies = vec!["control_change".to_owned(), "redaction".to_owned()];
+        let criteria = Criteria::parse(&wire::Filter { bodies, ..Default::default() });
+        let search = Search {
+            criteria: &criteria.map_err(refuse_filter)?,
+            by_rule: None,
+            range: Index::GENESIS..self.published.size.next_index(),
+            newest_first: false,
+            hits_max: REDACTIONS_MAX,
+        };
+        let (book, mut redactions) = (self.book, Redactions::default());
+        let found = book.index.search(&book.reader, &search).map_err(refuse_index)?;
+        let sources = book.sources();
+        for index in found.indexes {
+            let record = book.reader.read(index, 1, 1).map_err(unreadable)?.pop();
+            let Some(Record { entry, event: Some(event) }) = record else { continue };
+            if let (Ok(entry), Some(body)) = (Entry::parse(&entry), event::body(&event)) {
+                redactions.take(&sources, (index, entry.recorded_at), entry.source, body);
+            }
+        }
+        Ok(redactions)
     }
 }
 
@@ -160,6 +211,10 @@ fn refuse_filter(error: FilterError) -> Refusal {
 }
 
 const TOKEN_LABEL: &[u8] = b"access-ledger/query-token/v1\n";
+
+/// Redactions and changes of the rules that are looked at to tell why an event is gone: those of
+/// ten years, one a day. Behind them nothing is told.
+const REDACTIONS_MAX: usize = 4_096;
 
 /// Hits of a page when none are asked for, and at most.
 const PAGE_SIZE: usize = 100;

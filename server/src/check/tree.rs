@@ -15,21 +15,21 @@ use crate::{
 };
 
 /// The tree as it is stored.
-pub(super) struct StoredTree {
-    pub(super) files: TreeFiles,
+pub(crate) struct StoredTree {
+    pub(crate) files: TreeFiles,
     /// How many hashes each level has.
     lengths: Vec<u64>,
 }
 
 impl StoredTree {
-    pub(super) fn open(disk: &dyn Disk, options: &Options) -> Result<Self, StorageError> {
+    pub(crate) fn open(disk: &dyn Disk, options: &Options) -> Result<Self, StorageError> {
         let files = TreeFiles::open(disk, &options.folder, Access::Read)?;
         let lengths = (0..LEVELS).map(|level| files.stored(level)).collect::<Result<_, _>>()?;
         Ok(Self { files, lengths })
     }
 
     /// Compares the nodes that `tree` made last with the stored ones, as far as there are any.
-    pub(super) fn compare(&self, tree: &Frontier) -> Result<(), StorageError> {
+    pub(crate) fn compare(&self, tree: &Frontier) -> Result<(), StorageError> {
         for (level, &length) in (0..).zip(&self.lengths) {
             let (first, nodes) = tree.recent(level * TILE_HEIGHT);
             let stored = memory_len(length.saturating_sub(first)).unwrap_or(usize::MAX);
@@ -41,7 +41,7 @@ impl StoredTree {
 
     /// Checks that the tree of the first `synced` leaves is there. What is newer may be missing,
     /// opening computes it again.
-    pub(super) fn check_lengths(&self, synced: Size) -> Result<(), StorageError> {
+    pub(crate) fn check_lengths(&self, synced: Size) -> Result<(), StorageError> {
         for (level, &found) in (0..).zip(&self.lengths) {
             let wanted = Stored::count_in(level, synced);
             if found < wanted {

@@ -1,6 +1,10 @@
 //! Flags of `custodian`, and of what else is done with its folder.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Subcommand, value_parser};
@@ -28,14 +32,9 @@ pub struct CustodianArgs {
     #[arg(long, value_name = "VKEY", env = "LEDGER", required = true)]
     pub ledger_key: Option<VerifierKey>,
 
-    /// The custodian's data folder.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "access-ledger-custodian",
-        env = "ACCESS_LEDGER_CUSTODIAN_DATA"
-    )]
-    pub data: PathBuf,
+    /// Where the custodian lies.
+    #[command(flatten)]
+    pub data: CustodianDataArgs,
 
     /// Address for gRPC and HTTP. Port 0: any free one.
     #[arg(long, default_value = "127.0.0.1:7170", env = "ACCESS_LEDGER_CUSTODIAN_LISTEN")]
@@ -144,12 +143,15 @@ pub enum CustodianCommand {
     /// Let a custodian sign again that has caught its ledger: only with the very evidence that
     /// halted it.
     Clear(ClearArgs),
+    /// Let a custodian sign again whose folder was put back from a backup with its keys: from the
+    /// newest checkpoints that those who rely on it know to be cosigned by it.
+    Resume(ResumeArgs),
 }
 
-/// Flags of `custodian clear`.
+/// Where a custodian lies.
 #[derive(Clone, Debug, Args)]
-pub struct ClearArgs {
-    /// The custodian's data folder. No custodian may have it open.
+pub struct CustodianDataArgs {
+    /// The custodian's data folder.
     #[arg(
         long,
         value_name = "DIR",
@@ -157,11 +159,47 @@ pub struct ClearArgs {
         env = "ACCESS_LEDGER_CUSTODIAN_DATA"
     )]
     pub data: PathBuf,
+}
+
+/// Flags of `custodian clear`.
+#[derive(Clone, Debug, Args)]
+pub struct ClearArgs {
+    /// Where the custodian lies. No custodian may have it open.
+    #[command(flatten)]
+    pub data: CustodianDataArgs,
 
     /// The evidence that halted it, as it lies in `alarms/`; read it first, with `access-ledger
     /// check-evidence`.
     #[arg(long, value_name = "FILE")]
     pub evidence: PathBuf,
+}
+
+/// Flags of `custodian resume`.
+#[derive(Clone, Debug, Args)]
+pub struct ResumeArgs {
+    /// Where the custodian lies. No custodian may have it open.
+    #[command(flatten)]
+    pub data: CustodianDataArgs,
+
+    /// The newest checkpoint, cosigned by this custodian, that anybody has of a log; of every log
+    /// that it witnessed one. Not from the ledger alone: it could keep a newer one to itself.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub cosigned: Vec<PathBuf>,
+
+    /// File with the logs that it witnesses besides, as for `custodian`.
+    #[arg(long, value_name = "FILE")]
+    pub witness_logs: Option<PathBuf>,
+}
+
+impl ResumeArgs {
+    /// The keys of the logs that are witnessed besides.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::File`].
+    pub fn others(&self, disk: &dyn Disk) -> Result<Vec<VerifierKey>, ConfigError> {
+        read_logs(disk, self.witness_logs.as_deref())
+    }
 }
 
 impl CustodianArgs {
@@ -175,16 +213,7 @@ impl CustodianArgs {
         // clap wants both, unless a subcommand is named.
         let (url, key) =
             self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;
-        let witness_logs = match &self.witness_logs {
-            None => Vec::new(),
-            Some(path) => {
-                let file = |problem| ConfigError::File { path: path.clone(), problem };
-                let bytes = os::read(disk, path, FILE_BYTES_MAX)
-                    .map_err(|error| file(error.to_string()))?;
-                let text = String::from_utf8(bytes).map_err(|error| file(error.to_string()))?;
-                parse_logs(&text).map_err(|error| file(error.to_string()))?
-            }
-        };
+        let witness_logs = read_logs(disk, self.witness_logs.as_deref())?;
         let options = CustodianOptions {
             name: self.name.clone(),
             witness_logs,
@@ -200,10 +229,19 @@ impl CustodianArgs {
                 ..PatrolOptions::default()
             },
             webhook: self.webhook.clone(),
-            ..CustodianOptions::new(&self.data, key)
+            ..CustodianOptions::new(&self.data.data, key)
         };
         Ok((url, options))
     }
+}
+
+/// The keys in a file of logs, if one is named.
+fn read_logs(disk: &dyn Disk, path: Option<&Path>) -> Result<Vec<VerifierKey>, ConfigError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let file = |problem| ConfigError::File { path: path.to_owned(), problem };
+    let bytes = os::read(disk, path, FILE_BYTES_MAX).map_err(|error| file(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| file(error.to_string()))?;
+    parse_logs(&text).map_err(|error| file(error.to_string()))
 }
 
 /// Of a file that a flag names.

@@ -19,11 +19,12 @@ pub struct CheckArgs {
 /// Flags of `restore`.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
-    /// Where the ledger lies. No server may have it open.
+    /// Where the ledger lies, or the custodian. No server may have it open.
     #[command(flatten)]
     pub data: DataArgs,
 
-    /// Address of the custodian that holds what is missing, as in `http://127.0.0.1:7170`.
+    /// Address of the custodian that holds what is missing or damaged, as in
+    /// `http://127.0.0.1:7170`. For a custodian's own folder: of the ledger.
     #[arg(long, value_name = "URL")]
     pub from: String,
 
@@ -40,7 +41,7 @@ pub struct RestoreArgs {
 /// Flags of `backup`.
 #[derive(Clone, Debug, Args)]
 pub struct BackupArgs {
-    /// Where the ledger lies.
+    /// Where the ledger lies, or the custodian.
     #[command(flatten)]
     pub data: DataArgs,
 
@@ -48,8 +49,9 @@ pub struct BackupArgs {
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
 
-    /// Copy the ledger's keys too. Whoever has them can sign a second history: without them a copy
-    /// can be kept like any other file, and serves only with keys put back.
+    /// Copy the keys too. Whoever has a ledger's can sign a second history: without them a copy can
+    /// be kept like any other file, and serves only with keys put back. A custodian's keys in a copy
+    /// sign nothing before `custodian resume`; without them the copy becomes another custodian.
     #[arg(long)]
     pub with_keys: bool,
 }
@@ -61,6 +63,14 @@ impl BackupArgs {
         let (from, to) = (self.data.data.clone(), self.to.clone());
         BackupOptions { from, to, with_keys: self.with_keys }
     }
+}
+
+/// Flags of `rotate`.
+#[derive(Clone, Debug, Args)]
+pub struct RotateArgs {
+    /// Where the ledger lies.
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 /// Flags of `demo`.

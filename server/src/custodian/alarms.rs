@@ -8,10 +8,12 @@
 //! ```
 //!
 //! The same alarm (kind, ledger, place) is not raised again while it lasts, across restarts too.
-//! One cause cannot fill the disk: of one kind and ledger at most [`LASTING_MAX`] alarms last at a
-//! time. Of what happens once (backdating, a declared gap) the oldest makes room for the newest; of
-//! what is found again and again the rest is only counted, until something ends. Of those that
-//! ended the newest [`ENDED_MAX`] are kept.
+//! One cause cannot fill the disk, nor keep it busy: of one kind and ledger at most [`LASTING_MAX`]
+//! alarms last at a time. Of what happens once (backdating, a declared gap) the oldest makes room
+//! for the newest, but not within [`EVENT_SPAN`] of its own time: a ledger that makes up a million
+//! of them gets [`LASTING_MAX`] files. What finds no room is only counted. Of those that ended,
+//! [`ENDED_MAX`] of each kind and ledger are kept: half of them the first ones, which nobody can
+//! crowd out by alarms that come and go, half of them the newest.
 //!
 //! What the disk refuses is kept in memory and told all the same.
 
@@ -22,6 +24,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use access_ledger_client::evidence::{Caught, printable};
@@ -130,16 +133,18 @@ impl Alarms {
         metrics::counter!("access_ledger_alarms_total", "kind" => kind.name()).increment(1);
         let alike = |(other, _): &(&Key, &String)| other.kind == kind && other.origin == key.origin;
         let is_crowded = state.lasting.iter().filter(alike).count() >= LASTING_MAX;
-        if is_crowded && kind.is_event() {
+        if is_crowded {
             let oldest = state.lasting.iter().filter(alike).min_by_key(|(_, id)| *id);
-            if let Some(oldest) = oldest.map(|(oldest, _)| oldest.clone()) {
-                self.close(&mut state, &oldest, "made room for a newer one");
+            let goes = oldest.filter(|(_, id)| kind.is_event() && self.is_past(&state, id));
+            match goes.map(|(oldest, _)| oldest.clone()) {
+                Some(oldest) => drop(self.close(&mut state, &oldest, "made room for a newer one")),
+                None => {
+                    if state.crowded.insert((kind, key.origin)) {
+                        error!(%kind, most = LASTING_MAX, "only counts more alarms of this kind");
+                    }
+                    return Raised::Counted;
+                }
             }
-        } else if is_crowded {
-            if state.crowded.insert((kind, key.origin)) {
-                error!(%kind, most = LASTING_MAX, "counted further alarms of this kind only");
-            }
-            return Raised::Counted;
         }
         let record = self.record(&state, &alarm, &key.place);
         error!(
@@ -250,6 +255,13 @@ impl Alarms {
         self.untold.notified().await;
     }
 
+    /// Whether an alarm was raised longer than [`EVENT_SPAN`] ago.
+    fn is_past(&self, state: &State, id: &str) -> bool {
+        let raised_at = state.kept.get(id).and_then(|record| record.raised_at.parse().ok());
+        let span = time(self.clock.now_nanos()).duration_since(raised_at.unwrap_or(Timestamp::MIN));
+        span.unsigned_abs() > EVENT_SPAN
+    }
+
     /// The alarm as it is kept, under an id of its own.
     fn record(&self, state: &State, alarm: &Alarm, place: &Place) -> AlarmRecord {
         let now = time(self.clock.now_nanos());
@@ -307,16 +319,19 @@ impl Alarms {
         info!(kind = %key.kind, origin = key.origin, id, by, "ended alarm");
         self.replace(&id, RECORD_SUFFIX, &encode(record));
         state.unsent.insert(id);
-        self.prune(state);
+        self.prune(state, key);
         true
     }
 
-    /// Forgets the oldest of those that ended beyond [`ENDED_MAX`].
-    fn prune(&self, state: &mut State) {
-        let ended = |record: &&AlarmRecord| !record.is_lasting();
+    /// Forgets of those of this kind and ledger that ended what lies between the first ones and the
+    /// newest, beyond [`ENDED_MAX`].
+    fn prune(&self, state: &mut State, like: &Key) {
+        let ended = |record: &&AlarmRecord| {
+            !record.is_lasting() && record.kind == like.kind && record.origin == like.origin
+        };
         let beyond = state.kept.values().filter(ended).count().saturating_sub(ENDED_MAX);
-        let ids = state.kept.values().filter(ended).take(beyond).map(|record| record.id.clone());
-        for id in ids.collect::<Vec<_>>() {
+        let between = state.kept.values().filter(ended).skip(ENDED_MAX / 2).take(beyond);
+        for id in between.map(|record| record.id.clone()).collect::<Vec<_>>() {
             // The record last: what is left after a crash is found by it.
             for suffix in [SENT_SUFFIX, EVIDENCE_SUFFIX, RECORD_SUFFIX] {
                 self.remove(&id, suffix);
@@ -405,8 +420,11 @@ pub(super) fn time(nanos: u64) -> Timestamp {
 /// Alarms of one kind and ledger that last at a time: enough to see a pattern.
 pub const LASTING_MAX: usize = 100;
 
-/// Ended alarms that are kept: what there is to look at after a bad year.
-pub const ENDED_MAX: usize = 300;
+/// Ended alarms of one kind and ledger that are kept: what there is to look at after a bad year.
+pub const ENDED_MAX: usize = 60;
+
+/// How long the newest [`LASTING_MAX`] alarms about what happens once stay at least.
+pub const EVENT_SPAN: Duration = Duration::from_secs(3_600);
 
 const VERSION: u32 = 1;
 

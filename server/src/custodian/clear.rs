@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::{alarms::Alarms, halt::Halt};
 use crate::{
     error::LedgerError,
+    folder::Folder,
     os::{self, Clock, Disk},
 };
 
@@ -75,16 +76,13 @@ pub fn clear(
         let Halt { alarm, evidence_sha256: wanted, .. } = halt;
         return Err(ClearError::OtherEvidence { path: path(), found, alarm, wanted });
     }
-    let alarms = Alarms::open(Arc::clone(disk), Arc::clone(clock), &data.join(ALARMS))?;
+    let alarms = Alarms::open(Arc::clone(disk), Arc::clone(clock), &Folder::new(data).alarms())?;
     if let Some(record) = alarms.all().iter().find(|record| record.id == halt.alarm) {
         let _lasted = alarms.end_record(record, "cleared by a human who had its evidence");
     }
     Halt::lift(&**disk, data)?;
     Ok(halt)
 }
-
-/// The folder of the alarms in a custodian's data folder.
-pub const ALARMS: &str = "alarms";
 
 #[cfg(test)]
 mod tests;

@@ -30,10 +30,8 @@ use tracing::info;
 mod cut;
 mod store;
 
-use self::{
-    cut::Cutter,
-    store::{Store, Verified},
-};
+pub(crate) use self::cut::Cutter;
+use self::store::{Store, Verified};
 use super::error::CopyError;
 use crate::{
     error::StorageError,
@@ -232,6 +230,15 @@ impl Copy {
     pub fn sync(&self) -> Result<Size, CopyError> {
         self.store.sync()?;
         Ok(self.holding.size())
+    }
+
+    /// As [`Copy::rewind`] where something was refused since, else nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Copy::open`].
+    pub fn mend(&mut self, pinned: Option<&Pinned>) -> Result<(), CopyError> {
+        if self.is_spoiled { self.rewind(pinned) } else { Ok(()) }
     }
 
     /// Goes back to what is stored, behind a violation. Blocks, and works on all cores.

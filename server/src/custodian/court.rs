@@ -12,7 +12,7 @@ use access_ledger_proto::{
 use tracing::{error, warn};
 
 use super::{
-    alarms::{Alarm, AlarmKind, Alarms},
+    alarms::{Alarm, AlarmKind, AlarmRecord, Alarms},
     desk::Desk,
     halt::Halt,
 };
@@ -39,6 +39,11 @@ impl Court {
             warn!("left a contradiction aside that no known log has signed");
             return;
         };
+        if *log == self.ledger && !matches!(Halt::read(&*self.disk, &self.data), Ok(None)) {
+            // The first proof is what a human has to clear; more of them only fill the alarms.
+            warn!(size = found.size.0, "left a contradiction aside, the ledger is halted");
+            return;
+        }
         let raised = match self.convict(log, &offered, found) {
             Some(caught) => self.alarms.raise_caught(&caught, log),
             None => {
@@ -53,8 +58,25 @@ impl Court {
         };
         if *log == self.ledger
             && let Some(record) = raised.record()
-            && let Err(failure) = Halt::of(record).write(&*self.disk, &self.data)
         {
+            self.halt(record);
+        }
+    }
+
+    /// Raises the alarm and halts, where the follower has not done so: the ledger showed somebody
+    /// else another history.
+    pub(super) fn convicted(&self, caught: &Caught) {
+        if !matches!(Halt::read(&*self.disk, &self.data), Ok(None)) {
+            return;
+        }
+        let raised = self.alarms.raise_caught(caught, &self.ledger);
+        if let Some(record) = raised.record() {
+            self.halt(record);
+        }
+    }
+
+    fn halt(&self, record: &AlarmRecord) {
+        if let Err(failure) = Halt::of(record).write(&*self.disk, &self.data) {
             error!(%failure, "could not keep that the ledger is halted");
         }
     }

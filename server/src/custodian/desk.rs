@@ -110,6 +110,7 @@ impl Desk {
                     book.renew(sources.clone());
                 }
                 book.note_durable(numbers.iter().map(|(source, &last)| (source, last)));
+                copy.holding().damaged(*book.damaged().borrow() == Some(true));
                 book.publish(published);
             }
             None => {

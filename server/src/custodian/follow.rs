@@ -13,6 +13,7 @@
 //! from what is stored, after a while.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -20,7 +21,7 @@ use std::{
 };
 
 use access_ledger_client::{
-    audit::{AuditError, prove, unproven},
+    audit::prove,
     backoff::Backoff,
     evidence::{Caught, compare_held},
     pull::{PullError, Puller, RUNS_AHEAD, Run},
@@ -28,7 +29,10 @@ use access_ledger_client::{
     view::{Pinned, check_consistency, compare},
 };
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, error::BuildError, note::VerifierKey, position::Index,
+    checkpoint::VerifiedCheckpoint,
+    error::BuildError,
+    note::{Note, VerifierKey},
+    position::{Index, Size},
 };
 use bytes::Bytes;
 use tokio::{
@@ -82,7 +86,7 @@ pub(crate) struct State {
     /// When the memory was last written.
     pub(crate) saved_at: Instant,
     /// Alarms about what did not halt, to be ended when all goes well again.
-    pub(crate) troubles: Vec<(AlarmKind, Place)>,
+    pub(crate) troubles: BTreeSet<(AlarmKind, Place)>,
 }
 
 /// Records up to a checkpoint.
@@ -108,6 +112,10 @@ impl Follow {
 
     fn follow_until_halted(mut self) -> Result<(), CustodianError> {
         let mut backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
+        // What lasted when the last run ended is over when this one follows.
+        let kind = AlarmKind::CheckpointInvalid;
+        let lasting = self.alarms.places(kind, self.ledger.name());
+        self.state.troubles.extend(lasting.into_iter().map(|place| (kind, place)));
         loop {
             let before = self.state.copy.next_index();
             let Err(broken) = self.follow();
@@ -122,6 +130,9 @@ impl Follow {
                     Err(error) => return Err(self.fail(error)),
                 },
             }
+            if let Err(error) = self.state.copy.mend(self.state.memory.pinned.as_ref()) {
+                return Err(self.fail(error.into()));
+            }
             if self.state.copy.next_index() > before {
                 backoff.reset();
             }
@@ -134,14 +145,16 @@ impl Follow {
 
     /// Catches up and watches, until that breaks.
     fn follow(&mut self) -> Result<std::convert::Infallible, Break> {
-        let mut served = self.checkpoint()?;
+        let (mut served, mut gone) = (self.checkpoint()?, None);
         while !self.catch_up(&served)? {
-            // An event is gone. The record of that may lie behind the checkpoint.
-            let newer = self.checkpoint()?;
-            if newer.size() == served.size() {
+            // An event is gone. The record of that may lie behind this checkpoint, but not behind
+            // one that was asked for since: a ledger erases what its checkpoint covers the record
+            // of. So one that grows all the time gains no time by that.
+            let unaccounted = self.state.copy.unaccounted();
+            if gone == unaccounted {
                 self.conclude(&served)?;
             }
-            served = newer;
+            (served, gone) = (self.checkpoint()?, unaccounted);
         }
         self.recover();
         self.watch()
@@ -160,14 +173,15 @@ impl Follow {
         if let Some(seen) = self.state.memory.seen.clone()
             && let Some((old, new)) = compare(&seen, &served)?
         {
-            // Soon its entries will tell as much; but a path convicts, and at once.
+            // Soon its entries will tell as much; but a path may convict, and at once. None, or one
+            // that leads nowhere, does not.
             let path = self.ask(self.puller.consistency_path(old, new))?;
-            let path = path.map_err(|error| match unproven(error, &seen, &served) {
-                AuditError::Caught(caught) => Break::Caught(caught),
-                AuditError::Pull(error) => Break::Pull(error),
-                _ => Break::Again,
-            })?;
-            check_consistency(&seen, &served, path)?;
+            match path.map(|path| check_consistency(&seen, &served, path)) {
+                Ok(Err(caught)) if caught.leads_elsewhere() => return Err(caught.into()),
+                Ok(Ok(())) => {}
+                Ok(Err(problem)) => warn!(%problem, "left a path aside that leads nowhere"),
+                Err(problem) => warn!(%problem, "was shown no consistency path"),
+            }
         }
         self.see(&served);
         // It was the newest when it was asked for: nothing behind it is older.
@@ -205,7 +219,6 @@ impl Follow {
             if runs.is_empty() && broken.is_none() {
                 return Err(Break::Again);
             }
-            self.desk.lag.hears();
             self.take(runs, served)?;
             match broken {
                 Some(PullError::Withheld { index, problem, .. }) => {
@@ -312,7 +325,9 @@ impl Follow {
         taken.map_err(|error| {
             self.state.unwatched.clear();
             Break::copy(error, served)
-        })
+        })?;
+        self.desk.lag.takes(Size(self.state.copy.next_index().0));
+        Ok(())
     }
 
     fn conclude(&mut self, served: &VerifiedCheckpoint) -> Result<(), Break> {
@@ -329,6 +344,7 @@ impl Follow {
             memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
         }
         if let Some(sources) = self.desk.lay_out(newest, copy)? {
+            self.witness.learn_key(&sources);
             self.vigil().expect(&sources);
         }
         if is_due { Ok(self.save()?) } else { Ok(()) }
@@ -350,8 +366,11 @@ impl Follow {
     }
 
     fn open(&self, note: &Bytes) -> Result<VerifiedCheckpoint, Break> {
-        VerifiedCheckpoint::open(note, &self.ledger, &[])
-            .map_err(|error| Caught::Checkpoint { error, note: note.clone() }.into())
+        VerifiedCheckpoint::open(note, &self.ledger, &[]).map_err(|error| {
+            // What is longer is no note, whatever follows; nobody fills the alarms with it.
+            let note = note.slice(..note.len().min(Note::LEN_MAX + 1));
+            Caught::Checkpoint { error, note }.into()
+        })
     }
 
     /// Compares a checkpoint with the tree that is held.
@@ -372,7 +391,7 @@ impl Follow {
 
     /// Ends the alarms about what went wrong before.
     fn recover(&mut self) {
-        for (kind, place) in self.state.troubles.drain(..) {
+        for (kind, place) in std::mem::take(&mut self.state.troubles) {
             self.alarms.end(kind, self.ledger.name(), place, "the custodian follows again");
         }
     }
@@ -396,7 +415,7 @@ impl Follow {
         }
         if let Some(record) = raised.record() {
             let place = record.index.map_or(Place::Ledger, |index| Place::Index(Index(index)));
-            self.state.troubles.push((record.kind, place));
+            self.state.troubles.insert((record.kind, place));
         }
         self.state.copy.rewind(self.state.memory.pinned.as_ref())?;
         Ok(false)
@@ -408,6 +427,7 @@ impl Follow {
             && let Ok(Some((old, new))) = compare(&held, served)
             && let Ok(Ok(path)) = self.ask(self.puller.consistency_path(old, new))
             && let Err(forked) = check_consistency(&held, served, path)
+            && forked.leads_elsewhere()
         {
             return forked;
         }
@@ -460,7 +480,7 @@ impl Drop for PanicWatch {
 impl State {
     /// At the start.
     pub(crate) fn new(copy: Copy, memory: Memory) -> Self {
-        let (unwatched, asked, troubles) = (Vec::new(), None, Vec::new());
+        let (unwatched, asked, troubles) = (Vec::new(), None, BTreeSet::new());
         Self { copy, memory, unwatched, asked, saved_at: Instant::now(), troubles }
     }
 }

@@ -63,7 +63,8 @@ impl Memory {
         let file: MemoryFile =
             serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         let wanted = ledger.to_string();
-        if file.version != VERSION || file.ledger != wanted {
+        let is_successor = file.state.as_ref().is_some_and(|state| state.knows_ledger_key(ledger));
+        if file.version != VERSION || file.ledger != wanted && !is_successor {
             let MemoryFile { version, ledger, .. } = file;
             let problem = format!("version {version} of {ledger}, wanted {VERSION} of {wanted}");
             return Err(malformed(problem));

@@ -15,20 +15,23 @@
 //! The copy erases what a lawful redaction in the log covers, and nothing else; so an event that is
 //! erased on one side alone was either erased without a record or not erased in spite of one.
 //!
+//! | nothing for longer than [`PatrolOptions::answer_grace`], though it answers other questions | WITHHELD |
+//!
 //! A ledger that shows another history serves other bytes everywhere. That is for the follower to
 //! tell, once: before a round raises anything, the ledger is asked whether it stands by the
-//! checkpoint.
+//! checkpoint. Where it does not, and the follower has not been shown that, the patrol tells.
 //!
 //! What a round finds in order again ends the alarm. A ledger that cannot be reached is no matter
 //! of the patrol: the vigil tells of that.
 
 mod compare;
+mod pace;
 mod waiting;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use access_ledger_client::{
-    evidence::Caught,
+    evidence::{Caught, compare_held},
     pull::{PullError, Puller, Run},
     verify::Scope,
     view::{check_consistency, compare},
@@ -42,12 +45,14 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::spawn_blocking,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{Instrument as _, debug, debug_span, error};
 
+pub use self::pace::{PACE_BYTES, PACE_ENTRIES};
 use self::{
     compare::{Compared, Comparison},
+    pace::Pace,
     waiting::Waiting,
 };
 use super::alarms::{Alarm, AlarmKind, Alarms, Place};
@@ -68,6 +73,9 @@ pub struct PatrolOptions {
     /// How long an event may be missing that the copy has not erased: its redaction may be on its
     /// way here.
     pub record_grace: Duration,
+    /// How long the ledger may keep the next [`PACE_ENTRIES`] entries waiting, or the next
+    /// [`PACE_BYTES`] bytes of them, time for nothing else counted.
+    pub answer_grace: Duration,
 }
 
 impl Default for PatrolOptions {
@@ -77,6 +85,7 @@ impl Default for PatrolOptions {
             round: Duration::from_millis(300),
             erasure_grace: Duration::from_secs(600),
             record_grace: Duration::from_secs(60),
+            answer_grace: Duration::from_secs(60),
         }
     }
 }
@@ -97,6 +106,8 @@ pub struct Beat {
     pub alarms: Arc<Alarms>,
     /// The own clock.
     pub clock: Arc<dyn Clock>,
+    /// Whom to tell of another history that the ledger shows.
+    pub convict: Arc<dyn Fn(Caught) + Send + Sync>,
 }
 
 /// Goes round after round, for ever.
@@ -135,6 +146,9 @@ struct Found {
     is_full: bool,
     /// The ledger was asked, and does not contradict the checkpoint.
     stands: bool,
+    pace: Pace,
+    /// Part of the own copy could not be read.
+    own_fails: bool,
 }
 
 impl Patrol {
@@ -150,13 +164,22 @@ impl Patrol {
                     next = again_at;
                     if again_at == index {
                         sleep(AGAIN_DELAY).await;
+                        found.pace.waited(AGAIN_DELAY);
                     }
                 }
-                Err(Stop::Own | Stop::Another) => {
-                    sleep(AGAIN_DELAY).await;
+                Err(Stop::Another(caught)) => {
+                    // The follower asks every few seconds, and knows best.
+                    sleep(FOLLOWER_TIME).await;
+                    let convict = Arc::clone(&self.beat.convict);
+                    if spawn_blocking(move || convict(*caught)).await.is_err() {
+                        error!("telling of another history panicked");
+                    }
                     return;
                 }
             }
+        }
+        if found.own_fails {
+            sleep(AGAIN_DELAY).await;
         }
         self.tell_overdue(signed, &mut found);
         self.settle(&found);
@@ -173,8 +196,14 @@ impl Patrol {
     ) -> Result<(), Stop> {
         let mut records = self.beat.puller.records(first, signed.size(), Scope::Events);
         let mut next = first;
-        while let Some(run) = records.next().await {
+        loop {
+            let asked = Instant::now();
+            let left = found.pace.left(self.options.answer_grace);
+            let run = timeout(left, records.next()).await;
             let begun = Instant::now();
+            found.pace.waited(begun - asked);
+            let Ok(run) = run else { return self.kept_waiting(next, signed, found).await };
+            let Some(run) = run else { return Ok(()) };
             let run = match run {
                 Ok(run) => run,
                 Err(PullError::Withheld { index, problem, .. }) => {
@@ -186,10 +215,13 @@ impl Patrol {
                 Err(PullError::Answer { problem }) => {
                     self.expect_stands(signed, found).await?;
                     self.withheld(next, problem, signed, found);
-                    return Err(Stop::At { index: next, again_at: next });
+                    return Err(Stop::At { index: next, again_at: next.next() });
                 }
                 Err(problem) => {
                     debug!(%problem, index = next.0, "patrol could not ask the ledger");
+                    if !self.answers().await {
+                        found.pace.begin();
+                    }
                     return Err(Stop::At { index: next, again_at: next });
                 }
             };
@@ -197,11 +229,36 @@ impl Patrol {
             let bytes = run.1.iter().map(|record| {
                 record.entry.len() + record.event.as_ref().map_or(0, bytes::Bytes::len)
             });
-            let spent = budget(bytes.sum(), self.options.bytes_per_second);
+            let bytes = bytes.sum();
+            found.pace.got(run.1.len(), bytes);
+            let spent = budget(bytes, self.options.bytes_per_second);
             self.compare(run, signed, found).await?;
             sleep_until(begun + spent).await;
         }
-        Ok(())
+    }
+
+    /// Whether the ledger answers another question.
+    async fn answers(&self) -> bool {
+        let (runtime, puller) = (Handle::current(), self.beat.puller.clone());
+        let ask = move || runtime.block_on(puller.checkpoint()).is_ok();
+        spawn_blocking(ask).await.unwrap_or_default()
+    }
+
+    /// The next entries were waited for too long: they are withheld, if the ledger answers at all.
+    async fn kept_waiting(
+        &self,
+        index: Index,
+        signed: &Arc<VerifiedCheckpoint>,
+        found: &mut Found,
+    ) -> Result<(), Stop> {
+        found.pace.begin();
+        if !self.answers().await {
+            return Err(Stop::At { index, again_at: index });
+        }
+        self.expect_stands(signed, found).await?;
+        let problem = format!("no answer for {:?}", self.options.answer_grace);
+        self.withheld(index, problem, signed, found);
+        Err(Stop::At { index, again_at: index.next() })
     }
 
     async fn compare(
@@ -217,11 +274,14 @@ impl Patrol {
         };
         let compared = match spawn_blocking(move || comparison.of(run)).await {
             Ok(Ok(compared)) => compared,
-            Ok(Err(problem)) => {
-                error!(%problem, "patrol could not read the own copy");
-                return Err(Stop::Own);
+            failed => {
+                // What else is served is compared all the same.
+                if let (Ok(Err(problem)), false) = (failed, found.own_fails) {
+                    error!(%problem, "patrol could not read the own copy");
+                }
+                (found.own_fails, found.is_full) = (true, true);
+                return Ok(());
             }
-            Err(_) => return Err(Stop::Own),
         };
         let now = self.beat.clock.now_nanos();
         let Compared { altered, missing, served, erased } = compared;
@@ -248,9 +308,10 @@ impl Patrol {
         if !found.stands {
             let (puller, ledger) = (self.beat.puller.clone(), self.beat.ledger.clone());
             let (runtime, signed) = (Handle::current(), signed.clone());
-            let ask = move || shows_another_history(&runtime, &puller, &ledger, &signed);
-            if spawn_blocking(ask).await.unwrap_or(false) {
-                return Err(Stop::Another);
+            let tree = self.beat.tree.clone();
+            let ask = move || another_history(&runtime, &puller, &ledger, &signed, &tree);
+            if let Some(caught) = spawn_blocking(ask).await.unwrap_or_default() {
+                return Err(Stop::Another(Box::new(caught)));
             }
         }
         found.stands = true;
@@ -317,23 +378,25 @@ impl Patrol {
     }
 }
 
-/// Whether the ledger signs and shows what convicts it of another history than the copy's. Without
+/// What convicts the ledger of another history than the copy's, if it signs and shows that. Without
 /// an answer nothing does, and what is found is raised. Blocks.
-fn shows_another_history(
+fn another_history(
     runtime: &Handle,
     puller: &Puller,
     ledger: &VerifierKey,
     signed: &VerifiedCheckpoint,
-) -> bool {
-    let Ok(note) = runtime.block_on(puller.checkpoint()) else { return false };
-    let Ok(served) = VerifiedCheckpoint::open(&note, ledger, &[]) else { return false };
+    tree: &TreeFiles,
+) -> Option<Caught> {
+    let note = runtime.block_on(puller.checkpoint()).ok()?;
+    let served = VerifiedCheckpoint::open(&note, ledger, &[]).ok()?;
     match compare(signed, &served) {
-        Err(_) => true,
-        Ok(None) => false,
-        Ok(Some((old, new))) => match runtime.block_on(puller.consistency_path(old, new)) {
-            Ok(path) => check_consistency(signed, &served, path).is_err(),
-            Err(_) => false,
-        },
+        // As the follower says it.
+        Err(caught) => Some(compare_held(signed, &served, tree).ok().flatten().unwrap_or(caught)),
+        Ok(None) => None,
+        Ok(Some((old, new))) => {
+            let path = runtime.block_on(puller.consistency_path(old, new)).ok()?;
+            check_consistency(signed, &served, path).err().filter(Caught::leads_elsewhere)
+        }
     }
 }
 
@@ -341,10 +404,8 @@ fn shows_another_history(
 enum Stop {
     /// Something about an entry: where to go on.
     At { index: Index, again_at: Index },
-    /// The own copy cannot be read.
-    Own,
     /// The ledger shows another history.
-    Another,
+    Another(Box<Caught>),
 }
 
 impl Found {
@@ -365,6 +426,9 @@ fn budget(bytes: usize, bytes_per_second: u32) -> Duration {
 
 /// Before the same is asked again.
 const AGAIN_DELAY: Duration = Duration::from_secs(1);
+
+/// Within which the follower has asked the ledger, too.
+const FOLLOWER_TIME: Duration = Duration::from_secs(5);
 
 /// Places that a round remembers.
 const FOUND_MAX: usize = 10_000;

@@ -28,7 +28,7 @@ pub(super) fn judge(desk: &Arc<Desk>, witness: &Arc<Witness>, behind_after: Dura
             Some(book) => hindrances.extend(of_book.get_or_init(|| health::of_book(book))()),
         }
         if witness.is_halted(desk.ledger().name()) {
-            // It follows nothing any more, and need not.
+            // Whether it follows all the same is nobody's question then.
             hindrances.push(Unready::Halted);
         } else {
             hindrances.extend(of_lag(&desk.lag, behind_after));
@@ -38,7 +38,7 @@ pub(super) fn judge(desk: &Arc<Desk>, witness: &Arc<Witness>, behind_after: Dura
 }
 
 fn of_lag(lag: &Lag, behind_after: Duration) -> Option<Unready> {
-    let Behind { entries, time, is_first } = lag.behind();
+    let Behind { entries, time, is_first, .. } = lag.behind();
     if !lag.heard_within(UNHEARD_AFTER) {
         return Some(Unready::LedgerUnheard);
     }
@@ -66,8 +66,8 @@ mod tests {
         assert_eq!(told(), Some(Unready::CopyBehind { entries: 9, seconds }), "the first time");
         after(40).await;
         assert_eq!(told(), Some(Unready::LedgerUnheard));
+        lag.takes(Size(9));
         lag.holds(Size(9));
-        lag.hears();
         assert_eq!(told(), None);
         lag.sees(Size(10));
         after(19).await;

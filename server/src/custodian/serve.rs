@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{connect::Credentials, pull::Puller};
+use access_ledger_client::{connect::Credentials, evidence::Caught, pull::Puller};
 use axum::{
     Router,
     extract::{Path, State as With},
@@ -39,6 +39,7 @@ use super::{
     lag::watch_lag,
     patrol::{Beat, patrol},
     ready,
+    rot::watch_copy,
     vigil::Vigil,
     webhook,
 };
@@ -46,10 +47,11 @@ use crate::{
     book::Book,
     error::{LedgerError, ServeError},
     health::Health,
-    identity::{Door, GuardLayer},
+    identity::Door,
     os::Lock,
     outbound::Outbound,
-    serve::{Offer, connections, serve, transport},
+    serve::{Offer, serve},
+    transport::Transport,
     witness::Witness,
 };
 
@@ -200,8 +202,16 @@ impl Custodian {
             let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
             spawn(stopping, cosigner.run());
             spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
+            spawn(stopping, watch_copy(desk.clone(), alarms.clone()));
             spawn(stopping, tick(vigil.clone()));
+            let (court, witness, origin) =
+                (self.court, self.witness.clone(), self.ledger.name().to_owned());
+            let convict = move |caught: Caught| {
+                witness.halt(&origin);
+                court.convicted(&caught);
+            };
             let beat = Beat {
+                convict: Arc::new(convict),
                 puller: puller.clone(),
                 ledger: self.ledger.clone(),
                 reader: copy.reader().clone(),
@@ -318,14 +328,7 @@ async fn wait_room(
             () = is(stopping) => {}
         }
     };
-    let served = transport().layer(GuardLayer::new(door.clone())).serve_with_incoming_shutdown(
-        Routes::from(pages).prepare(),
-        connections(listener, &door),
-        over,
-    );
-    if let Err(failure) = served.await {
-        warn!(%failure, "could not answer callers");
-    }
+    Transport::new(listener, &door).serve(Routes::from(pages).prepare(), over).await;
 }
 
 /// Runs a task until it is to stop.

@@ -154,15 +154,11 @@ mod tests {
         let body = Some(wire::event::Body::ControlChange(change));
         let event = wire::Event { body, ..Default::default() }.encode_to_vec();
         let mut sources = Sources::from_genesis(&event).unwrap();
-        sources.restore(intervals.iter().map(|&(name, heartbeat_nanos)| Source {
-            name: SourceName::parse(name).unwrap(),
-            public_key: *key(9).verifier().public_key(),
-            roles: Roles::parse(&[wire::SourceRole::Record.into()]).unwrap(),
-            heartbeat_nanos,
-            registered_at: Index(1),
-            self_enrolled: false,
-            principal: String::new(),
-            decommissioned_at: (name == "gone").then_some(Index(2)),
+        sources.restore(intervals.iter().map(|&(name, heartbeat_nanos)| {
+            let (key, decommissioned) = (key(9), (name == "gone").then_some(Index(2)));
+            let (name, key) = (SourceName::parse(name).unwrap(), *key.verifier().public_key());
+            let source = Source::new(name, key, Roles::RECORDER, Index(1));
+            Source { heartbeat_nanos, decommissioned_at: decommissioned, ..source }
         }));
         sources
     }

@@ -155,6 +155,10 @@ impl Timing {
         }
         let wrong = self.backdated(first, records).into_iter();
         let wrong = wrong.chain(self.future_dated(first, records, now)).collect();
+        if end > self.held {
+            // A long catch-up asks for no checkpoint, and yet the ledger is heard.
+            self.news_at = self.news_at.max(now);
+        }
         self.pass(end);
         wrong
     }
@@ -366,8 +370,12 @@ mod tests {
         // An old checkpoint is no news, however often it is served.
         timing.sight(Size(2), (START + 299) * SECOND);
         assert_eq!(stale(&timing, START + 301), Some(START * SECOND));
-        timing.sight(Size(3), (START + 301) * SECOND);
+        timing.sight(Size(9), (START + 301) * SECOND);
         assert_eq!(stale(&timing, START + 400), None);
+        // So are entries that are new here, while a catch-up goes on.
+        assert_eq!(stale(&timing, START + 602), Some((START + 301) * SECOND));
+        take(&mut timing, 2, &[START + 300], START + 602);
+        assert_eq!(stale(&timing, START + 900), None);
     }
 
     #[test]

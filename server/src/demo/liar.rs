@@ -17,12 +17,9 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, service::Routes};
 
-use crate::{
-    serve::{incoming, transport},
-    storage::Record,
-};
+use crate::{identity::Door, storage::Record, transport::Transport};
 
 /// Serves these records as a log, under the ledger's real key. Cloning is cheap.
 #[derive(Clone)]
@@ -128,13 +125,11 @@ impl Liar {
     }
 
     /// Serves until dropped.
-    ///
-    /// # Errors
-    ///
-    /// What the network says.
-    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-        let service = AuditServiceServer::new(self);
-        transport().add_service(service).serve_with_incoming(incoming(listener)).await
+    pub async fn serve(self, listener: TcpListener) {
+        let service = Routes::new(AuditServiceServer::new(self)).prepare();
+        Transport::new(listener, &Door::for_everybody())
+            .serve(service, std::future::pending())
+            .await;
     }
 }
 

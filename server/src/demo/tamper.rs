@@ -38,7 +38,7 @@ impl Seized {
     /// When it cannot be read, or is damaged.
     pub fn read(data: &Path) -> anyhow::Result<Self> {
         let disk = real_disk();
-        let Keys { ledger: key, source: own } = Folder::new(data).open_keys(&*disk)?;
+        let Keys { ledger: key, source: own, .. } = Folder::new(data).open_keys(&*disk)?;
         let opened = storage::open(disk, &Options::new(data, key.name()), None)?;
         let mut records = Vec::new();
         loop {

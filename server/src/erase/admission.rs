@@ -39,7 +39,7 @@ pub(crate) fn check(book: &Book, redaction: &wire::Redaction) -> Result<(), Refu
         for (index, record) in (next.0..).map(Index).zip(&records) {
             let entry = Entry::parse(&record.entry).map_err(unreadable)?;
             let body = record.event.as_ref().and_then(|event| event::body(event));
-            let erasable = Erasable::of(&sources, entry.source);
+            let erasable = Erasable::of(&sources, entry.source, entry.index);
             check_erasable(index, erasable, body).map_err(|kept| Refusal::Kept { index, kept })?;
             is_erased &= record.event.is_none();
         }

@@ -97,7 +97,8 @@ impl Expired {
                 return count_of(offset);
             };
             let body = record.event.as_ref().and_then(|event| event::body(event));
-            if body.is_some_and(expires) && Erasable::of(sources, entry.source) == Erasable::ByAge {
+            let is_by_age = || Erasable::of(sources, entry.source, index) == Erasable::ByAge;
+            if body.is_some_and(expires) && is_by_age() {
                 let (first, _) = self.range.unwrap_or((index, index));
                 self.range = Some((first, index));
             }

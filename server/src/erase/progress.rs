@@ -55,12 +55,18 @@ impl Progress {
         Ok(parsed)
     }
 
+    /// The same, as if no redaction had been looked at: each is carried out once more, for events
+    /// may have come back.
+    pub(crate) fn again(self) -> Self {
+        Self { under_way: self.under_way, ..Self::default() }
+    }
+
     /// Puts the file in place, durably.
     ///
     /// # Errors
     ///
     /// [`StorageError::Io`] when the disk refuses.
-    pub(super) fn save(&self, disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
+    pub(crate) fn save(&self, disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
         let path = path(folder);
         let text = toml::to_string(self).unwrap_or_default();
         os::replace(disk, &path, text.as_bytes()).map_err(io_error("replace", &path))

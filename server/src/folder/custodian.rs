@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use access_ledger_proto::note::{KeyType, Signer, VerifierKey};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::{KeyType, Signer, VerifierKey},
+    witness::origin_hex,
+};
 
-use super::{FORMAT_VERSION, Folder, Meta, Role, malformed, read_key};
+use super::{FORMAT_VERSION, Folder, Meta, Role, keys::read_key, malformed, read_note};
 use crate::{error::LedgerError, os::Disk, witness};
 
 impl Folder {
@@ -14,10 +18,42 @@ impl Folder {
         self.root.join("witness")
     }
 
+    /// The marker of a copy whose keys sign nothing yet.
+    #[must_use]
+    pub fn suspended(&self) -> PathBuf {
+        self.root.join("suspended")
+    }
+
+    /// What is kept for the next start: derived from the log, or worth no more than the copy.
+    pub(crate) fn notes(&self) -> [PathBuf; 3] {
+        ["follow.json", "sightings.json", "halted"].map(|name| self.root.join(name))
+    }
+
     /// What was found.
     #[must_use]
     pub fn alarms(&self) -> PathBuf {
         self.root.join("alarms")
+    }
+
+    /// The newest checkpoint of a ledger that was cosigned here, as far as its file can be read:
+    /// what the mirror key signed for must be there. The witness judges the file.
+    pub(crate) fn read_cosigned(
+        &self,
+        disk: &dyn Disk,
+        ledger: &VerifierKey,
+    ) -> Option<VerifiedCheckpoint> {
+        read_note(disk, &self.witness().join(origin_hex(ledger.name())), ledger)
+    }
+
+    /// The newest checkpoint that lies here of a ledger, signed or cosigned here: what it covers
+    /// was here. Of two that are of one size the one with the cosignatures.
+    pub(crate) fn newest_known(
+        &self,
+        disk: &dyn Disk,
+        ledger: &VerifierKey,
+    ) -> Option<VerifiedCheckpoint> {
+        let known = self.read_checkpoint(disk, ledger).into_iter();
+        known.chain(self.read_cosigned(disk, ledger)).max_by_key(VerifiedCheckpoint::size)
     }
 
     /// The policy file that asks for the custodian's cosignatures.
@@ -40,7 +76,8 @@ impl Folder {
     }
 
     /// The keys of the custodian in this folder, which follows `ledger`; makes it in an empty
-    /// folder. Without a name: the one that it has, or a new one.
+    /// folder. `is_successor` tells that the verified log has put this key in the place of the one
+    /// that was followed. Without a name: the one that it has, or a new one.
     ///
     /// # Errors
     ///
@@ -51,10 +88,12 @@ impl Folder {
         &self,
         disk: &dyn Disk,
         ledger: &VerifierKey,
+        is_successor: bool,
         name: Option<&str>,
     ) -> Result<witness::Keys, LedgerError> {
         let followed = self.followed(disk)?;
-        if let Some(found) = followed.as_ref().filter(|found| *found != ledger) {
+        let other = followed.as_ref().filter(|found| *found != ledger);
+        if let Some(found) = other.filter(|_| !is_successor) {
             let (found, wanted) = (found.to_string(), ledger.to_string());
             return Err(LedgerError::Follows { folder: self.root.clone(), found, wanted });
         }
@@ -71,13 +110,32 @@ impl Folder {
             witness: self.cosigning_key(disk, WITNESS_KEY, &name)?,
             mirror: self.cosigning_key(disk, MIRROR_KEY, &format!("{name}/mirror"))?,
         };
-        if followed.is_none() {
-            let (origin, ledger) = (ledger.name().to_owned(), Some(ledger.to_string()));
-            let role = Role::Custodian;
-            let meta = Meta { format_version: FORMAT_VERSION, origin, role, ledger };
-            self.put_meta(disk, &meta)?;
+        if followed.as_ref() != Some(ledger) {
+            self.write_custodian_meta(disk, ledger)?;
         }
         Ok(keys)
+    }
+
+    /// Marks the folder as that of a custodian of this ledger.
+    pub(crate) fn write_custodian_meta(
+        &self,
+        disk: &dyn Disk,
+        ledger: &VerifierKey,
+    ) -> Result<(), LedgerError> {
+        let (origin, ledger) = (ledger.name().to_owned(), Some(ledger.to_string()));
+        let role = Role::Custodian;
+        self.put_meta(disk, &Meta { format_version: FORMAT_VERSION, origin, role, ledger })
+    }
+
+    /// The public half of the witness key; `None` when there is none.
+    pub(crate) fn witness_key(&self, disk: &dyn Disk) -> Result<Option<VerifierKey>, LedgerError> {
+        let key = read_key(disk, &self.keys().join(WITNESS_KEY))?;
+        Ok(key.map(|key| key.verifier().clone()))
+    }
+
+    /// The custodian's own keys.
+    pub(crate) fn cosigning_keys(&self) -> [PathBuf; 2] {
+        [WITNESS_KEY, MIRROR_KEY].map(|name| self.keys().join(name))
     }
 
     fn cosigning_key(
@@ -113,17 +171,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
         let one = ledger("one.example");
-        let keys = folder.open_custodian(&*disk, &one, None).unwrap();
+        let keys = folder.open_custodian(&*disk, &one, false, None).unwrap();
         let name = keys.witness.name().to_owned();
         assert!(name.starts_with("custodian.localhost/"), "{name}");
         assert_eq!(keys.mirror.name(), format!("{name}/mirror"));
-        let again = folder.open_custodian(&*disk, &one, Some(&name)).unwrap();
+        let again = folder.open_custodian(&*disk, &one, false, Some(&name)).unwrap();
         assert_eq!(again.mirror.verifier(), keys.mirror.verifier());
         assert_eq!(folder.ledger_key(&*disk).unwrap(), Some(one.clone()));
 
-        let other = folder.open_custodian(&*disk, &ledger("two.example"), None);
+        let other = folder.open_custodian(&*disk, &ledger("two.example"), false, None);
         assert!(matches!(other, Err(LedgerError::Follows { .. })));
-        let renamed = folder.open_custodian(&*disk, &one, Some("another.example"));
+        let renamed = folder.open_custodian(&*disk, &one, false, Some("another.example"));
         assert!(matches!(renamed, Err(LedgerError::File { .. })));
     }
 
@@ -135,14 +193,15 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
-        folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap();
+        folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap();
         let refused = folder.origin(&*disk).unwrap_err();
         assert_eq!(role(refused), (Role::Custodian, Role::Ledger));
 
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path());
         folder.write_meta(&*disk, "one.example").unwrap();
-        let refused = folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap_err();
+        let refused =
+            folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap_err();
         assert_eq!(role(refused), (Role::Ledger, Role::Custodian));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use access_ledger_proto::witness::{AddCheckpoint, SIZE_TYPE};
+use access_ledger_proto::witness::{AddCheckpoint, SIZE_TYPE, size_body};
 use axum::{
     body::Body,
     http::{
@@ -68,7 +68,7 @@ pub(super) fn add_checkpoint(witness: &Witness, body: &[u8]) -> Response<Body> {
         }
         Err(AddRefusal::Conflict { size }) => {
             let headers = [(CACHE_CONTROL, "no-cache"), (CONTENT_TYPE, SIZE_TYPE)];
-            response(StatusCode::CONFLICT, &headers, format!("{size}\n").into())
+            response(StatusCode::CONFLICT, &headers, size_body(size).into())
         }
         Err(refusal) => {
             match &refusal {

@@ -99,9 +99,26 @@ pub const CALLS: &[(&str, Permission)] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", KNOWN),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", KNOWN),
     ("/grpc.health.v1.Health/Check", Permission::Open),
-    ("/grpc.health.v1.Health/Watch", Permission::Open),
-    ("/grpc.health.v1.Health/List", Permission::Open),
+    // It lasts as long as the caller likes, so it is not for everybody.
+    ("/grpc.health.v1.Health/Watch", KNOWN),
 ];
+
+/// Methods whose answers are long, or go on for long.
+const BULKY: [&str; 8] = [
+    "/access_ledger.v1.AuditService/ReadEntries",
+    "/access_ledger.v1.AuditService/Watch",
+    "/access_ledger.v1.AuditService/ListSources",
+    "/access_ledger.v1.AuditService/Query",
+    "/access_ledger.v1.AuditService/ListFindings",
+    "/access_ledger.v1.AuditService/GetReport",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Whether the answer to a call may be long: the server holds some of it until the caller takes it.
+pub(super) fn is_bulky(path: &str) -> bool {
+    BULKY.contains(&path) || path.contains("/tile/")
+}
 
 /// Who may make a gRPC call; `None` for one that is not served.
 pub(super) fn of_method(path: &str) -> Option<Permission> {
@@ -169,6 +186,12 @@ mod tests {
         let named: BTreeSet<_> = CALLS.iter().map(|(path, _)| (*path).to_owned()).collect();
         assert_eq!(named, served);
         assert_eq!(named.len(), CALLS.len(), "a method stands there twice");
+    }
+
+    #[test]
+    fn bulky_calls_are_calls() {
+        assert!(BULKY.iter().all(|path| of_method(path).is_some()));
+        assert!(is_bulky("/tile/entries/000") && !is_bulky("/checkpoint"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -11,12 +11,14 @@ use access_ledger_proto::hash::{Digest, sha256};
 use rustls::ServerConfig;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::{Semaphore, watch},
     time::MissedTickBehavior,
 };
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
 use super::{
+    limits,
     principals::{Principal, Principals},
     tls,
 };
@@ -49,9 +51,11 @@ pub struct TlsFiles {
 pub struct Door {
     disk: Arc<dyn Disk>,
     files: DoorFiles,
-    state: RwLock<Arc<State>>,
+    state: watch::Sender<Arc<State>>,
     /// What the files held when they were last looked at, whether it could be used or not.
     seen: Mutex<Digest>,
+    /// Places for calls with long answers.
+    pub(super) reads: Arc<Semaphore>,
 }
 
 /// What is in force.
@@ -84,8 +88,9 @@ impl Door {
         Arc::new(Self {
             disk: Arc::new(os::RealDisk),
             files: DoorFiles::default(),
-            state: RwLock::new(Arc::new(State { tls: None, admission })),
+            state: watch::Sender::new(Arc::new(State { tls: None, admission })),
             seen: Mutex::new(sha256(b"")),
+            reads: limits::reads(),
         })
     }
 
@@ -96,12 +101,13 @@ impl Door {
     /// [`IdentityError`] for a file that cannot be used.
     pub fn open(disk: &Arc<dyn Disk>, files: DoorFiles) -> Result<Arc<Self>, IdentityError> {
         let contents = Contents::read(&**disk, &files)?;
-        let state = contents.understand(&files)?;
+        let state = contents.understand(&files, &Principals::default())?;
         Ok(Arc::new(Self {
             disk: disk.clone(),
             files,
-            state: RwLock::new(Arc::new(state)),
+            state: watch::Sender::new(Arc::new(state)),
             seen: Mutex::new(contents.digest()),
+            reads: limits::reads(),
         }))
     }
 
@@ -112,7 +118,8 @@ impl Door {
     }
 
     /// Looks at the files again. What changed is in force for new connections (certificates) and
-    /// for new calls (principals), on connections that are open too.
+    /// for calls (principals), on connections that are open too; streams that a principal may no
+    /// longer make end.
     ///
     /// Whether anything changed.
     ///
@@ -130,14 +137,25 @@ impl Door {
             return Ok(false);
         }
         *seen = digest;
-        let state = contents?.understand(&self.files)?;
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+        let before = self.state();
+        let none = Principals::default();
+        let before = match &before.admission {
+            Admission::Known(principals) => principals,
+            Admission::Everybody(_) => &none,
+        };
+        let state = contents?.understand(&self.files, before)?;
+        self.state.send_replace(Arc::new(state));
         Ok(true)
     }
 
     /// What is in force.
     pub(super) fn state(&self) -> Arc<State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.borrow().clone()
+    }
+
+    /// What is in force, and what will be.
+    pub(super) fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
     }
 
     /// Looks at the files every few seconds, and on SIGHUP, for as long as the door stands.
@@ -206,7 +224,7 @@ impl Contents {
         Ok(contents)
     }
 
-    fn understand(&self, files: &DoorFiles) -> Result<State, IdentityError> {
+    fn understand(&self, files: &DoorFiles, before: &Principals) -> Result<State, IdentityError> {
         let tls = match &files.tls {
             None => None,
             Some(TlsFiles { certificate: path, .. }) => {
@@ -224,7 +242,7 @@ impl Contents {
                 };
                 let text = std::str::from_utf8(text)
                     .map_err(|error| malformed(1, format!("no UTF-8 text: {error}")))?;
-                let principals = Principals::parse(text);
+                let principals = Principals::parse(text, before);
                 Admission::Known(principals.map_err(|error| malformed(error.line, error.problem))?)
             }
             _ => Admission::Everybody(Arc::new(Principal::anybody())),

@@ -1,109 +1,77 @@
-//! The layer that every request passes: it finds out who calls, and whether they may.
+//! The guard finds out who calls, and whether they may.
 
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    sync::Arc,
-    task::{Context, Poll},
-};
-
-use futures_util::future::{BoxFuture, Either};
+use access_ledger_proto::hash::sha256;
 use tonic::{
     Status,
     body::Body,
-    codegen::{
-        Service,
-        http::{
-            HeaderMap, Request, Response, StatusCode,
-            header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
-        },
+    codegen::http::{
+        HeaderMap, Request, Response, StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
-use tower::Layer;
 use tracing::debug;
 
 use super::{
     call::{self, Permission},
     caller::Caller,
     door::{Admission, Door},
+    intake::Intake,
     limits::Passage,
     link::Peer,
-    principals::{Principal, Principals},
+    standing::{Credential, Standing},
 };
 use crate::{http::is_grpc, refusal::Refusal};
 
-/// Puts a guard before a service.
-#[derive(Clone)]
-pub(crate) struct GuardLayer {
-    door: Arc<Door>,
+/// A call that was let in.
+pub(crate) struct Admitted {
+    /// With the [`Caller`], unless the call is open to anybody, and without the token.
+    pub(crate) request: Request<Body>,
+    /// `None` for a call that is open to anybody.
+    pub(crate) held: Option<Held>,
 }
 
-/// A service behind a guard.
-#[derive(Clone)]
-pub(crate) struct Guard<S> {
-    inner: S,
-    door: Arc<Door>,
+/// What the call of a principal has to its end.
+pub(crate) struct Held {
+    /// What counts against the limits of the principal.
+    pub(crate) passage: Passage,
+    /// `None` where everybody may call.
+    pub(crate) standing: Option<Standing>,
 }
 
-impl GuardLayer {
-    pub(crate) const fn new(door: Arc<Door>) -> Self {
-        Self { door }
-    }
-}
-
-impl<S> Layer<S> for GuardLayer {
-    type Service = Guard<S>;
-
-    fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, door: self.door.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for Guard<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<Ready<Answered>, Either<S::Future, BoxFuture<'static, Answered>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match admit(&self.door, &request) {
-            Ok((caller, passage)) => {
-                // Nobody further in needs the token, so nobody can log it.
-                request.headers_mut().remove(AUTHORIZATION);
-                if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
-                }
-                let Some(passage) = passage else {
-                    return Either::Right(Either::Left(self.inner.call(request)));
-                };
-                let answered = self.inner.call(request.map(|body| passage.request(body)));
-                let watched = async move { Ok(answered.await?.map(|body| passage.response(body))) };
-                Either::Right(Either::Right(Box::pin(watched)))
-            }
-            Err(refusal) => {
-                let path = request.uri().path();
-                let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
-                debug!(path, ?peer, reason = refusal.reason(), "refused a call");
-                Either::Left(ready(Ok(answer(refusal, is_grpc(&request)))))
-            }
-        }
-    }
-}
-
-type Answered = Result<Response<Body>, Infallible>;
-
-/// The caller, `None` for a call that is open to anybody, and what watches over the call.
-fn admit(
+/// Lets a call in.
+///
+/// # Errors
+///
+/// [`Refusal::NoCall`], [`Refusal::Unauthenticated`], [`Refusal::CallForbidden`],
+/// [`Refusal::RateExceeded`], [`Refusal::CallsExceeded`]: [`refuse`] tells the caller.
+pub(crate) fn admit(
     door: &Door,
+    peer: &Peer,
+    mut request: Request<Body>,
+) -> Result<Admitted, Refusal> {
+    let entered = enter(door, peer, &request).inspect_err(|refusal| {
+        let (path, address) = (request.uri().path(), peer.address);
+        debug!(path, %address, reason = refusal.reason(), "refused a call");
+    })?;
+    // Nobody further in needs the token, so nobody can log it.
+    request.headers_mut().remove(AUTHORIZATION);
+    let Some((caller, held)) = entered else { return Ok(Admitted { request, held: None }) };
+    let intake = caller.0.limits.intake.clone();
+    let is_grpc = is_grpc(&request);
+    let mut request = request.map(|body| held.passage.paced(body));
+    if is_grpc {
+        request = request.map(|body| Body::new(Intake::new(body, intake)));
+    }
+    request.extensions_mut().insert(caller);
+    Ok(Admitted { request, held: Some(held) })
+}
+
+/// The caller, and what it holds; `None` for a call that is open to anybody.
+fn enter(
+    door: &Door,
+    peer: &Peer,
     request: &Request<Body>,
-) -> Result<(Option<Caller>, Option<Passage>), Refusal> {
+) -> Result<Option<(Caller, Held)>, Refusal> {
     let path = request.uri().path();
     let permission = if is_grpc(request) {
         call::of_method(path)
@@ -111,39 +79,37 @@ fn admit(
         call::of_page(request.method().as_str(), path)
     };
     let permission = permission.ok_or_else(|| Refusal::NoCall { path: path.to_owned() })?;
-    let Permission::AnyOf(roles) = permission else { return Ok((None, None)) };
-    let state = door.state();
-    let principal = match &state.admission {
-        Admission::Everybody(anybody) => anybody,
-        Admission::Known(principals) => identify(principals, request)?,
+    let Permission::AnyOf(roles) = permission else { return Ok(None) };
+    // Followed from before it is looked at, so no change is missed.
+    let states = door.states();
+    let state = states.borrow().clone();
+    let (principal, standing) = match &state.admission {
+        Admission::Everybody(anybody) => (anybody, None),
+        Admission::Known(principals) => {
+            let credential = credential(peer, request.headers())?;
+            let principal = credential.principal(principals)?;
+            (principal, Some(Standing::new(credential, principal.clone(), roles, states)))
+        }
     };
     if !roles.iter().any(|&role| principal.has(role)) {
         let (principal, wanted) = (principal.name.clone(), permission.roles());
         return Err(Refusal::CallForbidden { principal, wanted });
     }
-    let passage = principal.limits.enter(&principal.name)?;
-    Ok((Some(Caller(principal.clone())), passage))
+    let passage = principal.limits.enter(&principal.name, call::is_bulky(path), &door.reads)?;
+    Ok(Some((Caller(principal.clone()), Held { passage, standing })))
 }
 
 /// Whoever shows a token is whom the token is for: it says so with every call, while a certificate
 /// may be that of a machine in between.
-fn identify<'a>(
-    principals: &'a Principals,
-    request: &Request<Body>,
-) -> Result<&'a Arc<Principal>, Refusal> {
-    let unknown = |problem: String| Refusal::Unauthenticated { problem };
-    if let Some(token) = token(request.headers())? {
-        return principals.of_token(token).ok_or_else(|| unknown("token is unknown".to_owned()));
+fn credential(peer: &Peer, headers: &HeaderMap) -> Result<Credential, Refusal> {
+    if let Some(token) = token(headers)? {
+        return Ok(Credential::Token(sha256(token)));
     }
-    let names = request.extensions().get::<Peer>().map(|peer| &*peer.names).unwrap_or_default();
-    if names.is_empty() {
-        return Err(unknown("no token, and no client certificate with a name".to_owned()));
+    if peer.names.is_empty() {
+        let problem = "no token, and no client certificate with a name".to_owned();
+        return Err(Refusal::Unauthenticated { problem });
     }
-    match principals.of_names(names)[..] {
-        [principal] => Ok(principal),
-        [] => Err(unknown("names of the client certificate are unknown".to_owned())),
-        _ => Err(unknown("client certificate has names of several principals".to_owned())),
-    }
+    Ok(Credential::Names(peer.names.clone()))
 }
 
 /// The bearer token, if one is shown (RFC 6750, section 2.1).
@@ -162,24 +128,30 @@ fn token(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
 }
 
 /// The refusal as the caller understands it.
-fn answer(refusal: Refusal, is_grpc: bool) -> Response<Body> {
+pub(crate) fn refuse(refusal: Refusal, is_grpc: bool) -> Response<Body> {
     if is_grpc {
         return Status::from(refusal).into_http();
     }
     let status = match refusal {
         Refusal::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
         Refusal::NoCall { .. } => StatusCode::NOT_FOUND,
+        Refusal::Deadline { .. } => StatusCode::REQUEST_TIMEOUT,
         Refusal::RateExceeded { .. } | Refusal::CallsExceeded { .. } => {
             StatusCode::TOO_MANY_REQUESTS
         }
         _ => StatusCode::FORBIDDEN,
     };
+    let retry_after = refusal.retry_after();
     let mut response = Response::new(Body::new(format!("{refusal}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Some(delay) = retry_after {
+        // In whole seconds, and never too early.
+        headers.insert(RETRY_AFTER, delay.as_secs().saturating_add(1).into());
     }
     metrics::counter!("access_ledger_refused_total", "reason" => refusal.reason()).increment(1);
     response

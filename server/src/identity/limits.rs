@@ -3,6 +3,9 @@
 //! Too many calls are refused, with the time to come back. Bytes are never refused: reading from
 //! the caller, or writing to it, pauses, which its flow control passes on. So whoever is noisy waits
 //! for itself, and for nobody else.
+//!
+//! What a call may hold in memory is limited for every principal: long answers by their number
+//! ([`READS_MAX`]), messages that are still arriving by their bytes (intake.rs).
 
 use std::{
     convert::Infallible,
@@ -22,10 +25,11 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
+use super::intake::{self, Budget};
 use crate::refusal::Refusal;
 
 /// Limits as the file of principals has them; what is not there is not limited.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsTable {
     requests_per_second: Option<NonZeroU32>,
@@ -34,18 +38,27 @@ pub(super) struct LimitsTable {
 }
 
 /// Limits with what is used up of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Limits {
+    table: LimitsTable,
     requests: Option<Bucket>,
     bytes: Option<Arc<Bucket>>,
     calls: Option<(u32, Arc<Semaphore>)>,
+    reads: Arc<Semaphore>,
+    pub(super) intake: Budget,
 }
 
 /// A call within its principal's limits, for as long as it takes.
 #[derive(Debug)]
-pub(super) struct Passage {
+pub(crate) struct Passage {
     bytes: Option<Arc<Bucket>>,
-    _place: Option<OwnedSemaphorePermit>,
+    _places: [Option<OwnedSemaphorePermit>; 3],
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(LimitsTable::default())
+    }
 }
 
 impl Limits {
@@ -55,54 +68,66 @@ impl Limits {
             (calls.get(), Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))))
         };
         Self {
+            table,
             requests: table.requests_per_second.map(Bucket::new),
             bytes: table.bytes_per_second.map(Bucket::new).map(Arc::new),
             calls: table.calls.map(calls),
+            reads: Arc::new(Semaphore::new(usize::try_from(READS_MAX).unwrap_or(usize::MAX))),
+            intake: intake::budget(),
         }
     }
 
-    /// Begins a call of the principal `name`; `None` when there is nothing to watch over.
+    /// As the file has them.
+    pub(super) const fn table(&self) -> LimitsTable {
+        self.table
+    }
+
+    /// Begins a call of the principal `name`; one with a long answer takes one of the places that
+    /// `reads` has for all principals.
     ///
     /// # Errors
     ///
     /// [`Refusal::RateExceeded`], [`Refusal::CallsExceeded`].
-    pub(super) fn enter(&self, name: &str) -> Result<Option<Passage>, Refusal> {
+    pub(super) fn enter(
+        &self,
+        name: &str,
+        is_read: bool,
+        reads: &Arc<Semaphore>,
+    ) -> Result<Passage, Refusal> {
         let principal = || name.to_owned();
         if let Some(requests) = &self.requests {
             let exceeded =
                 |retry_after| Refusal::RateExceeded { principal: principal(), retry_after };
             requests.try_take(1).map_err(exceeded)?;
         }
-        let place = match &self.calls {
-            None => None,
-            Some((most, places)) => {
-                let exceeded = |_| Refusal::CallsExceeded { principal: principal(), most: *most };
-                Some(places.clone().try_acquire_owned().map_err(exceeded)?)
-            }
+        let place = |places: &Arc<Semaphore>, most: u32| {
+            let exceeded = |_| Refusal::CallsExceeded { principal: principal(), most };
+            places.clone().try_acquire_owned().map_err(exceeded)
         };
-        let bytes = self.bytes.clone();
-        let is_watched = bytes.is_some() || place.is_some();
-        Ok(is_watched.then_some(Passage { bytes, _place: place }))
+        let call = match &self.calls {
+            None => None,
+            Some((most, places)) => Some(place(places, *most)?),
+        };
+        let read = |places| is_read.then(|| place(places, READS_MAX)).transpose();
+        let places = [call, read(&self.reads)?, read(reads)?];
+        Ok(Passage { bytes: self.bytes.clone(), _places: places })
     }
 }
 
 impl Passage {
-    /// The request's body, as fast as the principal may send.
-    pub(super) fn request(&self, body: Body) -> Body {
-        let passage = Self { bytes: self.bytes.clone(), _place: None };
-        if self.bytes.is_some() { passage.response(body) } else { body }
-    }
-
-    /// The response's body, as fast as the principal may receive. The call is over with it.
-    pub(super) fn response(self, inner: Body) -> Body {
-        Body::new(Metered { inner, passage: self, pause: None })
+    /// A body, as fast as the principal may send or receive.
+    pub(crate) fn paced(&self, inner: Body) -> Body {
+        match &self.bytes {
+            Some(bytes) => Body::new(Metered { inner, bytes: bytes.clone(), pause: None }),
+            None => inner,
+        }
     }
 }
 
 /// A body that keeps to a number of bytes a second.
 struct Metered {
     inner: Body,
-    passage: Passage,
+    bytes: Arc<Bucket>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -120,8 +145,8 @@ impl HttpBody for Metered {
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-        if let (Some(bytes), Some(data)) = (&self.passage.bytes, data) {
-            let wait = bytes.take(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        if let Some(data) = data {
+            let wait = self.bytes.take(u32::try_from(data.len()).unwrap_or(u32::MAX));
             self.pause = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
         }
         Poll::Ready(frame)
@@ -178,6 +203,18 @@ impl Bucket {
 /// How much a bucket holds, as the time in which it flows in.
 const HOLDS: Duration = Duration::from_secs(1);
 
+/// Calls with long answers at once, of one principal. Each may hold a megabyte that the caller does
+/// not take.
+const READS_MAX: u32 = 256;
+
+/// The same of all principals together.
+const ALL_READS_MAX: usize = 1_024;
+
+/// Places for long answers, for all principals of a door.
+pub(super) fn reads() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ALL_READS_MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,23 +260,37 @@ mod tests {
             ..LimitsTable::default()
         };
         let limits = Limits::new(table);
-        let passage = limits.enter("p").unwrap().unwrap();
-        assert!(matches!(limits.enter("p"), Err(Refusal::CallsExceeded { most: 1, .. })));
+        let enter = || limits.enter("p", false, &reads());
+        let passage = enter().unwrap();
+        assert!(matches!(enter(), Err(Refusal::CallsExceeded { most: 1, .. })));
         let began = Instant::now();
         let parts = stream::iter((0..40).map(|_| Ok::<_, Status>(Bytes::from_static(&[7; 100]))));
-        let body = passage.response(Body::new(axum::body::Body::from_stream(parts)));
+        let body = passage.paced(Body::new(axum::body::Body::from_stream(parts)));
         let passed = axum::body::Body::new(body).into_data_stream().count().await;
         assert_eq!(passed, 40);
         // The first second's worth at once, the others at the rate, and nobody waits for the end.
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(2_900), "{took:?}");
         assert!(took <= Duration::from_millis(3_100), "{took:?}");
-        limits.enter("p").unwrap();
+        drop(passage);
+        enter().unwrap();
     }
 
     #[test]
-    fn what_is_not_limited_is_not_watched() {
-        let limits = Limits::default();
-        assert!((0..1_000).all(|_| limits.enter("p").unwrap().is_none()));
+    fn long_answers_are_limited_for_each_and_for_all() {
+        let (all, principals) = (reads(), [const { Limits::default }; 6].map(|new| new()));
+        let entered: Vec<Vec<_>> = principals
+            .iter()
+            .map(|limits| {
+                let passages = (0..1_000).map(|_| limits.enter("p", true, &all));
+                passages.take_while(Result::is_ok).collect()
+            })
+            .collect();
+        let counts = entered.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(counts, [256, 256, 256, 256, 0, 0]);
+        // Short ones are not, and what has ended makes room.
+        principals[5].enter("p", false, &all).unwrap();
+        drop(entered);
+        principals[5].enter("p", true, &all).unwrap();
     }
 }

@@ -12,31 +12,32 @@ use std::{
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 use tracing::{debug, warn};
 
-use super::{door::Door, principals::CertificateName, tls};
+use super::{door::Door, patient::Patient, principals::CertificateName, tls};
+use crate::os;
 
 /// One connection.
 pub(crate) struct Link {
     socket: Socket,
     peer: Peer,
-    /// One of [`LINKS_MAX`], given back when the connection ends.
+    /// Of those that the listener has; given back when the connection ends.
     _place: OwnedSemaphorePermit,
 }
 
 enum Socket {
-    Plain(TcpStream),
-    Encrypted(Box<TlsStream<TcpStream>>),
+    Plain(Patient),
+    Encrypted(Box<TlsStream<Patient>>),
 }
 
-/// Who is at the other end. Lies in the extensions of every request.
+/// Who is at the other end.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(super) address: SocketAddr,
@@ -47,16 +48,24 @@ pub(crate) struct Peer {
 /// The connections of a listener, each behind its handshake. Handshakes run side by side, so a slow
 /// one holds nobody up.
 ///
-/// When all places are taken, whoever comes next waits in the listener's queue.
+/// When all `links_max` places are taken, or as many as this process may have files open, whoever
+/// comes next waits in the listener's queue. A peer that takes nothing for `stall` is given up.
 pub(crate) fn links(
-    incoming: TcpIncoming,
+    listener: TcpListener,
     door: Arc<Door>,
-) -> impl Stream<Item = io::Result<Link>> + use<> {
-    let places = Arc::new(Semaphore::new(LINKS_MAX));
-    let accepting = Accepting { incoming, door, places, handshakes: JoinSet::new() };
+    links_max: usize,
+    stall: Duration,
+) -> impl Stream<Item = Link> + use<> {
+    // An answer does not wait until the caller has acknowledged the one before: that costs 40 ms.
+    let incoming =
+        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
+    let files = os::open_files_max().saturating_sub(FILES_RESERVED);
+    let places = Arc::new(Semaphore::new(links_max.min(files).max(1)));
+    let handshakes = JoinSet::new();
+    let accepting = Accepting { incoming, door, places, stall, handshakes };
     stream::unfold(accepting, |mut accepting| async {
         let link = accepting.next().await?;
-        Some((Ok(link), accepting))
+        Some((link, accepting))
     })
 }
 
@@ -64,6 +73,7 @@ struct Accepting {
     incoming: TcpIncoming,
     door: Arc<Door>,
     places: Arc<Semaphore>,
+    stall: Duration,
     handshakes: JoinSet<Option<Link>>,
 }
 
@@ -74,11 +84,13 @@ impl Accepting {
             tokio::select! {
                 accepted = accept(&mut self.incoming, &self.places) => {
                     let (stream, place) = accepted?;
+                    let peer = address_of(&stream);
+                    let stream = Patient::new(stream, self.stall);
                     match self.door.state().tls.clone() {
-                        None => return Some(Link::plain(stream, place)),
+                        None => return Some(Link::plain(stream, peer, place)),
                         Some(tls) => {
                             let acceptor = TlsAcceptor::from(tls);
-                            self.handshakes.spawn(shake_hands(acceptor, stream, place));
+                            self.handshakes.spawn(shake_hands(acceptor, stream, peer, place));
                         }
                     }
                 }
@@ -112,10 +124,10 @@ async fn accept(
 
 async fn shake_hands(
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    stream: Patient,
+    address: SocketAddr,
     place: OwnedSemaphorePermit,
 ) -> Option<Link> {
-    let address = address_of(&stream);
     match timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(Link::encrypted(stream, address, place)),
         Ok(Err(failure)) => {
@@ -132,13 +144,13 @@ async fn shake_hands(
 }
 
 impl Link {
-    fn plain(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
-        let peer = Peer { address: address_of(&stream), names: Arc::new([]) };
+    fn plain(stream: Patient, address: SocketAddr, place: OwnedSemaphorePermit) -> Self {
+        let peer = Peer { address, names: Arc::new([]) };
         Self { socket: Socket::Plain(stream), peer, _place: place }
     }
 
     fn encrypted(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Patient>,
         address: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -148,19 +160,23 @@ impl Link {
         let socket = Socket::Encrypted(Box::new(stream));
         Self { socket, peer: Peer { address, names }, _place: place }
     }
+
+    /// Who is at the other end.
+    pub(crate) const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Peer {
+    /// Where it is.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// A peer that is gone has no address any more; its connection ends at the first read.
 fn address_of(stream: &TcpStream) -> SocketAddr {
     stream.peer_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-}
-
-impl Connected for Link {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
 }
 
 impl AsyncRead for Link {
@@ -221,8 +237,10 @@ impl AsyncWrite for Link {
     }
 }
 
-/// Connections of one listener. Each may hold some tens of kilobytes.
-const LINKS_MAX: usize = 16_384;
+/// Files that are not connections: segments, trees, the index, calls of its own.
+const FILES_RESERVED: usize = 512;
+
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How long a handshake may take: two round trips and a signature.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::TLS13,
 };
 
@@ -17,8 +17,8 @@ use super::principals::CertificateName;
 /// the authorities whose client certificates are believed.
 ///
 /// A client without a certificate is let in as far as the handshake goes: it may have a token, or
-/// ask for the health alone. One whose certificate does not verify is not. Sessions are resumed only
-/// under the configuration that they began with, so an authority that is taken away stays away.
+/// ask for the health alone. One whose certificate does not verify is not. No session is resumed:
+/// that would skip the verification, after the certificate has run out too.
 ///
 /// The error names what is wrong with which of the three.
 pub(super) fn configuration(
@@ -47,6 +47,8 @@ pub(super) fn configuration(
     };
     let mut configuration =
         builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    configuration.session_storage = Arc::new(NoServerSessionStorage {});
+    configuration.send_tls13_tickets = 0;
     configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(configuration)
 }

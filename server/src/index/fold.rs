@@ -219,7 +219,7 @@ impl Fold {
             && let Some(body) = event::body(event)
             && body.number == Body::SOURCE_STATUS
         {
-            let sealer = sources.sealer(source, key_id).map_err(unlawful)?;
+            let (sealer, _) = sources.sealer(source, key_id).map_err(unlawful)?;
             // The facts apply it.
             let _lawful = sources.judge(sealer, run.first, body, true).map_err(unlawful)?;
         }
@@ -271,9 +271,17 @@ impl Fold {
         Ok(())
     }
 
-    /// The source that a status is about has changed.
+    /// The source that a status or a change of the rules is about has changed.
     fn note_status(&mut self, event: &wire::Event) {
-        let Some(EventBody::SourceStatus(status)) = &event.body else { return };
+        let status = match &event.body {
+            Some(EventBody::SourceStatus(status)) => status,
+            Some(EventBody::ControlChange(change)) => {
+                // Of its key or its roles.
+                self.changed.extend(SourceName::parse(&change.target));
+                return;
+            }
+            _ => return,
+        };
         self.changed.extend(SourceName::parse(&status.source));
         if status.phase() == SourcePhase::GapDeclared {
             let lost = &mut self.totals.declared_lost;

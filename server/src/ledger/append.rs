@@ -79,9 +79,9 @@ impl Admitted {
             return Err(Refusal::Request { field: "batch.events", problem });
         }
 
-        // Whether it is still in service is judged in order, by the writer: what it recorded while
-        // it was keeps its place, however late it is sent again.
-        let sealer = sources.holder(name, KeyId(key_id))?;
+        // Whether it is still in service, with this key, is judged in order, by the writer: what it
+        // recorded while it was keeps its place, however late it is sent again.
+        let (sealer, key) = sources.holder(name, KeyId(key_id))?;
         // Counting comes before hashing: an oversized batch costs nothing.
         let found = batch.events.len();
         let count = u16::try_from(found)
@@ -92,7 +92,7 @@ impl Admitted {
         let digests: Vec<Digest> = batch.events.iter().map(|event| sha256(event)).collect();
         let seal = Seal { count, key_id: KeyId(key_id), signature };
         let sealed = Batch { source: name, first_seq: batch.first_seq, digests: &digests };
-        sealed.verify(&sources.genesis().origin, &seal, &sealer.public_key)?;
+        sealed.verify(&sources.genesis().origin, &seal, key)?;
         let decoded_bytes: usize = noteworthy.iter().map(Noteworthy::bytes).sum();
         Ok(Self {
             source: sealer.name.clone(),

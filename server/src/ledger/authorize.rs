@@ -13,9 +13,10 @@ use access_ledger_proto::{
     error::SealError,
     event::Body,
     facts::{Facts, Noted},
+    note::VerifierKey,
     position::{Index, count_of},
     source::SourceName,
-    wire::{self, AuthorizationDecision, Outcome, event::Body as EventBody},
+    wire::{self, AuthorizationDecision, ControlKind, Outcome, event::Body as EventBody},
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -24,7 +25,7 @@ use super::{
     append::{Admitted, BATCH_BYTES_MAX},
     writer::{Group, Placed, Writer},
 };
-use crate::{error::LedgerError, folder::own_event, refusal::Refusal};
+use crate::{book::unreadable, error::LedgerError, folder::own_event, refusal::Refusal};
 
 /// An event of a batch that the writer must note when it places it.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl Noteworthy {
 impl Writer {
     /// Judges a change of the rules, or a redaction, by the facts before `first`, where its batch
     /// is about to stand.
-    pub(crate) fn admit_control(&self, batch: &Admitted, first: Index) -> Result<(), Refusal> {
+    pub(crate) fn admit_control(&mut self, batch: &Admitted, first: Index) -> Result<(), Refusal> {
         let changes = batch.noteworthy().iter().filter(|note| note.is_control());
         for change in changes {
             self.authority.admit_control(&Noted {
@@ -114,8 +115,24 @@ impl Writer {
                 source: batch.sealed().source,
                 event: change.event(),
             })?;
+            self.admit_ledger_key(change.event())?;
         }
         Ok(())
+    }
+
+    /// A ledger that lacks the key that governance gives it could never sign again.
+    fn admit_ledger_key(&mut self, event: &wire::Event) -> Result<(), Refusal> {
+        let Some(EventBody::ControlChange(change)) = &event.body else { return Ok(()) };
+        if change.kind() != ControlKind::LedgerKey {
+            return Ok(());
+        }
+        let content = wire::LedgerKey::decode(change.content.clone()).map_err(unreadable)?;
+        let key = VerifierKey::parse(&content.ledger_vkey).map_err(unreadable)?;
+        if self.publisher.can_sign_with(&key) {
+            return Ok(());
+        }
+        let problem = format!("the ledger holds no key {key}: make it with `rotate`");
+        Err(Refusal::Request { field: "control_change.content", problem })
     }
 
     /// Notes what a batch that was placed says: changes of the facts, and intents.

@@ -25,9 +25,10 @@ use access_ledger_client::connect::Credentials;
 use access_ledger_proto::{
     checkpoint::{Cosignature, VerifiedCheckpoint},
     error::CheckpointError,
+    facts::sources::History,
     hash::Digest,
     note::{Note, VerifierKey},
-    position::Size,
+    position::{Index, Size},
     proof::root_at,
     quorum::Quorum,
 };
@@ -128,9 +129,11 @@ impl Cosigning {
     /// # Errors
     ///
     /// [`LedgerError::OtherLog`], [`LedgerError::Unasked`].
-    pub(crate) fn check(&self, ledger: &VerifierKey) -> Result<(), LedgerError> {
-        if self.policies().any(|policy| !policy.accepts_log(ledger)) {
-            return Err(LedgerError::OtherLog { origin: ledger.name().to_owned() });
+    pub(crate) fn check(&self, ledger: &[&VerifierKey]) -> Result<(), LedgerError> {
+        let accepts = |policy: &Quorum| ledger.iter().any(|key| policy.accepts_log(key));
+        if self.policies().any(|policy| !accepts(policy)) {
+            let origin = ledger.first().map_or("", |key| key.name()).to_owned();
+            return Err(LedgerError::OtherLog { origin });
         }
         let Some(receipts) = &self.receipts else {
             return Ok(());
@@ -255,6 +258,12 @@ impl Cosigners {
     /// Opens a note of this ledger that covers no more than there is here.
     fn open(&self, note: &[u8]) -> Result<VerifiedCheckpoint, NoteRefused> {
         let checkpoint = VerifiedCheckpoint::open(note, &self.book.vkey, &[])?;
+        // A witness that knows only a former key may have left the others' signatures out.
+        let keys = self.book.sources().ledger_keys().clone();
+        if !checkpoint.is_signed_by(keys.at(Index(checkpoint.size().0))) {
+            let origin = self.book.vkey.name().to_owned();
+            return Err(CheckpointError::NotByLedger { origin }.into());
+        }
         let (found, local) = (checkpoint.size(), self.book.published().size);
         if found > local { Err(NoteRefused::Ahead { found, local }) } else { Ok(checkpoint) }
     }
@@ -303,7 +312,9 @@ impl Cosigners {
     fn gather(&self, checkpoint: &VerifiedCheckpoint, found: Vec<(Cosignature, String)>) {
         let size = checkpoint.size();
         let mut all = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        let gathered = all.entry(size).or_insert_with(|| Gathered::new(checkpoint));
+        let gathered = all
+            .entry(size)
+            .or_insert_with(|| Gathered::new(checkpoint, self.book.sources().ledger_keys()));
         for (cosignature, line) in found {
             gathered.put(cosignature, line);
         }
@@ -321,8 +332,8 @@ impl Cosigners {
 }
 
 impl Gathered {
-    fn new(checkpoint: &VerifiedCheckpoint) -> Self {
-        let note = by_ledger(checkpoint);
+    fn new(checkpoint: &VerifiedCheckpoint, keys: &History<VerifierKey>) -> Self {
+        let note = by_ledger(checkpoint, keys);
         let root = checkpoint.root();
         Self { root, note, cosignatures: Vec::new(), lines: Vec::new() }
     }
@@ -353,12 +364,15 @@ fn local_root(tree: &TreeFiles, size: Size) -> Result<Digest, NoteRefused> {
     root_at(tree, size).map_err(|error| NoteRefused::Tree { problem: error.to_string() })
 }
 
-/// The note of a checkpoint with the ledger's signature alone.
-fn by_ledger(checkpoint: &VerifiedCheckpoint) -> String {
+/// The note of a checkpoint with the signatures of the ledger's keys alone.
+fn by_ledger(checkpoint: &VerifiedCheckpoint, keys: &History<VerifierKey>) -> String {
     let signed = Note::parse(checkpoint.note().as_bytes());
-    let by = |name: &str| name == checkpoint.origin();
-    let lines = signed.iter().flat_map(Note::signatures).filter(|line| by(line.name));
-    let lines: String = lines.take(1).map(|line| line.line()).collect();
+    let line = |key: &VerifierKey| {
+        let mut lines = signed.iter().flat_map(Note::signatures);
+        let by_key = lines.find(|line| (line.name, line.key_id) == (key.name(), key.id()));
+        by_key.map(|line| line.line())
+    };
+    let lines: String = keys.values().rev().filter_map(line).collect();
     format!("{}\n{lines}", checkpoint.checkpoint().text())
 }
 

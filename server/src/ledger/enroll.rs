@@ -9,6 +9,7 @@ use access_ledger_proto::{
     source::{Name, SourceName},
     wire::{self, SourcePhase, SourceRole, event::Body as EventBody},
 };
+use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
 use super::Shared;
@@ -65,7 +66,8 @@ impl Shared {
         request: &wire::EnrollRequest,
     ) -> Result<Option<wire::EnrollResponse>, Refusal> {
         let index = match self.book.sources().get(name) {
-            Some(source) if source.public_key.as_bytes()[..] == request.public_key[..] => {
+            // As it was registered: governance may have given it another one since.
+            Some(source) if is_key(source.keys.first().as_ref(), &request.public_key) => {
                 source.registered_at
             }
             _ => return Ok(None),
@@ -90,6 +92,10 @@ impl Shared {
             receipt: Some(stored.receipt(&self.book.tree, &*self.book.proves(stored.last())?)?),
         }))
     }
+}
+
+fn is_key(key: Option<&VerifyingKey>, bytes: &[u8]) -> bool {
+    key.is_some_and(|key| key.as_bytes()[..] == *bytes)
 }
 
 fn registration(request: wire::EnrollRequest) -> wire::SourceStatus {

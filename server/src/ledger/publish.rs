@@ -1,26 +1,72 @@
 //! Signs the tree after every group.
+//!
+//! Which key signs, the log decides: the one that governance named last. Former keys sign beside
+//! it, so that whoever knows only one of them still reads the checkpoint.
 
 use std::sync::Arc;
 
-use access_ledger_proto::{checkpoint::Checkpoint, hash::Digest, note::Signer, position::Size};
+use access_ledger_proto::{
+    checkpoint::Checkpoint,
+    facts::sources::History,
+    hash::Digest,
+    note::{Signer, VerifierKey},
+    position::Size,
+};
 use bytes::Bytes;
 
-use crate::{book::Published, error::LedgerError};
+use crate::{book::Published, error::LedgerError, folder::Folder, os::Disk};
 
 /// Signs checkpoints.
 pub(crate) struct Publisher {
-    pub(crate) signer: Signer,
+    signers: Vec<Signer>,
+    folder: Folder,
+    disk: Arc<dyn Disk>,
 }
 
 impl Publisher {
-    /// Signs the tree of this size. The caller vouches that its entries are durable.
+    /// With the keys that the folder has now, and those that it gets.
+    pub(crate) const fn new(signers: Vec<Signer>, folder: Folder, disk: Arc<dyn Disk>) -> Self {
+        Self { signers, folder, disk }
+    }
+
+    /// Signs the tree of this size; `keys` are those of the log up to there. The caller vouches
+    /// that its entries are durable.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Checkpoint`] when the key's name is no origin.
-    pub(crate) fn sign(&self, size: Size, root: Digest) -> Result<Arc<Published>, LedgerError> {
-        let checkpoint = Checkpoint::new(self.signer.name(), size, root)?;
-        let note = Bytes::from(checkpoint.sign(&self.signer)?);
+    /// [`LedgerError::KeyMissing`] without the newest of these keys; [`LedgerError::Checkpoint`]
+    /// when its name is no origin.
+    pub(crate) fn sign(
+        &self,
+        keys: &History<VerifierKey>,
+        size: Size,
+        root: Digest,
+    ) -> Result<Arc<Published>, LedgerError> {
+        if self.signer(keys.now()).is_none() {
+            return Err(LedgerError::KeyMissing { key: keys.now().to_string() });
+        }
+        let signers: Vec<_> = keys.values().rev().filter_map(|key| self.signer(key)).collect();
+        let checkpoint = Checkpoint::new(keys.now().name(), size, root)?;
+        let note = Bytes::from(checkpoint.sign_by(&signers)?);
         Ok(Arc::new(Published { size, root, note }))
+    }
+
+    /// Whether it can sign with this key; looks into the folder, if need be.
+    pub(crate) fn can_sign_with(&mut self, key: &VerifierKey) -> bool {
+        if self.signer(key).is_none()
+            && let Ok(signers) = self.folder.ledger_signers(&*self.disk)
+        {
+            self.signers = signers;
+        }
+        self.signer(key).is_some()
+    }
+
+    /// Notes in the folder that these keys are in force.
+    pub(crate) fn settle(&self, keys: &History<VerifierKey>) {
+        self.folder.settle_next_key(&*self.disk, keys);
+    }
+
+    fn signer(&self, key: &VerifierKey) -> Option<&Signer> {
+        self.signers.iter().find(|signer| signer.verifier() == key)
     }
 }

@@ -163,7 +163,7 @@ impl RecorderService for Recorder {
         let heartbeat = Duration::from_nanos(heartbeat_nanos);
         Ok(Response::new(wire::GetSourceStateResponse {
             last_seq: self.shared.book.durable_last(name),
-            key_id: key_id.0.to_vec().into(),
+            key_id: key_id.map(|id| id.0.to_vec().into()).unwrap_or_default(),
             origin: self.shared.book.vkey.name().to_owned(),
             ledger_vkey: self.shared.book.vkey.to_string(),
             heartbeat_interval: prost_types::Duration::try_from(heartbeat)

@@ -238,16 +238,21 @@ impl Writer {
             return Decision::Refused(refusal);
         }
         let first = self.link.size.next_index();
-        if let Err(error) = self.shared.change_sources(batch, first) {
-            return Decision::Refused(error.into());
-        }
+        let change = match self.shared.judge_sources(batch, first) {
+            Ok(change) => change,
+            Err(error) => return Decision::Refused(error.into()),
+        };
         if let Err(refusal) = self.admit_control(batch, first) {
             return Decision::Refused(refusal);
         }
-        match self.append(batch, group, |_| {}) {
-            Ok(placed) => Decision::Placed(placed),
-            Err(error) => Decision::Refused(error.into()),
+        let placed = match self.append(batch, group, |_| {}) {
+            Ok(placed) => placed,
+            Err(error) => return Decision::Refused(error.into()),
+        };
+        if let Some(change) = change {
+            self.shared.book.apply(change);
         }
+        Decision::Placed(placed)
     }
 
     /// Puts a batch whose turn it is behind the last one; `each` gets the bytes of its entries.
@@ -305,7 +310,7 @@ impl Writer {
         self.tree.append(&self.frontier)?;
         let paths = self.frontier.paths();
         let size = Size(durable.get().end.0);
-        let published = self.publisher.sign(size, paths.root())?;
+        let published = self.sign(size, paths.root())?;
         self.shared
             .book
             .note_durable(placed.iter().map(|(placed, _)| (&placed.source, placed.last_seq)));
@@ -327,6 +332,19 @@ impl Writer {
         }
         self.frontier.forget();
         Ok(())
+    }
+
+    /// Signs the tree with the keys that the log names up to there.
+    fn sign(&self, size: Size, root: Digest) -> Result<Arc<Published>, LedgerError> {
+        let sources = self.shared.book.sources();
+        let keys = sources.ledger_keys();
+        let published = self.publisher.sign(keys, size, root)?;
+        let before = self.shared.book.published().size;
+        if keys.changed_at().is_some_and(|changed| !before.contains(changed)) {
+            self.publisher.settle(keys);
+            info!(key = %keys.now(), "changed the ledger's key");
+        }
+        Ok(published)
     }
 
     /// Ends all appending; whoever waits is told.

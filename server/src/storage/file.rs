@@ -34,6 +34,12 @@ impl StoredFile {
         Ok(Self { file: file.map_err(io_error("open", path))?, path: path.into() })
     }
 
+    /// Creates an empty file, or empties the one that is there.
+    pub(crate) fn create(disk: &dyn Disk, path: &Path) -> Result<Self, StorageError> {
+        let file = disk.create(path).map_err(io_error("create", path))?;
+        Ok(Self { file, path: path.into() })
+    }
+
     /// Fills `buffer` from `offset` on; less than its length only where the file ends.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         self.file.read_at(buffer, offset).map_err(io_error("read", &self.path))

@@ -140,10 +140,12 @@ fn remove_drafts(disk: &dyn Disk, folder: &Path) -> Result<(), StorageError> {
 }
 
 /// First indexes of all segments, ascending. Other files are left alone.
+///
+/// # Errors
+///
+/// [`StorageError::Damage`] when the first one is missing.
 pub(crate) fn list_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Index>, StorageError> {
-    let names = disk.list(folder).map_err(io_error("list", folder))?;
-    let first_of = |name: &OsString| name.to_str().and_then(first_of_name);
-    let firsts: Vec<_> = names.iter().filter_map(first_of).collect();
+    let firsts = list_firsts(disk, folder)?;
     match firsts.first() {
         None | Some(&Index::GENESIS) => Ok(firsts),
         Some(_) => {
@@ -151,6 +153,13 @@ pub(crate) fn list_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<Index>
             Err(StorageError::Damage { segment, offset: 0, index, fault: Fault::Missing })
         }
     }
+}
+
+/// The same, whichever are there.
+pub(crate) fn list_firsts(disk: &dyn Disk, folder: &Path) -> Result<Vec<Index>, StorageError> {
+    let names = disk.list(folder).map_err(io_error("list", folder))?;
+    let first_of = |name: &OsString| name.to_str().and_then(first_of_name);
+    Ok(names.iter().filter_map(first_of).collect())
 }
 
 /// What the first entry of the last segment must continue: the last entry of the one before.

@@ -35,6 +35,8 @@ struct Extent {
     size: Size,
     /// The first event that is gone without a record of its erasure.
     unaccounted: Option<Index>,
+    /// Bytes that were held cannot be read as they were written.
+    is_damaged: bool,
 }
 
 /// Proof that every entry that a checkpoint covers is here, durably, and that the tree over them
@@ -82,6 +84,9 @@ pub enum HoldError {
         /// The first such event.
         index: Index,
     },
+    /// The scrub found bytes damaged: they are to be restored first.
+    #[error("what is held is damaged on the disk")]
+    Damaged,
     /// What is held could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -92,7 +97,8 @@ impl Holding {
     #[must_use]
     pub fn new(reader: LogReader, tree: TreeFiles) -> Self {
         let size = reader.size().min(tree.size());
-        let extent = Mutex::new(Extent { size, unaccounted: None });
+        let extent = Extent { size, unaccounted: None, is_damaged: false };
+        let extent = Mutex::new(extent);
         Self { reader, tree, extent, grown: Condvar::new() }
     }
 
@@ -105,8 +111,16 @@ impl Holding {
     /// Says how much is durable and in the tree, and wakes who waits for it. `unaccounted` is the
     /// first event in it that is gone without a record of its erasure.
     pub fn grown(&self, size: Size, unaccounted: Option<Index>) {
-        *self.extent() = Extent { size, unaccounted };
+        let mut extent = self.extent();
+        (extent.size, extent.unaccounted) = (size, unaccounted);
+        drop(extent);
         self.grown.notify_all();
+    }
+
+    /// Says whether what is held is damaged on the disk, as far as anybody knows. While it is, this
+    /// holds nothing: the mirror key says that every entry is here.
+    pub fn damaged(&self, is_damaged: bool) {
+        self.extent().is_damaged = is_damaged;
     }
 
     /// Compares a checkpoint of this log with what is held; waits for so long until there is
@@ -115,14 +129,14 @@ impl Holding {
     /// # Errors
     ///
     /// [`HoldError::Behind`] when that takes longer; [`HoldError::Differs`] when the log signed
-    /// other entries than it sent; [`HoldError::Unsealed`], [`HoldError::Unaccounted`];
-    /// [`HoldError::Storage`].
+    /// other entries than it sent; [`HoldError::Unsealed`], [`HoldError::Unaccounted`],
+    /// [`HoldError::Damaged`]; [`HoldError::Storage`].
     pub fn hold(&self, checkpoint: &VerifiedCheckpoint, wait: Duration) -> Result<Held, HoldError> {
         let (size, found) = (checkpoint.size(), checkpoint.root());
         let is_behind = |extent: &mut Extent| extent.size < size;
         let waited = self.grown.wait_timeout_while(self.extent(), wait, is_behind);
         let (extent, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let Extent { size: held, unaccounted } = *extent;
+        let Extent { size: held, unaccounted, is_damaged } = *extent;
         drop(extent);
         if held < size {
             return Err(HoldError::Behind { held, wanted: size });
@@ -133,6 +147,9 @@ impl Holding {
         }
         if let Some(index) = unaccounted.filter(|&index| size.contains(index)) {
             return Err(HoldError::Unaccounted { index });
+        }
+        if is_damaged {
+            return Err(HoldError::Damaged);
         }
         self.check_sealed(size)?;
         let (tree, origin) = (self.tree.clone(), checkpoint.origin().to_owned());

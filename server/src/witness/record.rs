@@ -61,7 +61,7 @@ impl Record {
             return Err(damaged(format!("not cosigned by {witness}")));
         }
         let lines = lines_by(checkpoint.note(), &own.each_ref());
-        let cosigned = Cosigned::new(&checkpoint, log, lines, timestamp_s);
+        let cosigned = Cosigned::new(&checkpoint, &[log], lines, timestamp_s);
         Ok(Self { cosigned: Some(cosigned), is_halted: false })
     }
 
@@ -177,16 +177,16 @@ impl Record {
 }
 
 impl Cosigned {
-    /// The checkpoint with the log's signature and these lines. What others signed is left out.
+    /// The checkpoint with the signatures of the log's keys and these lines. What others signed is left out.
     pub(super) fn new(
         checkpoint: &VerifiedCheckpoint,
-        log: &VerifierKey,
+        log: &[&VerifierKey],
         lines: String,
         timestamp_s: u64,
     ) -> Self {
         let mut note = checkpoint.checkpoint().text();
         note.push('\n');
-        note.push_str(&lines_by(checkpoint.note(), &[log]));
+        note.push_str(&lines_by(checkpoint.note(), log));
         let signed_len = note.len();
         note.push_str(&lines);
         let (size, root) = (checkpoint.size(), checkpoint.root());

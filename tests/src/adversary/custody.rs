@@ -61,7 +61,11 @@ impl Watching {
         let cable = Cable::to(server).await?;
         let options = CustodianOptions {
             cosign_idle: Duration::from_millis(10),
-            patrol: PatrolOptions { record_grace: GRACE, ..PatrolOptions::default() },
+            patrol: PatrolOptions {
+                record_grace: GRACE,
+                erasure_grace: GRACE,
+                ..PatrolOptions::default()
+            },
             ..CustodianOptions::new(folder.path(), crime.vkey.clone())
         };
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -204,11 +208,11 @@ impl Watching {
 
     /// Waits until whatever more it would find in what is served has been read.
     async fn asked_again(&self, server: &Server) -> anyhow::Result<()> {
-        if self.halted()?.is_some() {
-            return Ok(());
-        }
         let before = server.asked.reads().len();
-        wait(|| server.asked.reads().len() > before + 1).await.context("to read again")
+        let is_halted = || self.halted().is_ok_and(|halted| halted.is_some());
+        // Once it is halted it looks for nothing more.
+        let is_over = || is_halted() || server.asked.reads().len() > before + 1;
+        wait(is_over).await.context("to read again")
     }
 }
 
@@ -237,7 +241,7 @@ async fn wait(holds: impl Fn() -> bool) -> anyhow::Result<()> {
 const STEP: u64 = 20 * SECOND;
 const STEPS_MAX: u64 = 6;
 
-/// How long an event may be gone without a record.
+/// How long an event may be gone without a record, or be there in spite of one.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Far longer than anything here takes.

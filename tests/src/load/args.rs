@@ -1,9 +1,10 @@
 //! The command line, and what follows from it.
 
-use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{env, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use access_ledger_proto::note::VerifierKey;
-use clap::{Args, Parser, Subcommand};
+use access_ledger_server::config::DoorArgs;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures the ledger against what the machine can do.
 #[derive(Debug, Parser)]
@@ -44,6 +45,10 @@ pub struct Cli {
     /// Entries of the ledgers that `open` opens, ascending; the largest takes 530 bytes an entry.
     #[arg(long, global = true, value_name = "N,N", value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
     open_entries: Vec<u64>,
+
+    /// Idle connections of `memory`.
+    #[arg(long, global = true, value_name = "N", default_value_t = 10_000)]
+    connections: usize,
 }
 
 /// The measurements, and the processes that they start.
@@ -65,6 +70,10 @@ pub(super) enum Command {
     Open,
     /// A custodian that catches up with a ledger.
     Custodian,
+    /// Appends over TLS with roles, and without either.
+    Secure,
+    /// Memory with idle connections, and with callers that do not read.
+    Memory,
     /// A ledger, until standard input ends.
     #[command(hide = true)]
     ServeLedger(LedgerArgs),
@@ -74,6 +83,16 @@ pub(super) enum Command {
     /// A service that decodes and echoes, until standard input ends.
     #[command(hide = true)]
     ServeEcho,
+    /// Callers that hold on to something of a server, until standard input ends.
+    #[command(hide = true)]
+    Hold(HoldArgs),
+    /// What `access-ledger pki` does.
+    #[command(hide = true)]
+    Pki {
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Opens a ledger once and tells what that took.
     #[command(hide = true)]
     OpenLedger(FolderArgs),
@@ -99,6 +118,40 @@ pub(super) struct LedgerArgs {
     /// Trust policy whose witnesses are asked to cosign.
     #[arg(long)]
     pub(super) witnesses: Option<PathBuf>,
+    /// Who may call.
+    #[command(flatten)]
+    pub(super) door: DoorArgs,
+}
+
+/// What callers of this tool are told.
+#[derive(Debug, Args)]
+pub(super) struct HoldArgs {
+    /// What they hold.
+    #[arg(long, value_enum)]
+    pub(super) held: Held,
+    /// How many.
+    #[arg(long)]
+    pub(super) count: usize,
+    /// Address of the ledger.
+    #[arg(long)]
+    pub(super) server: SocketAddr,
+    /// The ledger's key.
+    #[arg(long)]
+    pub(super) ledger_key: VerifierKey,
+    /// A folder with an authority and a client certificate: connections are TLS.
+    #[arg(long)]
+    pub(super) security: Option<PathBuf>,
+}
+
+/// What callers hold.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Held {
+    /// Connections without a call.
+    Connections,
+    /// Long answers that they do not read.
+    Answers,
+    /// Streams of receipts that they do not read.
+    Receipts,
 }
 
 /// What a custodian of this tool is told.
@@ -130,6 +183,10 @@ pub(super) struct Plan {
     pub(super) check_entries: u64,
     /// Entries of the ledgers that are opened, ascending.
     pub(super) open_entries: Vec<u64>,
+    /// Idle connections.
+    pub(super) connections: usize,
+    /// Streams of receipts that nobody reads.
+    pub(super) deaf_streams: usize,
     /// Where ledgers are made.
     pub(super) dir: PathBuf,
     /// Threads for the network of each server; `None`: the server's default.
@@ -154,6 +211,8 @@ impl Cli {
                 syncs: 20,
                 check_entries: 20_000,
                 open_entries: vec![10_000, 40_000],
+                connections: 200,
+                deaf_streams: 2,
                 dir,
                 server_threads,
             };
@@ -165,6 +224,8 @@ impl Cli {
             syncs: 100,
             check_entries: self.check_entries,
             open_entries: self.open_entries.clone(),
+            connections: self.connections,
+            deaf_streams: 16,
             dir,
             server_threads,
         }

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use access_ledger_client::connect::Link;
+use access_ledger_client::connect::{Credentials, Link};
 use access_ledger_proto::note::VerifierKey;
 use access_ledger_server::{
     config::read_quorum,
@@ -20,16 +20,18 @@ use access_ledger_server::{
     identity::Door,
     ledger::{Ledger, LedgerOptions},
     metrics,
-    os::{Clock, SystemClock},
+    os::{self, Clock, SystemClock},
     serve::{self, Serving},
 };
 use anyhow::{Context as _, ensure};
+use clap::ValueEnum as _;
 use tokio::sync::oneshot;
 use tonic::transport::Endpoint;
 
 use super::{
-    args::{CustodianArgs, LedgerArgs, Plan},
+    args::{CustodianArgs, Held, LedgerArgs, Plan},
     echo,
+    secure::Security,
 };
 
 /// The origin of every ledger that this tool makes.
@@ -39,6 +41,8 @@ pub(super) const ORIGIN: &str = "load.example/ledger";
 pub(super) struct Child {
     process: std::process::Child,
     stdin: Option<ChildStdin>,
+    /// What its callers show.
+    credentials: Option<Credentials>,
     /// The words that it said when it was ready.
     said: Vec<String>,
 }
@@ -47,6 +51,39 @@ impl Child {
     /// Starts a ledger on the folder, which gets one if it is empty.
     pub(super) fn ledger(plan: &Plan, data: &Path) -> anyhow::Result<Self> {
         Self::start(plan, "serve-ledger", |command| command.arg("--data").arg(data))
+    }
+
+    /// The same behind a door that wants TLS and a client certificate.
+    pub(super) fn secure_ledger(
+        plan: &Plan,
+        data: &Path,
+        security: &Security,
+    ) -> anyhow::Result<Self> {
+        let credentials = Some(security.credentials()?);
+        let mut child = Self::start(plan, "serve-ledger", |command| {
+            command.arg("--data").arg(data).args(security.flags())
+        })?;
+        child.credentials = credentials;
+        Ok(child)
+    }
+
+    /// Starts callers that hold on to so much of something of the ledger.
+    pub(super) fn holder(
+        plan: &Plan,
+        ledger: &Self,
+        (held, count): (Held, usize),
+        security: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let (server, key, count) = (ledger.said(0)?, ledger.said(1)?, count.to_string());
+        let held = held.to_possible_value().context("nothing to hold")?;
+        Self::start(plan, "hold", |command| {
+            let command = command.args(["--server", server, "--ledger-key", key]);
+            let command = command.args(["--held", held.get_name(), "--count", &count]);
+            match security {
+                Some(folder) => command.arg("--security").arg(folder),
+                None => command,
+            }
+        })
     }
 
     /// Starts the ledger on the folder where it was before, with the witnesses of this policy.
@@ -97,7 +134,7 @@ impl Child {
         BufReader::new(stdout).read_line(&mut line)?;
         let said: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
         ensure!(!said.is_empty(), "{command} ended before it was ready");
-        Ok(Self { process, stdin, said })
+        Ok(Self { process, stdin, credentials: None, said })
     }
 
     /// The word at this place of what the process said.
@@ -107,6 +144,9 @@ impl Child {
 
     /// A connection to the server.
     pub(super) async fn connect(&self) -> anyhow::Result<Link> {
+        if let Some(credentials) = &self.credentials {
+            return Ok(credentials.reach(&format!("https://{}", self.said(0)?)).await?);
+        }
         let server = format!("http://{}", self.said(0)?);
         Ok(Endpoint::from_shared(server)?.tcp_nodelay(true).connect().await?.into())
     }
@@ -119,6 +159,11 @@ impl Child {
     /// Seconds of processor time that the process alone has taken.
     pub(super) fn own_cpu_seconds(&self) -> anyhow::Result<f64> {
         cpu_seconds(&self.process.id().to_string())
+    }
+
+    /// Megabytes of the process that are in memory.
+    pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
+        resident_mb(&self.process.id().to_string())
     }
 
     /// The ledger's key.
@@ -137,6 +182,7 @@ impl Drop for Child {
 
 /// Serves the ledger in the folder.
 pub(super) fn serve_ledger(args: &LedgerArgs, threads: Option<usize>) -> anyhow::Result<()> {
+    os::raise_open_files()?;
     let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
     let mut options = LedgerOptions::new(&args.data);
     if let Some(witnesses) = &args.witnesses {
@@ -151,6 +197,7 @@ pub(super) fn serve_ledger(args: &LedgerArgs, threads: Option<usize>) -> anyhow:
         let _address = metrics::expose(any_port(), &Door::for_everybody(), &Health::new()).await?;
         let ledger = Ledger::open(&options, &disk, &clock, None)?;
         let serving = Serving::bind(ledger, args.listen.unwrap_or_else(any_port)).await?;
+        let serving = serving.behind(Door::open(&disk, args.door.files())?);
         say(&format!("{} {}", serving.address(), serving.ledger().vkey()))?;
         Ok(serving.run(stdin_end()).await?)
     })
@@ -176,7 +223,8 @@ pub(super) fn serve_echo(threads: Option<usize>) -> anyhow::Result<()> {
     serve::runtime(threads)?.block_on(async {
         let listener = tokio::net::TcpListener::bind(any_port()).await?;
         say(&listener.local_addr()?.to_string())?;
-        echo::serve(listener, stdin_end()).await
+        echo::serve(listener, stdin_end()).await;
+        Ok(())
     })
 }
 
@@ -191,6 +239,14 @@ pub(super) fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
     Ok(f64::from(ticks) / TICKS_PER_SECOND)
 }
 
+/// Megabytes of a process that are in memory.
+pub(super) fn resident_mb(process: &str) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+    Ok(kib.parse::<f64>()? * 1_024.0 / 1e6)
+}
+
 /// What Linux tells to programs, whatever its kernel counts in.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -202,7 +258,7 @@ pub(super) fn say(line: &str) -> io::Result<()> {
 }
 
 /// Resolves when standard input ends: when the process that started this one wants it, or is gone.
-async fn stdin_end() {
+pub(super) async fn stdin_end() {
     let (ended, has_ended) = oneshot::channel::<()>();
     thread::spawn(move || {
         let _count = io::stdin().lock().read_to_end(&mut Vec::new());

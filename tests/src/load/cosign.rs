@@ -43,13 +43,14 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let alone = Child::ledger(plan, &folders.path().join("alone"))?;
     let (ledger, custodian) = followed(plan, folders.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let samples = runtime.block_on(rounds(plan, &events, [&alone, &ledger]))?;
+    let samples = runtime.block_on(async {
+        let sides = [Side::new(&alone, false).await?, Side::new(&ledger, true).await?];
+        rounds(plan, &events, sides).await
+    })?;
     // The custodian goes first: it would miss its ledger.
     drop((custodian, ledger));
-    let [alone, cosigned] = samples.map(|rounds| {
-        [0, 1].map(|kind| Sample::median(rounds.get(kind).map_or(&[], Vec::as_slice)))
-    });
-    let ([stream_alone, unary_alone], [stream, unary]) = (&alone, &cosigned);
+    let [[stream_alone, unary_alone], [stream, unary]] =
+        samples.map(|rounds| rounds.map(|samples| Sample::median(&samples)));
     Ok(vec![Section {
         id: "cosign",
         title: format!(
@@ -90,8 +91,8 @@ fn followed(plan: &Plan, folders: &Path) -> anyhow::Result<(Child, Child)> {
     Ok((ledger, custodian))
 }
 
-/// One side of the comparison.
-struct Side<'a> {
+/// One side of a comparison.
+pub(super) struct Side<'a> {
     child: &'a Child,
     client: RecorderServiceClient<Link>,
     auditor: AuditServiceClient<Link>,
@@ -102,14 +103,14 @@ struct Side<'a> {
 }
 
 /// The rounds of each side: streams, and calls.
-type Rounds = [Vec<Sample>; 2];
+pub(super) type Rounds = [Vec<Sample>; 2];
 
-async fn rounds(
+/// Measures both sides in turn.
+pub(super) async fn rounds(
     plan: &Plan,
     events: &[Bytes],
-    [alone, ledger]: [&Child; 2],
+    mut sides: [Side<'_>; 2],
 ) -> anyhow::Result<[Rounds; 2]> {
-    let mut sides = [Side::new(alone, false).await?, Side::new(ledger, true).await?];
     let mut samples: [Rounds; 2] = Default::default();
     for round in 0..plan.rounds {
         let mut turns: Vec<_> = sides.iter_mut().zip(&mut samples).collect();
@@ -125,7 +126,8 @@ async fn rounds(
 }
 
 impl<'a> Side<'a> {
-    async fn new(child: &'a Child, is_cosigned: bool) -> anyhow::Result<Self> {
+    /// Appends to this ledger; a round is over when all of it is cosigned, if anything is.
+    pub(super) async fn new(child: &'a Child, is_cosigned: bool) -> anyhow::Result<Self> {
         let channel = child.connect().await?;
         let mut client = RecorderServiceClient::new(channel.clone());
         let vkey = child.vkey()?;

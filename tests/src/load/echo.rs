@@ -7,21 +7,18 @@ use access_ledger_proto::wire::{
     self,
     recorder_service_server::{RecorderService, RecorderServiceServer},
 };
-use access_ledger_server::serve;
+use access_ledger_server::{identity::Door, serve, transport::Transport};
 use futures_util::StreamExt as _;
 use prost::Message as _;
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 /// Serves until `stop` resolves.
-pub(super) async fn serve(
-    listener: TcpListener,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+pub(super) async fn serve(listener: TcpListener, stop: impl Future<Output = ()>) {
     let service =
         RecorderServiceServer::new(Echo).max_decoding_message_size(serve::MESSAGE_BYTES_MAX);
-    let incoming = serve::incoming(listener);
-    Ok(serve::transport().add_service(service).serve_with_incoming_shutdown(incoming, stop).await?)
+    let transport = Transport::new(listener, &Door::for_everybody());
+    transport.serve(Routes::new(service).prepare(), stop).await;
 }
 
 struct Echo;

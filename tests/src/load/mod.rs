@@ -11,6 +11,8 @@
 //! check      check, and an audit over the network :  openssl dgst -sha256
 //! open       opening and memory at two sizes      :  each other; bytes on disk an event
 //! custodian  a custodian that begins with nothing :  check of the same log
+//! secure     appends over TLS with roles          :  the same without either
+//! memory     idle connections, deaf callers       :  bounds of memory
 //! ```
 //!
 //! The servers are processes of their own: this binary again, with a hidden subcommand, which runs
@@ -24,14 +26,18 @@ mod custodian;
 mod disk;
 mod echo;
 mod fill;
+mod memory;
 mod offline;
 mod open;
 mod report;
+mod secure;
 mod source;
 mod stream;
 mod unary;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
+
+use access_ledger_client::cli;
 
 pub use self::args::Cli;
 use self::{
@@ -56,6 +62,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 offline::measure,
                 open::measure,
                 custodian::measure,
+                secure::measure,
+                memory::measure,
             ];
             measure(&plan, &measured)
         }
@@ -66,6 +74,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Check => measure(&plan, &[offline::measure]),
         Command::Open => measure(&plan, &[open::measure]),
         Command::Custodian => measure(&plan, &[custodian::measure]),
+        Command::Secure => measure(&plan, &[secure::measure]),
+        Command::Memory => measure(&plan, &[memory::measure]),
+        Command::Hold(args) => return memory::hold(args).map(|()| ExitCode::SUCCESS),
+        Command::Pki { words } => {
+            let program = ["access-ledger", "pki"].map(OsString::from);
+            return Ok(cli::run(program.into_iter().chain(words.iter().cloned())));
+        }
         Command::ServeLedger(data) => {
             return child::serve_ledger(data, cli.server_threads).map(|()| ExitCode::SUCCESS);
         }

@@ -8,7 +8,6 @@ use access_ledger_server::{
     ledger::{Ledger, LedgerOptions},
     os::{Clock, SystemClock},
 };
-use anyhow::Context as _;
 use tokio::time::Instant;
 
 use super::{
@@ -97,17 +96,9 @@ pub(super) fn probe(args: &FolderArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let ledger = Ledger::open(&LedgerOptions::new(&args.data), &disk, &clock, None)?;
     let ms = 1_000.0 * begun.elapsed().as_secs_f64();
-    child::say(&format!("{ms} {}", resident_mb()?))?;
+    child::say(&format!("{ms} {}", child::resident_mb("self")?))?;
     ledger.close();
     Ok(())
-}
-
-/// Megabytes of this process that are in memory.
-fn resident_mb() -> anyhow::Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
-    Ok(kib.parse::<f64>()? * 1_024.0 / 1e6)
 }
 
 fn on_disk(folder: &Path, filler: &Filler, name: &str) -> anyhow::Result<(Vec<f64>, Ratio)> {

@@ -35,7 +35,7 @@ fn checked(crime: &Crime) -> anyhow::Result<Option<StorageError>> {
 }
 
 /// Flips a byte of a file, and back again on the second call.
-fn flip_on_disk(path: &Path, at: u64) -> anyhow::Result<()> {
+pub(super) fn flip_on_disk(path: &Path, at: u64) -> anyhow::Result<()> {
     let byte = *fs::read(path)?.get(usize::try_from(at)?).context("a byte")?;
     RealDisk.open(path, Access::Write)?.write_at(&[byte ^ 1], at)?;
     Ok(())

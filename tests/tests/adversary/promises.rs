@@ -19,7 +19,7 @@ use access_ledger_tests::{
 use anyhow::{Context as _, ensure};
 
 /// The `.tlog-proof` file that a service keeps of the last entry of a log.
-fn kept(log: &Seized) -> anyhow::Result<String> {
+pub(super) fn kept(log: &Seized) -> anyhow::Result<String> {
     let (liar, last) = (log.serve()?, log.records.len() - 1);
     let record = log.records.last().context("an empty log")?;
     let proof = TlogProof {

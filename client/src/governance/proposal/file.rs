@@ -18,7 +18,8 @@ use crate::verify::state::unhex;
 struct File {
     /// The origin.
     ledger: String,
-    /// Dataset, tool, site or custodian. Of anything else: none.
+    /// Dataset, tool, site, custodian, or the source whose key or roles change. Of anything else:
+    /// none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     target: String,
     /// Of a source and a redaction: none.
@@ -33,12 +34,18 @@ struct File {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Table {
-    Policy { text: String },
+    Policy {
+        text: String,
+    },
     Dataset(#[serde(with = "Dataset")] wire::Dataset),
     Tool(#[serde(with = "Tool")] wire::RegisteredTool),
     Site(#[serde(with = "Site")] wire::Site),
     Retention(Retention),
     Custodian(#[serde(with = "Custodian")] wire::Custodian),
+    Key(SourceKey),
+    Role(#[serde(with = "SourceRoles")] wire::SourceRoles),
+    #[serde(rename = "ledger-key")]
+    LedgerKey(#[serde(with = "LedgerKey")] wire::LedgerKey),
     Source(Source),
     Redaction(Redaction),
 }
@@ -104,6 +111,48 @@ struct Custodian {
     withdrawn: bool,
 }
 
+/// Another key of a source, or none.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceKey {
+    /// The new verifier key, named like the source; absent: the source has no key any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    new_key: Option<Vkey>,
+    #[serde(default, skip_serializing_if = "Bytes::is_empty")]
+    #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
+    possession: Bytes,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::SourceRoles", deny_unknown_fields)]
+struct SourceRoles {
+    #[serde(serialize_with = "to_names::<wire::SourceRole, _>")]
+    #[serde(deserialize_with = "of_names::<wire::SourceRole, _>")]
+    roles: Vec<i32>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    principal: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "wire::LedgerKey", deny_unknown_fields)]
+struct LedgerKey {
+    #[serde(rename = "new_key")]
+    ledger_vkey: String,
+    #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
+    possession: Bytes,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+/// A verifier key.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Vkey(#[serde(serialize_with = "to_vkey", deserialize_with = "of_vkey")] VerifierKey);
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Redaction {
@@ -165,6 +214,12 @@ pub(super) fn parse(text: &str) -> Result<Proposal, ProposalError> {
         let start = error.span().map_or(0, |span| span.start);
         at(text, start, error.message().to_owned())
     })?;
+    if let Table::Key(SourceKey { new_key: Some(key), .. }) = &file.change
+        && key.0.name() != file.target
+    {
+        let problem = format!("new_key: named {}, the target is {}", key.0.name(), file.target);
+        return Err(at(text, key_start(text, "new_key"), problem));
+    }
     let mut change = file.change.into_change(file.target, file.revision);
     *change.approvals_mut() = file.approvals.into_iter().map(|signature| signature.0).collect();
     Proposal::checked(file.ledger, change).map_err(|error| match error {
@@ -218,6 +273,9 @@ impl Table {
                 Self::Retention(Retention::of(wire::Retention::decode(content).ok()?)?)
             }
             ControlKind::Custodian => Self::Custodian(wire::Custodian::decode(content).ok()?),
+            ControlKind::Key => Self::Key(SourceKey::of(&change.target, content)?),
+            ControlKind::Role => Self::Role(wire::SourceRoles::decode(content).ok()?),
+            ControlKind::LedgerKey => Self::LedgerKey(wire::LedgerKey::decode(content).ok()?),
             _ => return None,
         })
     }
@@ -230,11 +288,37 @@ impl Table {
             Self::Site(site) => (ControlKind::Site, site.encode_to_vec()),
             Self::Retention(retention) => (ControlKind::Retention, retention.encode()),
             Self::Custodian(custodian) => (ControlKind::Custodian, custodian.encode_to_vec()),
+            Self::Key(key) => (ControlKind::Key, key.encode()),
+            Self::Role(roles) => (ControlKind::Role, roles.encode_to_vec()),
+            Self::LedgerKey(key) => (ControlKind::LedgerKey, key.encode_to_vec()),
             Self::Source(source) => return Change::Source(source.into_status()),
             Self::Redaction(redaction) => return Change::Redaction(redaction.into_wire()),
         };
         let (kind, content, approvals) = (kind.into(), content.into(), Vec::new());
         Change::Control(wire::ControlChange { kind, target, content, approvals, revision })
+    }
+}
+
+impl SourceKey {
+    /// `None` for bytes that are no key, or a name that no key has.
+    fn of(target: &str, content: Bytes) -> Option<Self> {
+        let wire::SourceKey { public_key, possession, reason } =
+            wire::SourceKey::decode(content).ok()?;
+        let new_key = match &public_key[..] {
+            [] => None,
+            key => {
+                let key = VerifierKey::new(target, KeyType::Ed25519, key.try_into().ok()?);
+                Some(Vkey(key.ok()?))
+            }
+        };
+        Some(Self { new_key, possession, reason })
+    }
+
+    fn encode(self) -> Vec<u8> {
+        let Self { new_key, possession, reason } = self;
+        let public_key = new_key.map(|key| Bytes::copy_from_slice(key.0.public_key().as_bytes()));
+        let public_key = public_key.unwrap_or_default();
+        wire::SourceKey { public_key, possession, reason }.encode_to_vec()
     }
 }
 

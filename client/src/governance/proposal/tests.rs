@@ -145,6 +145,28 @@ fn changes() -> impl Strategy<Value = Change> {
             };
             control(ControlKind::Custodian, "c", custodian.encode_to_vec(), 2)
         }),
+        ("[a-z '\"#]{0,20}", any::<u8>(), any::<[u8; 64]>()).prop_map(|(reason, seed, signed)| {
+            let public_key = *signer("a", seed).verifier().public_key();
+            let content = wire::SourceKey {
+                public_key: Bytes::copy_from_slice(public_key.as_bytes()),
+                possession: Bytes::copy_from_slice(&signed),
+                reason,
+            };
+            control(ControlKind::Key, "payments/a", content.encode_to_vec(), 1)
+        }),
+        Just(control(ControlKind::Key, "payments/a", Vec::new(), 2)),
+        ("[a-z '\"#]{0,20}", prop::collection::vec(1..4_i32, 1..4)).prop_map(|(reason, roles)| {
+            let content = wire::SourceRoles { roles, principal: reason.clone(), reason };
+            control(ControlKind::Role, "payments/a", content.encode_to_vec(), 3)
+        }),
+        (any::<u8>(), any::<[u8; 64]>()).prop_map(|(seed, signed)| {
+            let content = wire::LedgerKey {
+                ledger_vkey: signer(ORIGIN, seed).verifier().to_string(),
+                possession: Bytes::copy_from_slice(&signed),
+                ..Default::default()
+            };
+            control(ControlKind::LedgerKey, "", content.encode_to_vec(), 4)
+        }),
         Just(dataset()),
         Just(approver()),
     ]
@@ -231,6 +253,10 @@ fn only_what_two_parties_may_change_can_be_proposed() {
         control(ControlKind::Site, "", Vec::new(), 1),
         control(ControlKind::Policy, "", vec![0xff], 1),
         control(ControlKind::Dataset, "t", Vec::new(), 1),
+        control(ControlKind::Key, "", Vec::new(), 1),
+        control(ControlKind::Role, "t", Vec::new(), 1),
+        control(ControlKind::LedgerKey, "t", Vec::new(), 1),
+        control(ControlKind::LedgerKey, "", Vec::new(), 1),
         // A value of a later version has no name that a person could read.
         control(
             ControlKind::Dataset,

@@ -161,7 +161,7 @@ fn a_change_by_one_party_is_refused_with_who_is_missing() {
     assert_eq!(objections[0].rule, "CONTROL_CHANGED_ALONE");
     for (change, fault) in [
         (policy_change(2, ""), ControlError::Revision { found: 2, expected: 3 }),
-        (change(ControlKind::Key, "k", 1, vec![]), ControlError::Kind),
+        (wire::ControlChange { kind: 99, ..policy_change(3, "") }, ControlError::Kind),
         (change(ControlKind::Dataset, "d", 1, vec![]), ControlError::Content),
     ] {
         assert_eq!(admit(&court, "company", change), Err(ControlRefusal::Control(fault)));

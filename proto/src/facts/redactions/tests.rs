@@ -183,7 +183,7 @@ fn an_entry_tells_on_whose_word_its_event_is_erased() {
     let status = registration("payments", 7, &roles, "");
     ledger.take("company", EventBody::SourceStatus(status));
     let sources = ledger.facts.sources();
-    let of = |source| Erasable::of(sources, name(source));
+    let of = |source| Erasable::of(sources, name(source), Index(99));
     assert_eq!([of("company"), of("custodian"), of("nobody")], [Erasable::Never; 3]);
     let others = [of("ledger"), of("security/ann"), of("payments")];
     assert_eq!(others, [Erasable::ByParties; 3]);

@@ -3,7 +3,7 @@
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use super::*;
-use crate::wire::event::Body as EventBody;
+use crate::{facts::control::registration_message, wire::event::Body as EventBody};
 
 const ORIGIN: &str = "ledger.example/test";
 
@@ -132,7 +132,7 @@ fn genesis_registers_the_ledger_and_governance() {
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["governance", "ledger"]);
     let governance = sources.get(Name::parse(b"governance").unwrap()).unwrap();
-    assert!(governance.roles.contains(Govern));
+    assert!(governance.roles.now().contains(Govern));
     assert_eq!(sources.ledger_source(), "ledger");
     let twice = genesis_event(false, vec![initial("ledger", 2)]);
     assert_eq!(Sources::from_genesis(&twice).unwrap_err(), SourceError::Genesis);
@@ -357,7 +357,7 @@ fn self_enrolment_is_marked_and_gives_only_the_right_to_record() {
 fn a_decommissioned_source_seals_nothing_more() {
     let mut sources = sources(false);
     take(&mut sources, "governance", registration("a", 3, &[Record]));
-    let key_id = sources.get(name("a").as_name()).unwrap().key_id();
+    let key_id = sources.get(name("a").as_name()).unwrap().key_id().unwrap();
     assert!(sources.sealer(name("a").as_name(), key_id).is_ok());
     let end = wire::SourceStatus {
         phase: SourcePhase::Decommissioned.into(),

@@ -65,6 +65,8 @@ pub enum AlarmKind {
     NotErased,
     /// A witness cosigned two histories.
     ForkedWitness,
+    /// The own copy is not what was stored.
+    CopyDamaged,
 }
 
 /// What an alarm is about within its ledger: alarms of one kind, ledger and place are the same
@@ -129,7 +131,7 @@ pub(super) struct Key {
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fork,
         Self::Rollback,
         Self::CheckpointInvalid,
@@ -144,6 +146,7 @@ impl AlarmKind {
         Self::Behind,
         Self::NotErased,
         Self::ForkedWitness,
+        Self::CopyDamaged,
     ];
 
     /// The name in files, messages and metrics.
@@ -164,6 +167,7 @@ impl AlarmKind {
             Self::Behind => "BEHIND",
             Self::NotErased => "NOT_ERASED",
             Self::ForkedWitness => "FORKED_WITNESS",
+            Self::CopyDamaged => "COPY_DAMAGED",
         }
     }
 
@@ -183,7 +187,9 @@ impl AlarmKind {
     /// far the ledger has grown meanwhile.
     fn place(self, index: Option<Index>, size: Size, party: Option<&str>) -> Place {
         match self {
-            Self::Stale | Self::Behind | Self::CheckpointInvalid => Place::Ledger,
+            Self::Stale | Self::Behind | Self::CheckpointInvalid | Self::CopyDamaged => {
+                Place::Ledger
+            }
             Self::Fork | Self::Rollback => Place::Size(size),
             Self::SourceSilent | Self::ForkedWitness => {
                 Place::Party(party.unwrap_or_default().to_owned())

@@ -133,7 +133,7 @@ fn one_cause_never_fills_the_disk() {
     let alarms = open(&folder, &clock);
     let most = LASTING_MAX as u64;
     for index in 0..most + 20 {
-        clock.set(NOW + index);
+        clock.set(NOW + 60 * index);
         let raised = alarms.raise(alarm(AlarmKind::Damaged, index));
         assert_eq!(raised == Raised::Counted, index >= most, "{index}");
         // What happens once is told whenever it happens.
@@ -153,7 +153,48 @@ fn one_cause_never_fills_the_disk() {
 }
 
 #[test]
-fn a_cause_that_comes_and_goes_leaves_the_newest() {
+fn a_flood_of_what_happens_once_is_counted() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::at(NOW));
+    let alarms = open(&folder, &clock);
+    let most = LASTING_MAX as u64;
+    let flood = |from: u64, to: u64| -> Vec<u64> {
+        let is_new =
+            |index: &u64| alarms.raise(alarm(AlarmKind::SourceGap, *index)) != Raised::Counted;
+        (from..to).filter(is_new).collect()
+    };
+    assert_eq!(flood(0, 1_000), (0..most).collect::<Vec<_>>());
+    assert_eq!(files(&folder).len(), LASTING_MAX);
+    clock.set(NOW + EVENT_SPAN.as_secs());
+    assert!(flood(2_000, 3_000).is_empty());
+    clock.set(NOW + EVENT_SPAN.as_secs() + 1);
+    assert_eq!(flood(3_000, 4_000), (3_000..3_000 + most).collect::<Vec<_>>());
+    assert_eq!(files(&folder).len(), LASTING_MAX + ENDED_MAX);
+    // A flood of one kind takes no room from another.
+    assert!(matches!(alarms.raise(alarm(AlarmKind::Backdated, 1)), Raised::New(_)));
+}
+
+#[test]
+fn the_first_evidence_of_a_kind_is_never_crowded_out() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::at(NOW));
+    let alarms = open(&folder, &clock);
+    let flap = |kind, index| {
+        let Raised::New(record) = alarms.raise(alarm(kind, index)) else { panic!("{kind}") };
+        assert!(alarms.end_record(&record, "served again"));
+        record.id
+    };
+    let first = flap(AlarmKind::Damaged, 7);
+    for second in 1..3 * ENDED_MAX as u64 {
+        clock.set(NOW + second);
+        flap(AlarmKind::CheckpointInvalid, second);
+        flap(AlarmKind::Damaged, 1_000 + second);
+    }
+    let all = alarms.all();
+    assert_eq!(all.len(), 2 * ENDED_MAX);
+    assert!(all.iter().any(|record| record.id == first), "an operator who flaps hides nothing");
+}
+
+#[test]
+fn a_cause_that_comes_and_goes_leaves_the_first_and_the_newest() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::at(NOW));
     let alarms = open(&folder, &clock);
     let count = ENDED_MAX as u64 + 3;
@@ -164,7 +205,10 @@ fn a_cause_that_comes_and_goes_leaves_the_newest() {
     }
     let all = alarms.all();
     assert_eq!(all.len(), ENDED_MAX);
-    assert_eq!(all[0].raised_at, time((NOW + 3) * 1_000_000_000).to_string());
+    let at = |second| time((NOW + second) * 1_000_000_000).to_string();
+    let half = ENDED_MAX / 2;
+    assert_eq!(all[half - 1].raised_at, at(half as u64 - 1));
+    assert_eq!(all[half].raised_at, at(half as u64 + 3));
     assert_eq!(files(&folder).len(), ENDED_MAX);
 }
 

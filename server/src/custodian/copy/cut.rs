@@ -14,7 +14,7 @@ use crate::{custodian::error::CopyError, storage::GroupFrames};
 
 /// Holds back the records behind the last seal.
 #[derive(Debug)]
-pub(super) struct Cutter {
+pub(crate) struct Cutter {
     /// Of the first record held back, or the next one.
     first: Index,
     /// A batch without its seal.
@@ -22,19 +22,19 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    pub(super) const fn new(first: Index) -> Self {
+    pub(crate) const fn new(first: Index) -> Self {
         Self { first, open: Vec::new() }
     }
 
     /// The index of the next record to push.
-    pub(super) fn next(&self) -> Index {
+    pub(crate) fn next(&self) -> Index {
         self.first.plus(count_of(self.open.len()))
     }
 
     /// Takes the next run; gives back whole batches, if any are complete, that fit into one group.
     ///
     /// What cannot be a batch comes back as well: the verifier says what is wrong with it.
-    pub(super) fn push(&mut self, (first, records): Run) -> Result<Option<Run>, CopyError> {
+    pub(crate) fn push(&mut self, (first, records): Run) -> Result<Option<Run>, CopyError> {
         if first != self.next() {
             return Err(CopyError::OutOfPlace { found: first, wanted: self.next() });
         }
@@ -54,7 +54,7 @@ impl Cutter {
     }
 
     /// What is held back, without its seal.
-    pub(super) fn flush(&mut self) -> Option<Run> {
+    pub(crate) fn flush(&mut self) -> Option<Run> {
         (!self.open.is_empty()).then(|| self.cut(self.open.len()))
     }
 

@@ -28,10 +28,12 @@ impl Break {
                 let served = Box::new(served.clone());
                 Caught::Log { violation, served, proofs: Vec::new() }.into()
             }
-            // No ledger of ours admits such a batch, so none serves it.
-            CopyError::BatchTooLarge { .. }
-            | CopyError::EventTooLarge { .. }
-            | CopyError::OutOfPlace { .. } => {
+            // No ledger admits such a batch, so what is served is not what it signed for.
+            CopyError::BatchTooLarge { index, .. } | CopyError::EventTooLarge { index, .. } => {
+                let (problem, served) = (error.to_string(), Box::new(served.clone()));
+                Caught::Withheld { index, problem, served }.into()
+            }
+            CopyError::OutOfPlace { .. } => {
                 Self::Pull(PullError::Answer { problem: error.to_string() })
             }
             error => Self::Failed(error.into()),

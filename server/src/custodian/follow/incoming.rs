@@ -82,10 +82,11 @@ impl Drop for Incoming {
     }
 }
 
+/// What records take in memory. Empty ones take some, too: a stream of nothing has an end.
 fn bytes(records: &[Record]) -> usize {
     let length =
         |record: &Record| record.entry.len() + record.event.as_ref().map_or(0, |event| event.len());
-    records.iter().map(length).sum()
+    size_of_val(records) + records.iter().map(length).sum::<usize>()
 }
 
 /// Several groups of the ledger.

@@ -5,12 +5,14 @@ use std::{ops::RangeInclusive, sync::Arc};
 use access_ledger_client::{evidence::Caught, pull::Run, verify::Record};
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
+    entry::Entry,
     error::BuildError,
     position::{Index, count_of},
     proof::inclusion_path,
     receipt::TlogProof,
     wire,
 };
+use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
@@ -113,11 +115,16 @@ impl Comparison {
     }
 }
 
+/// The record alone. Of what no record is as long as only the beginning: it is signed by nobody.
 fn encoded(index: Index, record: &Record) -> Vec<u8> {
-    let entries = vec![record.entry.clone()];
-    let events = vec![record.event.clone().unwrap_or_default()];
+    let cut = |bytes: &Bytes| bytes.slice(..bytes.len().min(KEPT_BYTES_MAX));
+    let entries = vec![cut(&record.entry)];
+    let events = vec![record.event.as_ref().map(cut).unwrap_or_default()];
     wire::EntryRun { first_index: index.0, entries, events }.encode_to_vec()
 }
+
+/// Of an entry or an event that is kept as evidence: longer than any.
+const KEPT_BYTES_MAX: usize = Entry::EVENT_LEN_MAX + 1;
 
 /// Of the copy, at once.
 const READ_BYTES: usize = 1 << 20;

@@ -104,16 +104,9 @@ fn sources() -> Sources {
     let body = Some(wire::event::Body::ControlChange(change));
     let genesis = wire::Event { body, ..Default::default() }.encode_to_vec();
     let mut sources = Sources::from_genesis(&genesis).unwrap();
-    sources.restore([Source {
-        name: SourceName::parse("beating").unwrap(),
-        public_key: *key(9).verifier().public_key(),
-        roles: Roles::parse(&[wire::SourceRole::Record.into()]).unwrap(),
-        heartbeat_nanos: 60_000_000_000,
-        registered_at: Index(1),
-        self_enrolled: false,
-        principal: String::new(),
-        decommissioned_at: None,
-    }]);
+    let (name, key) = (SourceName::parse("beating").unwrap(), *key(9).verifier().public_key());
+    let source = Source::new(name, key, Roles::RECORDER, Index(1));
+    sources.restore([Source { heartbeat_nanos: 60_000_000_000, ..source }]);
     sources
 }
 

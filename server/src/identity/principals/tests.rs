@@ -1,5 +1,7 @@
 //! What a file of principals says, and what it may not say.
 
+use access_ledger_proto::hash::sha256;
+
 use super::*;
 
 const FILE: &str = r#"
@@ -20,13 +22,17 @@ fn file() -> String {
     FILE.replace("DIGEST", &sha256(b"secret").to_string())
 }
 
+fn parse(text: &str) -> Result<Principals, Malformed> {
+    Principals::parse(text, &Principals::default())
+}
+
 fn names(found: &[&Arc<Principal>]) -> Vec<String> {
     found.iter().map(|principal| principal.name.clone()).collect()
 }
 
 #[test]
 fn credentials_lead_to_their_principal_alone() {
-    let principals = Principals::parse(&file()).unwrap();
+    let principals = parse(&file()).unwrap();
     let uri = CertificateName::Uri("spiffe://corp.example/payments".to_owned());
     let dns = CertificateName::dns("pAY.CORP.example");
     assert_eq!(names(&principals.of_names(&[uri.clone(), dns])), ["payments"]);
@@ -35,9 +41,9 @@ fn credentials_lead_to_their_principal_alone() {
     // A host named like a URI is no such URI.
     let confused = CertificateName::Dns("spiffe://corp.example/payments".to_owned());
     assert!(principals.of_names(&[confused]).is_empty());
-    assert_eq!(principals.of_token(b"secret").unwrap().name, "auditor");
+    assert_eq!(principals.of_token(&sha256(b"secret")).unwrap().name, "auditor");
     for wrong in ["Secret", "secret ", "", "secretsecret", &sha256(b"secret").to_string()] {
-        assert!(principals.of_token(wrong.as_bytes()).is_none(), "{wrong:?}");
+        assert!(principals.of_token(&sha256(wrong.as_bytes())).is_none(), "{wrong:?}");
     }
     let payments = principals.of_names(&[uri])[0];
     assert!(payments.has(Role::Record) && payments.has(Role::Authorize));
@@ -88,16 +94,16 @@ fn malformed_files_are_refused_with_the_line() {
         ("dns = [\"Pay.corp.example\"]", "limits = { call = 1 }", 7, "unknown field `call`"),
     ] {
         assert!(good.contains(from), "{from}");
-        let malformed = Principals::parse(&good.replace(from, to)).unwrap_err();
+        let malformed = parse(&good.replace(from, to)).unwrap_err();
         assert_eq!(malformed.line, line, "{to}: {}", malformed.problem);
         assert!(malformed.problem.contains(problem), "{to}: {}", malformed.problem);
     }
     let token = format!("tokens = [\"sha256:{}\"]", sha256(b"secret"));
     let twice = good.replace("dns = [", &format!("{token}\ndns = ["));
-    assert!(Principals::parse(&twice).unwrap_err().problem.contains("as well"));
+    assert!(parse(&twice).unwrap_err().problem.contains("as well"));
     let nothing = good.replace(&token, "");
-    assert!(Principals::parse(&nothing).unwrap_err().problem.contains("without uris"));
-    assert_eq!(Principals::parse("principal = [").unwrap_err().line, 1);
+    assert!(parse(&nothing).unwrap_err().problem.contains("without uris"));
+    assert_eq!(parse("principal = [").unwrap_err().line, 1);
 }
 
 #[test]
@@ -105,4 +111,40 @@ fn nobody_is_bound_where_nobody_is_asked() {
     let anybody = Principal::anybody();
     assert!(Role::ALL.into_iter().all(|role| anybody.has(role)));
     assert!(matches!(anybody.sources, Sources::Any));
+}
+
+#[test]
+fn limits_outlive_a_change_of_the_file_unless_they_change() {
+    let limited = |calls: u32, roles: &str| {
+        let digest = sha256(b"other");
+        format!(
+            "[[principal]]\nname = \"a\"\nroles = [{roles}]\ntokens = [\"sha256:{digest}\"]\n\
+             limits = {{ calls = {calls} }}\n"
+        )
+    };
+    let reads = crate::identity::limits::reads();
+    let enters = |principals: &Principals| {
+        let principal = principals.of_token(&sha256(b"other")).unwrap();
+        principal.limits.enter("a", false, &reads)
+    };
+    let first = parse(&limited(1, "\"audit\"")).unwrap();
+    let _under_way = enters(&first).unwrap();
+    // Other roles, and another principal beside it: what is used up stays so.
+    let text = limited(1, "\"record\"") + &file();
+    let second = Principals::parse(&text, &first).unwrap();
+    assert!(enters(&second).is_err());
+    let third = Principals::parse(&limited(2, "\"record\""), &second).unwrap();
+    assert!(enters(&third).is_ok());
+}
+
+#[test]
+fn tokens_are_not_without_number() {
+    let token = |number: usize| format!("\"sha256:{}\"", sha256(&number.to_be_bytes()));
+    let file = |count: usize| {
+        let tokens: Vec<_> = (0..count).map(token).collect();
+        let tokens = tokens.join(",");
+        format!("[[principal]]\nname = \"a\"\nroles = [\"audit\"]\ntokens = [{tokens}]\n")
+    };
+    parse(&file(TOKENS_MAX)).unwrap();
+    assert!(parse(&file(TOKENS_MAX + 1)).unwrap_err().problem.contains("more than 4096 tokens"));
 }

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use access_ledger_client::backoff::Backoff;
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     error::{BuildError, CheckpointError},
     position::Size,
     proof::consistency_path,
-    witness::{AddCheckpoint, origin_hex},
+    witness::{AddCheckpoint, origin_hex, parse_size},
 };
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -93,7 +94,7 @@ impl Asker {
         let mut targets = rounds.targets();
         // The newest checkpoint that this witness has cosigned.
         let mut done: Option<Size> = None;
-        let mut failures = 0;
+        let mut backoff = Backoff::new(BACKOFF_MIN, self.cosigners.backoff_max);
         loop {
             let next = targets.wait_for(|target| done.is_none_or(|done| done < target.size));
             let Ok(target) = next.await.map(|target| target.clone()) else { return };
@@ -104,14 +105,14 @@ impl Asker {
             drop(asking);
             match asked {
                 Ok(size) => {
-                    (done, failures) = (Some(size), 0);
+                    done = Some(size);
+                    backoff.reset();
                     self.told(size, started);
                     sleep_until(started + interval).await;
                 }
                 Err(failure) => {
                     self.failed(&failure, &target);
-                    sleep(backoff(failures, self.cosigners.backoff_max)).await;
-                    failures += 1;
+                    sleep(backoff.next(None)).await;
                 }
             }
         }
@@ -124,7 +125,7 @@ impl Asker {
             match answer.status {
                 200 => return self.take(target, &answer.body),
                 409 => {
-                    let held = told_size(&answer.body).ok_or(AskError::NoSize)?;
+                    let held = parse_size(&answer.body).ok_or(AskError::NoSize)?;
                     self.held = held;
                     if held >= target.size {
                         return self.fetch().await;
@@ -206,18 +207,6 @@ impl Asker {
         )
         .increment(1);
     }
-}
-
-/// The size in the body of a 409.
-fn told_size(body: &[u8]) -> Option<Size> {
-    let digits = str::from_utf8(body).ok()?.strip_suffix('\n')?;
-    let is_canonical = digits == "0" || !digits.starts_with(['0', '+']);
-    digits.parse().ok().filter(|_| is_canonical).map(Size)
-}
-
-/// How long to wait after the so many failures before this one.
-fn backoff(failures: u32, most: Duration) -> Duration {
-    BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(most)
 }
 
 /// Off the network's threads. `work` must not hold the book: it may outlive the ledger.

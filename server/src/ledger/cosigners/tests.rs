@@ -47,7 +47,7 @@ fn receipts_that_would_wait_for_ever_are_refused() {
     };
     let check = |receipts| {
         let cosigning = Cosigning { receipts, ..Cosigning::default() };
-        cosigning.check(&key("log", 9)).map_err(|error| error.to_string())
+        cosigning.check(&[&key("log", 9)]).map_err(|error| error.to_string())
     };
     assert_eq!(check(lines("quorum a\n")), Ok(()));
     // Of two, the one with an address is enough.
@@ -63,7 +63,7 @@ fn receipts_that_would_wait_for_ever_are_refused() {
         receipts: lines("quorum b\n"),
         ..Cosigning::default()
     };
-    assert!(cosigning.check(&key("log", 9)).is_ok());
+    assert!(cosigning.check(&[&key("log", 9)]).is_ok());
 }
 
 #[test]
