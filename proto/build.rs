@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A test's server answers what the test asks, and UNIMPLEMENTED to all else.
         .generate_default_stubs(true)
         .bytes(".")
+        .codec_path("crate::wire::codec::MessageCodec")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -62,6 +62,7 @@ fn endpoint_of(uri: &str) -> Result<Endpoint, ConnectError> {
     }
     Ok(endpoint
         .tcp_nodelay(true)
+        .max_frame_size(FRAME_BYTES_MAX)
         .tcp_keepalive(Some(KEEP_ALIVE))
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -271,6 +272,9 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Twice what `audit.proto` allows. Auditors hold some messages in memory, so this is their bound.
 pub(crate) const AUDIT_MESSAGE_BYTES_MAX: usize = 2 << 20;
+
+/// Of what servers send: a run of entries takes a few system calls, not thirty.
+const FRAME_BYTES_MAX: u32 = 128 << 10;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -10,7 +10,7 @@
 //! first line counts. Secrets are wiped when they are dropped.
 
 use std::{
-    env, fmt, io,
+    env, fmt, fs, io,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -76,11 +76,15 @@ impl Passphrase {
     ///
     /// [`KeyFileError::PassphraseFile`].
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        Self::first_line(path, read_secret(path))
+    }
+
+    fn first_line(path: &Path, text: io::Result<Zeroizing<String>>) -> Result<Self, KeyFileError> {
         let refused = |problem: String| {
             let path = path.to_owned();
             KeyFileError::PassphraseFile { path, problem }
         };
-        let text = read_secret(path).map_err(|error| refused(error.to_string()))?;
+        let text = text.map_err(|error| refused(error.to_string()))?;
         match text.lines().next() {
             Some(line) if !line.is_empty() => Ok(Self(Zeroizing::new(line.to_owned()))),
             _ => Err(refused("its first line is empty".to_owned())),
@@ -100,7 +104,10 @@ impl Passphrase {
         let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
         let path = Path::new(&folder).join("access-ledger-passphrase");
         match path.try_exists() {
-            Ok(true) => Self::read(&path).map(Some),
+            // Its mode tells nothing: systemd lets the service in by an access list.
+            Ok(true) => {
+                Self::first_line(&path, fs::read_to_string(&path).map(Zeroizing::new)).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -228,7 +235,7 @@ static FILE: OnceLock<PathBuf> = OnceLock::new();
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use access_ledger_proto::note::KeyType;
 

@@ -13,6 +13,7 @@ use std::{fmt, str::FromStr};
 use access_ledger_proto::{
     facts::{Facts, Noted},
     position::Index,
+    source::SourceName,
     wire,
 };
 
@@ -106,6 +107,8 @@ pub enum Wanted<'a> {
 pub struct Told {
     /// Its place.
     pub index: Index,
+    /// Who recorded it.
+    pub source: SourceName,
     /// Its time as `Noted::time` has it, in nanoseconds since the Unix epoch.
     pub time: u64,
     /// What it tells.
@@ -116,7 +119,8 @@ impl Told {
     /// What an entry tells.
     #[must_use]
     pub fn of(noted: &Noted<'_>) -> Self {
-        Self { index: noted.index, time: noted.time(), event: noted.event.clone() }
+        let source = noted.source.to_owned();
+        Self { index: noted.index, source, time: noted.time(), event: noted.event.clone() }
     }
 }
 

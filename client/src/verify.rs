@@ -197,17 +197,17 @@ impl LogVerifier {
         Ok(())
     }
 
-    /// Takes up the next run. The seals of its batches become due at the next
-    /// [`LogVerifier::settle`].
+    /// Takes up the next run, and gives its records back. The seals of its batches become due at
+    /// the next [`LogVerifier::settle`].
     ///
     /// # Errors
     ///
     /// The first violation that is not one of a seal's signature.
-    pub fn take(&mut self, run: DigestedRun) -> Result<(), Violation> {
+    pub fn take(&mut self, run: DigestedRun) -> Result<Vec<Record>, Violation> {
         self.frontier.forget();
         if run.before.is_none() {
             // Not one entry could be read.
-            return run.violation.map_or(Ok(()), Err);
+            return run.violation.map_or(Ok(run.records), Err);
         }
         self.take_seam(&run)?;
         self.totals.events_erased += count_of(run.erased.len());
@@ -217,7 +217,7 @@ impl LogVerifier {
         }
         self.frontier.extend(&run.subtrees);
         self.link = run.after;
-        run.violation.map_or(Ok(()), Err)
+        run.violation.map_or(Ok(run.records), Err)
     }
 
     /// Verifies the signatures of all seals that are due, on all cores.

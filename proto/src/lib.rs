@@ -31,3 +31,4 @@ pub mod terms;
 pub mod tree;
 pub mod wire;
 pub mod witness;
+pub mod wording;

@@ -56,7 +56,7 @@ pub enum Field {
     LegalRequest = 17,
     /// Id of an emergency.
     BreakGlass = 18,
-    /// Keyed hash of a data subject.
+    /// Keyed hash of a data subject, of whom there is data, or whose data was looked for.
     SubjectToken = 19,
     /// Kind of event: its field number in `Event.body`.
     Body = 20,
@@ -196,7 +196,7 @@ impl<F: FnMut(Field, &[u8])> Terms<F> {
             }
             Body::SourceStatus(status) => self.text(Field::Actor, &status.principal),
             Body::ControlChange(change) => self.control(change),
-            Body::LedgerRead(read) => self.text(Field::Actor, &read.reader),
+            Body::LedgerRead(read) => self.read(read),
             Body::Redaction(_) | Body::Finding(_) => {}
         }
     }
@@ -220,6 +220,11 @@ impl<F: FnMut(Field, &[u8])> Terms<F> {
         access.data.iter().for_each(|data| self.data(data));
     }
 
+    fn read(&mut self, read: &wire::LedgerRead) {
+        self.text(Field::Actor, &read.reader);
+        self.tokens(&read.subject_tokens);
+    }
+
     fn transfer(&mut self, transfer: &wire::Transfer) {
         self.number(Field::Purpose, transfer.purpose);
         self.text(Field::Grant, &transfer.grant_id);
@@ -236,7 +241,11 @@ impl<F: FnMut(Field, &[u8])> Terms<F> {
         self.text(Field::Jurisdiction, &data.subject_jurisdiction);
         self.number(Field::Boundary, data.boundary);
         self.numbers(Field::Category, &data.categories);
-        for token in data.subject_tokens.iter().filter(|token| !token.is_empty()) {
+        self.tokens(&data.subject_tokens);
+    }
+
+    fn tokens(&mut self, tokens: &[Bytes]) {
+        for token in tokens.iter().filter(|token| !token.is_empty()) {
             (self.0)(Field::SubjectToken, token);
         }
     }

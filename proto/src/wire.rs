@@ -13,6 +13,8 @@ mod generated {
     tonic::include_proto!("access_ledger.v1");
 }
 
+pub(crate) mod codec;
+
 pub use generated::*;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all files, for gRPC reflection and JSON.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use access_ledger_proto::{
     entry::Entry,
     facts::sources::Source,
-    position::{Index, Size},
+    position::{Index, Size, count_of},
     source::Name,
-    wire::{self, audit_service_server::AuditService},
+    wire::{self, ReadKind, audit_service_server::AuditService},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -20,7 +23,9 @@ use crate::{
     },
     identity::Caller,
     index::IndexError,
+    reads::{Question, Reader, Reads, Sent, is_news, sent},
     refusal::Refusal,
+    storage::{LogReader, ReadMemory},
 };
 
 mod findings;
@@ -33,6 +38,8 @@ pub(crate) struct Auditor {
     pub(crate) book: Arc<Book>,
     /// Turns true when the server is about to stop: streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Notes who reads.
+    pub(crate) reads: Reads,
 }
 
 /// Where a stream of entries stands.
@@ -40,31 +47,55 @@ struct Cursor {
     book: Arc<Book>,
     next: Index,
     with_events: bool,
+    reader: Reader,
+    memory: ReadMemory,
 }
 
 impl Cursor {
+    /// Begins to read, which is noted.
+    fn begin(book: &Arc<Book>, first: Index, with_events: bool, reader: Reader) -> Self {
+        let memory = ReadMemory::default();
+        let cursor = Self { book: book.clone(), next: first, with_events, reader, memory };
+        cursor.reader.began(cursor.kind());
+        cursor
+    }
+
+    /// What the stream brings.
+    const fn kind(&self) -> ReadKind {
+        if self.with_events { ReadKind::Events } else { ReadKind::Entries }
+    }
+
     /// Reads the next run of entries below `end`, off the network's threads.
     async fn run(&mut self, end: Size) -> Result<wire::EntryRun, Refusal> {
         let (reader, first, with_events) = (self.book.reader.clone(), self.next, self.with_events);
         let entries_max = usize::try_from(end.0.saturating_sub(first.0))
             .unwrap_or(usize::MAX)
             .min(RUN_ENTRIES_MAX);
-        let read = move || read_run(&reader, first, entries_max, with_events);
-        let run = tokio::task::spawn_blocking(read).await.unwrap_or(Err(Refusal::Stopping))?;
-        self.next = first.plus(access_ledger_proto::position::count_of(run.entries.len()));
+        let mut memory = std::mem::take(&mut self.memory);
+        let read = move || {
+            let run = read_run(&reader, &mut memory, first, entries_max, with_events);
+            (run, memory)
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Stopping)?;
+        let (run, memory) = read;
+        let run = run?;
+        self.memory = memory;
+        self.next = first.plus(count_of(run.entries.len()));
         Ok(run)
     }
 }
 
 fn read_run(
-    reader: &crate::storage::LogReader,
+    reader: &LogReader,
+    memory: &mut ReadMemory,
     first: Index,
     entries_max: usize,
     with_events: bool,
 ) -> Result<wire::EntryRun, Refusal> {
     let (mut entries, mut events) = (Vec::new(), Vec::new());
     if with_events {
-        let records = reader.read(first, entries_max, RUN_BYTES_MAX).map_err(unreadable)?;
+        let limits = (entries_max, RUN_BYTES_MAX);
+        let records = reader.read_on(memory, first, limits).map_err(unreadable)?;
         entries.reserve_exact(records.len());
         events.reserve_exact(records.len());
         for record in records {
@@ -146,8 +177,8 @@ impl AuditService for Auditor {
             let problem = format!("{}, below the first index {}", end.0, next.0);
             return Err(Refusal::Request { field: "end_index", problem }.into());
         }
-        let book = self.book.clone();
-        let cursor = Cursor { book, next, with_events: request.with_events };
+        let reader = self.reads.reader(&caller);
+        let cursor = Cursor::begin(&self.book, next, request.with_events, reader);
         let stopping = self.stopping.clone();
         let runs = stream::unfold(Some(cursor), move |cursor| {
             let is_stopping = *stopping.borrow();
@@ -157,6 +188,9 @@ impl AuditService for Auditor {
                     return Some((Err(Refusal::Stopping.into()), None));
                 }
                 let run = cursor.run(end).await;
+                if let Ok(run) = &run {
+                    cursor.reader.streamed(cursor.kind(), sent(run), true);
+                }
                 let rest = run.is_ok().then_some(cursor);
                 let run = run.map(|run| wire::ReadEntriesResponse { run: Some(run) });
                 Some((run.map_err(Status::from), rest))
@@ -169,21 +203,25 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::GetInclusionProofRequest>,
     ) -> Result<Response<wire::GetInclusionProofResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| {
+        let proof = self.blocking(move |book, published| {
             let size = size_or_newest(request.tree_size, published.size)?;
             let path = inclusion_path(&book.tree, Index(request.index), size)?;
             Ok(wire::GetInclusionProofResponse { path, tree_size: size.0 })
-        })
-        .await
+        });
+        let proof = proof.await?;
+        reader.answered(ReadKind::Proof, Sent::default());
+        Ok(proof)
     }
 
     async fn get_consistency_proof(
         &self,
         request: Request<wire::GetConsistencyProofRequest>,
     ) -> Result<Response<wire::GetConsistencyProofResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| {
+        let proof = self.blocking(move |book, published| {
             let new = size_or_newest(request.new_size, published.size)?;
             // A view that is ahead of the tree is the sign of a rollback, not of a malformed
             // request.
@@ -194,8 +232,10 @@ impl AuditService for Auditor {
             }
             let path = consistency_path(&book.tree, Size(old), new)?;
             Ok(wire::GetConsistencyProofResponse { path, new_size: new.0 })
-        })
-        .await
+        });
+        let proof = proof.await?;
+        reader.answered(ReadKind::Proof, Sent::default());
+        Ok(proof)
     }
 
     async fn get_receipt(
@@ -204,11 +244,12 @@ impl AuditService for Auditor {
     ) -> Result<Response<wire::GetReceiptResponse>, Status> {
         use wire::get_receipt_request::Entry::{Index as AtIndex, Position};
         let caller = Caller::of(&request)?;
+        let reader = self.reads.reader(&caller);
         let wanted = request.into_inner().entry.ok_or_else(|| Refusal::Request {
             field: "entry",
             problem: "missing, wanted is an index or a position".to_owned(),
         })?;
-        self.blocking(move |book, _| {
+        let receipt = self.blocking(move |book, _| {
             let index = match &wanted {
                 AtIndex(index) => Index(*index),
                 Position(position) => {
@@ -225,31 +266,38 @@ impl AuditService for Auditor {
                 caller.expect_source(entry.source.as_str())?;
             }
             Ok(response)
-        })
-        .await
+        });
+        let receipt = receipt.await?;
+        reader.answered(ReadKind::Receipt, Sent::run(receipt.get_ref().index, 1));
+        Ok(receipt)
     }
 
     async fn watch(
         &self,
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::WatchResponse>>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
         let size = self.book.published().size;
         if request.first_index > size.0 {
             let (what, found) = ("index", request.first_index);
             return Err(Refusal::BeyondTree { what, found, size }.into());
         }
-        let book = self.book.clone();
         let next = Index(request.first_index);
-        let cursor = Cursor { book, next, with_events: request.with_events };
-        let watch = (cursor, self.book.checkpoints(), self.stopping.clone());
+        let following = Following {
+            cursor: Cursor::begin(&self.book, next, request.with_events, reader),
+            checkpoints: self.book.checkpoints(),
+            group: None,
+            due: Instant::now(),
+        };
+        let watch = (following, self.stopping.clone());
         let runs = stream::unfold(Some(watch), |watch| async {
-            let (mut cursor, mut checkpoints, mut stopping) = watch?;
+            let (mut following, mut stopping) = watch?;
             let run = tokio::select! {
-                run = next_run(&mut cursor, &mut checkpoints) => run,
+                run = following.run() => run,
                 _ = stopping.wait_for(|&stopping| stopping) => Err(Refusal::Stopping),
             };
-            let rest = run.is_ok().then_some((cursor, checkpoints, stopping));
+            let rest = run.is_ok().then_some((following, stopping));
             Some((run.map_err(Status::from), rest))
         });
         Ok(Response::new(Box::pin(runs)))
@@ -259,12 +307,16 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::GetSourceRequest>,
     ) -> Result<Response<wire::GetSourceResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let name = request.into_inner().source;
         let sources = self.book.sources();
         let size = self.book.published().size;
         let found = Name::parse(name.as_bytes()).ok().and_then(|name| sources.get(name));
         match found.and_then(|source| self.source(source, size)) {
-            Some(source) => Ok(Response::new(wire::GetSourceResponse { source: Some(source) })),
+            Some(source) => {
+                reader.answered(ReadKind::Sources, Sent::rows(1));
+                Ok(Response::new(wire::GetSourceResponse { source: Some(source) }))
+            }
             None => Err(Refusal::NoSource { name }.into()),
         }
     }
@@ -273,23 +325,38 @@ impl AuditService for Auditor {
         &self,
         request: Request<wire::QueryRequest>,
     ) -> Result<Response<wire::QueryResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| query::query(book, published, &request)).await
+        let question = Question::of_query(&request);
+        let found = self.blocking(move |book, published| query::query(book, published, &request));
+        let found = found.await?;
+        let hits = Sent::hits(found.get_ref().hits.iter().map(|hit| hit.index));
+        reader.searched(question, found.get_ref(), hits).await?;
+        Ok(found)
     }
 
     async fn list_findings(
         &self,
         request: Request<wire::ListFindingsRequest>,
     ) -> Result<Response<wire::ListFindingsResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
-        self.blocking(move |book, published| findings::list(book, published.size, request)).await
+        let question = Question::of_findings(&request);
+        let found =
+            self.blocking(move |book, published| findings::list(book, published.size, request));
+        let found = found.await?;
+        let findings = Sent::hits(found.get_ref().findings.iter().map(|finding| finding.index));
+        reader.searched(question, found.get_ref(), findings).await?;
+        Ok(found)
     }
 
     async fn get_report(
         &self,
         request: Request<wire::GetReportRequest>,
     ) -> Result<Response<wire::GetReportResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
+        let question = Question::of_report(&request);
         let computed = self
             .blocking(move |book, published| report::compute(book, published.size, &request))
             .await?;
@@ -298,17 +365,21 @@ impl AuditService for Auditor {
         if let Some(last) = Size(footer.size).last_index() {
             self.book.covers(last).await?;
         }
-        self.blocking(move |book, _| {
+        let report = self.blocking(move |book, _| {
             report::add_root(book, &mut footer)?;
             Ok(wire::GetReportResponse { footer: Some(footer), ..response })
-        })
-        .await
+        });
+        let report = report.await?;
+        let rows = report.get_ref().table.as_ref().map_or(0, |table| count_of(table.rows.len()));
+        reader.searched(question, report.get_ref(), Sent::rows(rows)).await?;
+        Ok(report)
     }
 
     async fn list_sources(
         &self,
         request: Request<wire::ListSourcesRequest>,
     ) -> Result<Response<wire::ListSourcesResponse>, Status> {
+        let reader = self.reads.reader(&Caller::of(&request)?);
         let request = request.into_inner();
         let page_size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
             0 => PAGE_SIZE_MAX,
@@ -325,25 +396,50 @@ impl AuditService for Auditor {
             .filter(|_| has_more)
             .map(|source| source.name.clone())
             .unwrap_or_default();
+        reader.answered(ReadKind::Sources, Sent::rows(count_of(sources.len())));
         Ok(Response::new(wire::ListSourcesResponse { sources, next_page_token }))
     }
 }
 
-/// Waits until a checkpoint covers more than the cursor has seen, and reads on.
-async fn next_run(
-    cursor: &mut Cursor,
-    checkpoints: &mut watch::Receiver<Arc<Published>>,
-) -> Result<wire::WatchResponse, Refusal> {
-    let next = cursor.next;
-    let published = checkpoints
-        .wait_for(|published| published.size.contains(next))
-        .await
-        .map_err(|_| Refusal::Stopping)?
-        .clone();
-    let run = cursor.run(published.size).await?;
-    let is_whole = !published.size.contains(cursor.next);
-    let checkpoint = if is_whole { published.note.clone() } else { Bytes::new() };
-    Ok(wire::WatchResponse { run: Some(run), checkpoint })
+/// Where somebody stands who reads whatever is recorded.
+struct Following {
+    cursor: Cursor,
+    checkpoints: watch::Receiver<Arc<Published>>,
+    /// The checkpoint up to which is read at the moment.
+    group: Option<Arc<Published>>,
+    /// The next group does not begin before.
+    due: Instant,
+}
+
+impl Following {
+    /// The next run, as soon as there is one.
+    async fn run(&mut self) -> Result<wire::WatchResponse, Refusal> {
+        let group = match self.group.take() {
+            Some(group) => group,
+            None => self.begin().await?,
+        };
+        let cursor = &mut self.cursor;
+        let run = cursor.run(group.size).await?;
+        let is_news = is_news(&run, cursor.book.sources().ledger_source());
+        cursor.reader.streamed(cursor.kind(), sent(&run), is_news);
+        let is_whole = !group.size.contains(self.cursor.next);
+        let checkpoint = if is_whole { group.note.clone() } else { Bytes::new() };
+        self.group = (!is_whole).then_some(group);
+        Ok(wire::WatchResponse { run: Some(run), checkpoint })
+    }
+
+    /// Waits until a checkpoint covers more than was read, and until it is time: the newest then.
+    async fn begin(&mut self) -> Result<Arc<Published>, Refusal> {
+        // Many may wait at once.
+        self.cursor.memory = ReadMemory::default();
+        // While nobody waits for those who follow, not even this task is woken for each group.
+        sleep_until(self.due).await;
+        let next = self.cursor.next;
+        let newer = self.checkpoints.wait_for(|published| published.size.contains(next));
+        let newer = newer.await.map_err(|_| Refusal::Stopping)?.clone();
+        self.due = Instant::now() + self.cursor.book.unawaited_interval();
+        Ok(newer)
+    }
 }
 
 fn receipt_response(book: &Book, index: Index) -> Result<wire::GetReceiptResponse, Refusal> {

@@ -225,6 +225,13 @@ impl Book {
         }
     }
 
+    /// How long at least those who follow the log and those who cosign it are left with what they
+    /// have, before they are given or asked for more: zero while receipts wait for them. A group
+    /// may be one event, and handing each on by itself costs more than recording it.
+    pub(crate) const fn unawaited_interval(&self) -> Duration {
+        if self.receipts_wait { Duration::ZERO } else { UNAWAITED_INTERVAL }
+    }
+
     /// The newest checkpoint whose cosignatures are enough, if any is known.
     pub(crate) fn cosigned(&self) -> Option<Arc<Published>> {
         self.cosigned.borrow().clone()
@@ -263,6 +270,10 @@ impl Book {
             .ok_or_else(|| Refusal::NoEvent { name: source.to_owned(), seq })
     }
 }
+
+/// Ten times a second is as good as a hundred times while nothing waits, and the ledger's time goes
+/// into appending.
+const UNAWAITED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The index is a moment behind the log; while it is built again, a caller had better come back.
 pub(crate) const INDEX_WAIT: Duration = Duration::from_secs(10);

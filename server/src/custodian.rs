@@ -24,6 +24,7 @@ pub mod halt;
 mod lag;
 pub mod memory;
 pub mod patrol;
+mod reads;
 mod ready;
 mod rot;
 pub mod serve;
@@ -35,7 +36,10 @@ pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    note::{Signer, VerifierKey},
+};
 use tracing::warn;
 
 pub use self::serve::Serving;
@@ -72,6 +76,8 @@ pub struct CustodianOptions {
     pub patrol: PatrolOptions,
     /// Where alarms are sent; `None`: nowhere.
     pub webhook: Option<String>,
+    /// Key of the source at the ledger that records who reads here; `None`: that is not recorded.
+    pub reads_key: Option<Signer>,
     /// How long a checkpoint waits for somebody to ask for its cosignature.
     pub cosign_idle: Duration,
 }
@@ -90,6 +96,7 @@ impl CustodianOptions {
             times: TimeLimits::default(),
             patrol: PatrolOptions::default(),
             webhook: None,
+            reads_key: None,
             cosign_idle: COSIGN_IDLE,
         }
     }

@@ -52,8 +52,8 @@ use crate::{
 mod custodian;
 mod keys;
 
-pub use self::keys::Keys;
 use self::keys::new_key;
+pub use self::keys::{Keys, read_signer};
 
 /// The name of the ledger's own source.
 pub const LEDGER_SOURCE: &str = "ledger";
@@ -352,14 +352,19 @@ impl Folder {
 pub(crate) fn own_event(now: u64, body: wire::event::Body) -> Result<wire::Event, String> {
     let mut event_id = [0; 16];
     getrandom::fill(&mut event_id).map_err(|error| error.to_string())?;
-    let seconds = i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(now % 1_000_000_000).unwrap_or_default();
     Ok(wire::Event {
         event_id: event_id.to_vec().into(),
-        occurred_at: Some(prost_types::Timestamp { seconds, nanos }),
+        occurred_at: Some(timestamp(now)),
         body: Some(body),
         ..Default::default()
     })
+}
+
+/// A time in nanoseconds since the Unix epoch.
+pub(crate) fn timestamp(nanos: u64) -> prost_types::Timestamp {
+    let seconds = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(nanos % 1_000_000_000).unwrap_or_default();
+    prost_types::Timestamp { seconds, nanos }
 }
 
 /// A checkpoint of this ledger, as far as the file can be read.

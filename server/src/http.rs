@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::witness::origin_hex;
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header},
@@ -33,22 +33,26 @@ use tracing::error;
 
 use self::answer::{Wishes, refuse, response};
 pub(crate) use self::split::{Split, is_grpc};
-use crate::{book::Book, witness::Witness};
+use crate::{book::Book, identity::Caller, reads::Reads, witness::Witness};
 
 /// What the pages are made from.
 struct Site {
     book: Arc<Book>,
     /// [`origin_hex`] of the book.
     origin_hex: String,
-    reads: Arc<Semaphore>,
-    adds: Arc<Semaphore>,
+    /// Notes who reads.
+    reads: Reads,
+    /// Room for what reads the disk, and for what is added.
+    reading: Arc<Semaphore>,
+    adding: Arc<Semaphore>,
 }
 
 /// The pages of a book, and of a witness where there is one.
-pub(crate) fn pages(book: Arc<Book>, witness: Option<Arc<Witness>>) -> Router {
+pub(crate) fn pages(book: Arc<Book>, witness: Option<Arc<Witness>>, reads: Reads) -> Router {
     let origin_hex = origin_hex(book.vkey.name());
-    let (reads, adds) = (Semaphore::new(READS_MAX), Semaphore::new(ADDS_MAX));
-    let site = Arc::new(Site { book, origin_hex, reads: reads.into(), adds: adds.into() });
+    let (reading, adding) = (Semaphore::new(READS_MAX), Semaphore::new(ADDS_MAX));
+    let (reading, adding) = (Arc::new(reading), Arc::new(adding));
+    let site = Arc::new(Site { book, origin_hex, reads, reading, adding });
     let mut reads = Router::new()
         .route("/checkpoint", readable(get(newest_checkpoint)))
         .route("/tile/{*tile}", readable(get(tile)));
@@ -91,12 +95,13 @@ impl Site {
         })
     }
 
-    async fn tile(&self, uri: &Uri, wishes: Wishes) -> Response<Body> {
+    async fn tile(&self, caller: &Caller, uri: &Uri, wishes: Wishes) -> Response<Body> {
         // As it was sent: what is percent-encoded is another path.
         let path = uri.path().split_once("/tile/").map(|(_, tile)| tile.to_owned());
         let book = self.book.clone();
-        let read = move || tiles::tile(&book, &path.unwrap_or_default(), &wishes);
-        self.blocking(&self.reads, read).await
+        let reader = self.reads.reader(caller);
+        let read = move || tiles::tile(&book, &path.unwrap_or_default(), &wishes, &reader);
+        self.blocking(&self.reading, read).await
     }
 }
 
@@ -104,18 +109,24 @@ async fn newest_checkpoint(State(site): State<Arc<Site>>, headers: HeaderMap) ->
     tiles::checkpoint(site.book.published().note.clone(), &Wishes::of(&headers))
 }
 
-async fn tile(State(site): State<Arc<Site>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
-    site.tile(&uri, Wishes::of(&headers)).await
+async fn tile(
+    State(site): State<Arc<Site>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response<Body> {
+    site.tile(&caller, &uri, Wishes::of(&headers)).await
 }
 
 async fn mirrored_tile(
     State(site): State<Arc<Site>>,
     Path((origin, _)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
     if origin == site.origin_hex {
-        site.tile(&uri, Wishes::of(&headers)).await
+        site.tile(&caller, &uri, Wishes::of(&headers)).await
     } else {
         refuse(StatusCode::NOT_FOUND, "no entries of this log are held")
     }
@@ -142,7 +153,7 @@ async fn add_checkpoint(
     match add::read_body(body, add::BODY_TIME).await {
         Ok(body) => {
             let add = move || add::add_checkpoint(&witness, &body);
-            site.blocking(&site.adds, add).await
+            site.blocking(&site.adding, add).await
         }
         Err(error) => error.refusal(),
     }

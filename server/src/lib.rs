@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod os;
 pub mod outbound;
+mod reads;
 pub mod refusal;
 pub mod restore;
 pub mod rotate;

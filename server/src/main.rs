@@ -186,6 +186,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
         let serving = Serving::bind(ledger, args.listen).await?.behind(door).telling(health);
+        let serving = serving.adding_up_reads(args.door.reads_window());
         greet(&serving, &metrics_address.to_string())?;
         serving.run(stop).await?;
         Ok(ExitCode::SUCCESS)
@@ -211,6 +212,7 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
         let stop = stop_signal()?;
         let serving = custodian::Serving::bind(custodian, args.listen).await?.behind(door);
         let serving = serving.showing(credentials).telling(health);
+        let serving = serving.adding_up_reads(args.door.reads_window());
         greet_custodian(args, &serving, &metrics_address.to_string())?;
         serving.run(&ledger, stop).await?;
         Ok(ExitCode::SUCCESS)

@@ -86,6 +86,11 @@ fn describe() {
         "questions to witnesses without a cosignature"
     );
     counter!("access_ledger_cosignatures_dropped_total", "cosignatures that do not verify");
+    counter!("access_ledger_recorded_reads_total", "records of who read");
+    gauge!(
+        "access_ledger_unrecorded_reads",
+        "answers that are not recorded yet though they are due"
+    );
     counter!("access_ledger_alarms_total", "alarms that a custodian raised, by kind");
     counter!("access_ledger_verdicts_total", "verdicts on intended accesses, by decision");
     counter!("access_ledger_erased_events_total", "events whose bytes were overwritten");

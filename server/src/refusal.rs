@@ -127,6 +127,12 @@ pub enum Refusal {
         /// The last entry that the receipt is for.
         index: Index,
     },
+    /// Who reads cannot be recorded, and this is not to be read without.
+    #[error("the search cannot be recorded, so it is not answered: {problem}")]
+    ReadUnrecorded {
+        /// What the ledger said.
+        problem: String,
+    },
     /// Beyond the newest checkpoint.
     #[error("{what} {found} is beyond the tree of size {size}")]
     BeyondTree {
@@ -227,6 +233,7 @@ impl Refusal {
             Self::Unreadable { .. } => "STORAGE_DAMAGED",
             Self::Indexing { .. } => "INDEXING",
             Self::QuorumPending { .. } => "QUORUM_PENDING",
+            Self::ReadUnrecorded { .. } => "READ_UNRECORDED",
             Self::BeyondTree { .. } => "BEYOND_TREE",
             Self::Unauthenticated { .. } => "UNAUTHENTICATED",
             Self::CallForbidden { .. } => "CALL_FORBIDDEN",
@@ -266,6 +273,7 @@ impl Refusal {
             | Self::StorageFailed
             | Self::Indexing { .. }
             | Self::DiskFull { .. }
+            | Self::ReadUnrecorded { .. }
             | Self::QuorumPending { .. } => Code::Unavailable,
             Self::Unreadable { .. } => Code::DataLoss,
             Self::BeyondTree { .. } => Code::OutOfRange,
@@ -323,7 +331,9 @@ impl Refusal {
             Self::DiskFull { .. } => Some(SPACE_RETRY),
             Self::RateExceeded { retry_after, .. } => Some(*retry_after),
             Self::QuorumPending { .. } => Some(QUORUM_RETRY),
-            Self::Stopping | Self::Indexing { .. } => Some(STOP_RETRY),
+            Self::Stopping | Self::Indexing { .. } | Self::ReadUnrecorded { .. } => {
+                Some(STOP_RETRY)
+            }
             _ => None,
         }
     }

@@ -256,15 +256,16 @@ pub async fn restore(
             return Err(error.into());
         }
     }
-    let (root, cosigned_size) = (cosigned.root(), end);
-    let restored =
-        Restored { mended, local: size, size: size.max(end), root, cosigned: cosigned_size };
+    let root = cosigned.root();
+    let restored = Restored { mended, local: size, size: size.max(end), root, cosigned: end };
     let (disk, data) = (disk.clone(), local.data);
     blocking(move || {
         if size < end {
             copy.conclude(&cosigned)?;
             copy.sync()?;
-            // As the ledger would have: it tells the next start what must be there.
+        }
+        // As the ledger would have: it tells the next start what must be there.
+        if signed.is_none_or(|signed| signed.size() < end) {
             let (path, note) = (data.checkpoint(), cosigned.note().as_bytes());
             os::replace(&*disk, &path, note).map_err(|source| LedgerError::io(&path, source))?;
         }

@@ -24,6 +24,7 @@ use crate::{
     http::{Split, pages},
     identity::Door,
     ledger::{Ledger, Recorder, Shared, message_too_large},
+    reads::{self, Reads},
     transport::Transport,
     witness::Witness,
 };
@@ -52,6 +53,7 @@ pub struct Serving {
     address: SocketAddr,
     door: Arc<Door>,
     health: Arc<Health>,
+    reads_window: Duration,
 }
 
 impl Serving {
@@ -66,7 +68,7 @@ impl Serving {
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (door, health) = (Door::for_everybody(), Health::new());
-        Ok(Self { ledger, listener, address, door, health })
+        Ok(Self { ledger, listener, address, door, health, reads_window: reads::WINDOW })
     }
 
     /// Lets callers in by this door alone.
@@ -85,6 +87,12 @@ impl Serving {
     #[must_use]
     pub const fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// Adds up reads for so long before they are recorded; 10 s by default.
+    #[must_use]
+    pub fn adding_up_reads(self, reads_window: Duration) -> Self {
+        Self { reads_window, ..self }
     }
 
     /// The address that was bound.
@@ -113,15 +121,24 @@ impl Serving {
     /// [`ServeError::Reflection`] and [`ServeError::Signal`] when the services cannot be started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let shared = self.ledger.shared();
-        self.health.judge_by(health::of_book(&shared.book));
-        let offer = Offer {
-            book: shared.book.clone(),
-            recorder: Some(shared.clone()),
-            witness: None,
-            health: self.health,
+        let book = shared.book.clone();
+        self.health.judge_by(health::of_book(&book));
+        let (reads, keeper) = if self.door.has_principals() {
+            let (reads, keeper) =
+                Reads::start(shared.clone(), book.clock.clone(), self.reads_window);
+            (reads, Some(keeper))
+        } else {
+            (Reads::off(), None)
         };
+        let (recorder, health) = (Some(shared.clone()), self.health);
+        let offer = Offer { book, recorder, witness: None, health, reads };
         let asking = self.ledger.ask_cosigners()?;
-        serve(self.listener, &self.door, offer, stop).await?;
+        let served = serve(self.listener, &self.door, offer, stop).await;
+        // Behind the last answer.
+        if let Some(keeper) = keeper {
+            keeper.close().await;
+        }
+        served?;
         // Behind the last receipt, and before the folder is given up.
         if let Some(mut asking) = asking {
             asking.shutdown().await;
@@ -146,6 +163,8 @@ pub(crate) struct Offer {
     pub(crate) witness: Option<Arc<Witness>>,
     /// How all of it does.
     pub(crate) health: Arc<Health>,
+    /// What notes who reads.
+    pub(crate) reads: Reads,
 }
 
 /// Serves until `stop` resolves, then lets the calls that are under way end.
@@ -162,13 +181,14 @@ pub(crate) async fn serve(
     door.keep_fresh()?;
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let (stopping, is_stopping) = watch::channel(false);
-    let Offer { book, recorder, witness, health } = offer;
+    let Offer { book, recorder, witness, health, reads } = offer;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let auditor = Auditor { book: book.clone(), stopping: is_stopping.clone() };
+    let auditor =
+        Auditor { book: book.clone(), stopping: is_stopping.clone(), reads: reads.clone() };
     let mut services = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -187,7 +207,7 @@ pub(crate) async fn serve(
     let address = listener.local_addr().ok();
     let encrypted = door.is_encrypted();
     info!(?address, encrypted, origin = book.vkey.name(), "serving");
-    let split = Split::new(services, pages(book, witness));
+    let split = Split::new(services, pages(book, witness, reads));
     serve_until((split, listener, door), stop, (stopping, report)).await;
     Ok(())
 }

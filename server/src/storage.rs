@@ -41,7 +41,7 @@ pub use self::{
     erase::{Attempt, Erased},
     frame::GroupFrames,
     log::{Durable, Log},
-    reader::{LogReader, Record},
+    reader::{LogReader, ReadMemory, Record},
     recover::{Opened, Recovery, open},
     tree::TreeFiles,
 };

@@ -14,6 +14,7 @@ use access_ledger_server::{
     },
     folder::Folder,
     health::Health,
+    identity::Door,
     os::{Clock, Disk, Lock, RealDisk, SystemClock},
 };
 use anyhow::Context as _;
@@ -28,6 +29,8 @@ pub struct Setup {
     pub disk: Arc<dyn Disk>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Who may call.
+    pub door: Arc<Door>,
 }
 
 /// A custodian that runs.
@@ -56,7 +59,8 @@ impl Setup {
             cosign_idle: Duration::from_millis(50),
             ..CustodianOptions::new(folder, ledger.clone())
         };
-        Self { options, disk: Arc::new(RealDisk), clock: Arc::new(SystemClock) }
+        let (disk, clock) = (Arc::new(RealDisk), Arc::new(SystemClock));
+        Self { options, disk, clock, door: Door::for_everybody() }
     }
 
     /// Opens the custodian and follows the ledger at an address.
@@ -65,7 +69,7 @@ impl Setup {
     ///
     /// As [`Custodian::open`], and when no port can be bound.
     pub async fn start(&self, ledger: SocketAddr) -> anyhow::Result<Keeper> {
-        let Self { options, disk, clock } = self.clone();
+        let Self { options, disk, clock, door } = self.clone();
         let folder = options.folder.clone();
         let opened = tokio::task::spawn_blocking(move || {
             RealDisk.create_dir(&folder)?;
@@ -73,6 +77,7 @@ impl Setup {
             Ok::<_, anyhow::Error>(Custodian::open(options, &disk, &clock, Some(lock))?)
         });
         let serving = Serving::bind(opened.await??, ([127, 0, 0, 1], 0).into()).await?;
+        let serving = serving.behind(door);
         let (address, custodian) = (serving.address(), serving.custodian());
         let vkeys = custodian.vkeys().map(Clone::clone);
         let alarms = custodian.alarms().clone();

@@ -1,6 +1,6 @@
 //! A ledger in this process, served over gRPC on a free port of loopback.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use access_ledger_client::connect::{Credentials, Link};
 use access_ledger_proto::{
@@ -40,6 +40,8 @@ pub struct Setup {
     pub door: Arc<Door>,
     /// What the node's own clients show.
     pub credentials: Credentials,
+    /// How long reads are added up: as a rule, longer than a test takes.
+    pub reads_window: Duration,
 }
 
 /// A ledger that runs.
@@ -79,6 +81,7 @@ impl Setup {
             self_enrolment: true,
             door: Door::for_everybody(),
             credentials: Credentials::default(),
+            reads_window: Duration::from_secs(600),
         }
     }
 
@@ -111,7 +114,7 @@ impl Setup {
         let setup = self.clone();
         let ledger = tokio::task::spawn_blocking(move || setup.open()).await??;
         let serving = Serving::bind(ledger, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        let serving = serving.behind(self.door.clone());
+        let serving = serving.behind(self.door.clone()).adding_up_reads(self.reads_window);
         let scheme = if self.door.is_encrypted() { "https" } else { "http" };
         let url = format!("{scheme}://{}", serving.address());
         let (address, vkey) = (serving.address(), serving.ledger().vkey().clone());

@@ -126,6 +126,31 @@ impl Pki {
     }
 }
 
+/// The token of a principal of [`door_in_the_clear`].
+#[must_use]
+pub fn token_of(name: &str) -> String {
+    format!("token-of-{name}")
+}
+
+/// A door without TLS, for principals of these names and roles, as in `"record", "audit"`; its file
+/// lies in `folder`.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn door_in_the_clear(folder: &Path, principals: &[(&str, &str)]) -> anyhow::Result<DoorFiles> {
+    let table = |(name, roles): &(&str, &str)| {
+        let digest = sha256(token_of(name).as_bytes());
+        format!(
+            "[[principal]]\nname = \"{name}\"\nroles = [{roles}]\n\
+             tokens = [\"sha256:{digest}\"]\n"
+        )
+    };
+    let path = folder.join("principals.toml");
+    put(&path, principals.iter().map(table).collect::<String>().as_bytes())?;
+    Ok(DoorFiles { tls: None, principals: Some(path) })
+}
+
 /// Puts these bytes in place of a file's, whose mode stays.
 ///
 /// # Errors

@@ -94,6 +94,18 @@ impl Process {
         Ok(Self { child, stdout, address, metrics_address, vkey: vkey.clone() })
     }
 
+    /// Bytes of the process that are in memory.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+        Ok(1_024 * kib.parse::<u64>()?)
+    }
+
     /// Kills the process, which gets no chance to do anything more.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Events that both parties want erased are gone from every file of the ledger, however it is
 //! stopped; everything else still verifies, and what may not be erased is refused by name.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use access_ledger_client::{
     audit::Observer as _,

@@ -81,6 +81,24 @@ fn the_client_takes_credentials_from_flags_environment_and_file() -> anyhow::Res
     let told = [("ACCESS_LEDGER_CA", "ca.pem"), ("ACCESS_LEDGER_TOKEN_FILE", "token")];
     ended(&run("source list --server URL", &told)?, 0, "payments");
 
+    // Every command that asks a ledger knows them, however its flags are grouped.
+    let told = [
+        ("ACCESS_LEDGER_SERVER", &*url),
+        ("ACCESS_LEDGER_CA", "ca.pem"),
+        ("ACCESS_LEDGER_TOKEN_FILE", "token"),
+    ];
+    for line in [
+        "prove --ledger VKEY --index 0 --out 0.tlog-proof",
+        "read",
+        "findings --ledger VKEY",
+        "query --ledger VKEY",
+        "grants --ledger VKEY",
+    ] {
+        ended(&run(line, &told)?, 0, "");
+        let shown = format!("{line} --server URL --ca ca.pem --token-file token");
+        ended(&run(&shown.replace("0.tlog", "1.tlog"), &[])?, 0, "");
+    }
+
     // A file, and what is missing or wrong.
     put(&pki.path("client.toml"), b"ca = \"ca.pem\"\ntoken = \"token\"\n")?;
     let by_file = "source list --server URL --credentials client.toml";

@@ -18,6 +18,7 @@ use access_ledger_proto::{
     wire::{self, ControlKind, event::Body},
 };
 use access_ledger_server::{
+    custodian::alarms::AlarmKind,
     demo::tamper::Seized,
     folder::{Folder, real_disk},
 };
@@ -78,6 +79,11 @@ async fn a_key_that_was_given_up_seals_nothing_behind_the_change() -> anyhow::Re
 
         let events = old.events(2);
         let first = append(&mut log, &old, events)?;
+        let server = Server::start(Hostile::new(log.serve()?)).await?;
+        let copy = crime.folder().join(format!("custodian-{turn}"));
+        let keeper = Keeper::start(&copy, &crime.vkey, server.address).await?;
+        keeper.raises(AlarmKind::LogInvalid).await?;
+        keeper.stop().await?;
         let (index, what) = fault(&log, &mut crime.fresh(&format!("crime-{turn}"))?).await?;
         ensure!(index == first + 1, "{index}: {what}");
         match what {
@@ -296,6 +302,11 @@ async fn whoever_has_the_old_ledger_key_alone_is_caught() -> anyhow::Result<()> 
         }
         other => anyhow::bail!("{other}"),
     }
+    let server = Server::start(Hostile::new(log.serve()?)).await?;
+    let keeper = Keeper::start(&folder.path().join("custodian"), &old, server.address).await?;
+    let alarm = keeper.raises(AlarmKind::LogInvalid).await?;
+    ensure!(alarm.message.contains("not signed by the ledger's key since"), "{}", alarm.message);
+    keeper.stop().await?;
     // The honest twin.
     let twin = Seized { key: next.clone(), ..log.clone() };
     audited(&twin, &mut view("twin", next.verifier())?).await??;

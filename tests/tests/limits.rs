@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use access_ledger_client::connect::Credentials;
-use access_ledger_proto::{hash::sha256, wire};
+use access_ledger_proto::{
+    hash::sha256,
+    wire::{self, get_receipt_request::Entry},
+};
 use access_ledger_server::identity::{Door, DoorFiles};
 use access_ledger_tests::{
     node::{Clients, Node, Setup},
@@ -12,8 +15,13 @@ use access_ledger_tests::{
 };
 use anyhow::{Context as _, ensure};
 use h2::Reason;
+use prost::Message as _;
 use tempfile::TempDir;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Status, codegen::http::Request};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,6 +123,108 @@ async fn opening_and_taking_back_streams_costs_the_connection() -> anyhow::Resul
     ensure!(is_farewell || error.is_io(), "{error}");
     // Everybody else is served.
     ask(&Clients::connect(node.address).await?).await?;
+    node.stop().await
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What makes a server take back streams itself counts as much as taking them back (CVE-2025-8671).
+#[tokio::test(flavor = "multi_thread")]
+async fn having_streams_taken_back_costs_the_connection() -> anyhow::Result<()> {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const ENHANCE_YOUR_CALM: u8 = 11;
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path()).await?;
+    let stream = TcpStream::connect(node.address).await?;
+    let (mut read, mut write) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        write.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+        // `:method: POST`, `:scheme: http`, `:path: /`, of the static table (RFC 7541, appendix A),
+        // and `content-length: 1`.
+        let head = [0x83, 0x86, 0x84, 0x0f, 0x0d, 1, b'1'];
+        for stream in (1..200_000).step_by(2) {
+            let longer = frame(DATA, 0, stream, &[0; 2]);
+            write.write_all(&[frame(HEADERS, 4, stream, &head), longer].concat()).await?;
+        }
+        std::io::Result::Ok(write)
+    });
+    let mut told = Vec::new();
+    // How it ends is said in a frame, unless the socket closes under what is still being sent.
+    let ended = timeout(PATIENCE, read.read_to_end(&mut told)).await?;
+    let farewell = told.windows(17).any(|frame| {
+        matches!(frame, [_, _, _, kind, _, 0, 0, 0, 0, .., 0, 0, 0, reason]
+            if *kind == GOAWAY && *reason == ENHANCE_YOUR_CALM)
+    });
+    ensure!(farewell || ended.is_err(), "the connection ended well");
+    sending.abort();
+    ask(&Clients::connect(node.address).await?).await?;
+    node.stop().await
+}
+
+/// More than any other call that goes on, health would hold a place for who is nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_watches_the_health_for_ever() -> anyhow::Result<()> {
+    let (_folder, node) = scene("").await?;
+    let clients = Clients::connect(node.address).await?;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(clients.channel);
+    let watch = health.watch(tonic_health::pb::HealthCheckRequest::default()).await;
+    let refused = Refused::of(&watch.err().context("let in")?);
+    assert_eq!(refused.reason, "UNAUTHENTICATED");
+    health.check(tonic_health::pb::HealthCheckRequest::default()).await?;
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_answers_at_once_are_limited_and_short_ones_are_not() -> anyhow::Result<()> {
+    let (_folder, node) = scene("").await?;
+    let (noisy, quiet) = (clients(&node, "noisy")?, clients(&node, "quiet")?);
+    let newest = wire::WatchRequest { first_index: 1, with_events: false };
+    let mut watched = Vec::new();
+    let refused = loop {
+        ensure!(watched.len() <= 256, "as many as one likes");
+        match noisy.auditor.clone().watch(newest).await {
+            Ok(watch) => watched.push(watch),
+            Err(refused) => break Refused::of(&refused),
+        }
+    };
+    assert_eq!(refused.kind(), (Code::ResourceExhausted, "CALLS_EXCEEDED"));
+    assert_eq!(watched.len(), 256);
+    ask(&noisy).await?;
+    quiet.auditor.clone().watch(newest).await?;
+    drop(watched);
+    let come_back = async { while noisy.auditor.clone().watch(newest).await.is_err() {} };
+    timeout(PATIENCE, come_back).await.context("the place of an ended call is not free")?;
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_beyond_the_limit_wait_and_others_do_not() -> anyhow::Result<()> {
+    const PER_SECOND: usize = 50_000;
+    let (_folder, node) = scene(&format!("bytes_per_second = {PER_SECOND}")).await?;
+    let (noisy, quiet) = (clients(&node, "noisy")?, clients(&node, "quiet")?);
+    let began = Instant::now();
+    let (mut received, mut calls) = (0, 0);
+    // A second's worth passes at once, another one takes its time.
+    while received < 2 * PER_SECOND {
+        let request = wire::GetReceiptRequest { entry: Some(Entry::Index(0)) };
+        let receipt = noisy.auditor.clone().get_receipt(request).await?;
+        received += receipt.into_inner().encoded_len();
+        calls += 1;
+        ask(&quiet).await?;
+    }
+    ensure!(began.elapsed() >= Duration::from_millis(900), "{:?} {calls}", began.elapsed());
     node.stop().await
 }
 

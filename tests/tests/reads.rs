@@ -18,6 +18,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
 use tonic::Code;
 
 /// A ledger with some 1,400 entries of two sources.
@@ -259,6 +260,7 @@ async fn a_watch_sees_every_entry_once_in_order_while_the_ledger_grows() -> anyh
     let bench = Bench::new().await?;
     let (size, vkey) = (bench.size(), bench.node.vkey.clone());
     let end = size + 2_000;
+    let begun = Instant::now();
     let mut watchers = tokio::task::JoinSet::new();
     for first_index in [0, 100, size] {
         let (mut auditor, vkey) = (bench.clients.auditor.clone(), vkey.clone());
@@ -292,7 +294,9 @@ async fn a_watch_sees_every_entry_once_in_order_while_the_ledger_grows() -> anyh
         let first = usize::try_from(first_index)?;
         let expected = audit.entries.iter().skip(first).map(|entry| entry.leaf);
         assert!(leaves.iter().copied().eq(expected.take(leaves.len())));
-        assert!(heads.len() > 10, "{} checkpoints", heads.len());
+        // Nothing waits for those who watch, so groups are gathered.
+        let most = begun.elapsed().as_millis() / 100 + 2;
+        assert!(heads.len() > 1 && heads.len() as u128 <= most, "{} checkpoints", heads.len());
         for (size, root) in heads {
             assert_eq!(audit.root_at(size)?, root);
         }

@@ -15,7 +15,7 @@ use access_ledger_proto::{hash::sha256, wire};
 use access_ledger_server::identity::{CALLS, Door, DoorFiles, Role};
 use access_ledger_tests::{
     node::{Clients, Node, Setup},
-    pki::put,
+    pki::{Pki, put},
     process::Process,
     source::Refused,
 };
@@ -107,20 +107,26 @@ fn token_of(role: &str) -> String {
     format!("token-of-{role}")
 }
 
-/// Principals with one role each.
+/// The name in the client certificate.
+fn uri_of(role: &str) -> String {
+    format!("spiffe://corp.example/{role}")
+}
+
+/// Principals with one role each, known by token and by certificate.
+fn text_of_principals() -> String {
+    let principal = |role: Role| {
+        let (digest, uri) = (sha256(token_of(role.as_str()).as_bytes()), uri_of(role.as_str()));
+        format!(
+            "[[principal]]\nname = \"{role}\"\nroles = [\"{role}\"]\n\
+             tokens = [\"sha256:{digest}\"]\nuris = [\"{uri}\"]\n"
+        )
+    };
+    Role::ALL.into_iter().map(principal).collect()
+}
+
 fn principals(folder: &Path) -> anyhow::Result<DoorFiles> {
-    let text: String = Role::ALL
-        .into_iter()
-        .map(|role| {
-            let digest = sha256(token_of(role.as_str()).as_bytes());
-            format!(
-                "[[principal]]\nname = \"{role}\"\nroles = [\"{role}\"]\n\
-                 tokens = [\"sha256:{digest}\"]\n"
-            )
-        })
-        .collect();
     let path = folder.join("principals.toml");
-    put(&path, text.as_bytes())?;
+    put(&path, text_of_principals().as_bytes())?;
     Ok(DoorFiles { tls: None, principals: Some(path) })
 }
 
@@ -189,26 +195,63 @@ fn the_readme_tells_the_permission_of_every_method() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_method_is_open_to_its_roles_and_to_nobody_else() -> anyhow::Result<()> {
-    let (_folder, node) = guarded().await?;
+/// Makes every call with what each role shows, and as strangers do.
+async fn walk(
+    by_role: impl AsyncFn(Role) -> anyhow::Result<Link>,
+    strangers: &[Link],
+) -> anyhow::Result<()> {
     let told = told()?;
     for (path, _) in CALLS {
         let roles =
             told.get(short(path)).with_context(|| format!("{path} is not in the README"))?;
-        for stranger in [None, Some("token-of-nobody")] {
-            let refused = verdict(call(link(&node, stranger)?, path).await)?;
+        for (number, stranger) in strangers.iter().enumerate() {
+            let refused = verdict(call(stranger.clone(), path).await)?;
             let wanted = (Code::Unauthenticated, "UNAUTHENTICATED".to_owned());
-            assert_eq!(refused, roles.as_ref().map(|_| wanted), "{path} by {stranger:?}");
+            assert_eq!(refused, roles.as_ref().map(|_| wanted), "{path} by stranger {number}");
         }
         for role in Role::ALL {
             let may =
                 roles.as_ref().is_none_or(|roles| roles.iter().any(|may| may == role.as_str()));
-            let refused = verdict(call(link(&node, Some(&token_of(role.as_str())))?, path).await)?;
+            let refused = verdict(call(by_role(role).await?, path).await)?;
             let wanted = (Code::PermissionDenied, "CALL_FORBIDDEN".to_owned());
             assert_eq!(refused, (!may).then_some(wanted), "{path} by {role}");
         }
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_is_open_to_its_roles_and_to_nobody_else() -> anyhow::Result<()> {
+    let (_folder, node) = guarded().await?;
+    let strangers = [link(&node, None)?, link(&node, Some("token-of-nobody"))?];
+    walk(async |role| link(&node, Some(&token_of(role.as_str()))), &strangers).await?;
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_too_every_method_is_open_to_its_roles_and_to_nobody_else() -> anyhow::Result<()> {
+    let pki = Pki::new()?;
+    let setup = Setup::new(&pki.path("data"));
+    let door = Door::open(&setup.disk, pki.door(&text_of_principals())?)?;
+    let client = |name: &str, uri: &str| pki.client(&format!("{name}.pem"), &["--uri", uri]);
+    let mut shown = BTreeMap::new();
+    for role in Role::ALL {
+        shown.insert(role.as_str(), client(role.as_str(), &uri_of(role.as_str()))?.read()?);
+    }
+    let credentials = shown.get("record").context("no recorder")?.clone();
+    let node = Setup { door, credentials, ..setup }.start().await?;
+    let nobody = [
+        pki.nobody().read()?,
+        pki.nobody().read()?.token("token-of-nobody")?,
+        client("nobody", &uri_of("nobody"))?.read()?,
+        client("other", "https://corp.example/audit")?.read()?,
+    ];
+    let strangers = nobody.iter().map(|nobody| nobody.link(&node.url));
+    let strangers = strangers.collect::<Result<Vec<_>, _>>()?;
+    let by_role = async |role: Role| {
+        Ok(shown.get(role.as_str()).context("no certificate")?.link(&node.url)?)
+    };
+    walk(by_role, &strangers).await?;
     node.stop().await
 }
 
@@ -279,6 +322,47 @@ async fn every_page_is_open_to_its_roles_and_to_nobody_else() -> anyhow::Result<
     assert_eq!(tokio::task::spawn_blocking(missing).await??, 404);
     let asking = move || page(address, "OPTIONS /checkpoint", None);
     assert_eq!(tokio::task::spawn_blocking(asking).await??, 204);
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_requests_lead_nowhere() -> anyhow::Result<()> {
+    let (_folder, node) = guarded().await?;
+    let address = node.address;
+    for (head, wanted) in [
+        // Other spellings of what is served are other paths, whoever looks at them.
+        ("GET /%63heckpoint", &[404][..]),
+        ("GET //checkpoint", &[404]),
+        ("GET /checkpoint/", &[404]),
+        ("GET /tile/../metrics", &[400]),
+        ("GET /tile/../../access_ledger.v1.AuditService/Query", &[400]),
+        ("GET /tile/%2e%2e/checkpoint", &[400]),
+        ("GET http://elsewhere.example/metrics", &[403]),
+        ("GET http://elsewhere.example/other", &[404]),
+        // Other methods than those of the pages.
+        ("DELETE /checkpoint", &[405]),
+        ("TRACE /checkpoint", &[405]),
+        ("get /checkpoint", &[405]),
+        ("CONNECT ledger:443", &[404]),
+        ("OPTIONS *", &[404]),
+        ("OPTIONS /metrics", &[404, 405]),
+        // gRPC is spoken over HTTP/2 alone, and by nobody who says something else.
+        ("POST /access_ledger.v1.AuditService/Query", &[404]),
+        ("POST /grpc.health.v1.Health/Check", &[404]),
+    ] {
+        let ask = move || page(address, head, Some("token-of-audit"));
+        let status = tokio::task::spawn_blocking(ask).await??;
+        assert!(wanted.contains(&status), "{head}: {status}");
+    }
+    // Nobody is talked into another protocol.
+    for upgrade in ["websocket", "h2c", "TLS/1.0"] {
+        let head = format!(
+            "GET /checkpoint HTTP/1.1\r\nUpgrade: {upgrade}\r\nConnection: Upgrade\r\n\
+             HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\nX-Rest:"
+        );
+        let ask = move || page(address, &head, Some("token-of-audit"));
+        assert_eq!(tokio::task::spawn_blocking(ask).await??, 200, "{upgrade}");
+    }
     node.stop().await
 }
 

@@ -15,7 +15,7 @@ use access_ledger_server::{
     check::{self, CheckReport},
     error::{Fault, StorageError},
     os::{Disk, RealDisk},
-    storage::{self, Opened, Options},
+    storage::{self, Opened, Options, ReadMemory, Record},
 };
 use access_ledger_tests::{
     disk::{Failure, SimulatedDisk},
@@ -361,6 +361,38 @@ fn reads_keep_their_limits_and_give_at_least_one_record() -> Result<()> {
     ensure!(opened.reader.read(Index(0), 0, 1 << 20)?.is_empty());
     ensure!(opened.reader.read(history.size().next_index(), 1, 1)?.is_empty());
     ensure!(opened.reader.read(Index(u64::MAX), 1, 1)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn reading_on_into_the_same_memory_leaves_records_that_are_kept_alone() -> Result<()> {
+    let disk = SimulatedDisk::new(13);
+    let history = History::new(13, 12, 1_500)?;
+    let opened = store(&disk, &history)?;
+    let expected = |index: u64, record: &Record| {
+        let found = history.records_between(Size(index), Size(index + 1)).first();
+        found.is_some_and(|(entry, event)| {
+            record.entry == entry[..] && record.event.as_deref() == Some(&event[..])
+        })
+    };
+    let (mut memory, mut kept, mut next) = (ReadMemory::default(), Vec::new(), 0);
+    while next < history.size().0 {
+        let limits = (usize::MAX, 300 + 200 * usize::try_from(next % 7)?);
+        let records = opened.reader.read_on(&mut memory, Index(next), limits)?;
+        let count = records.len() as u64;
+        for (index, record) in (next..).zip(records) {
+            ensure!(expected(index, &record), "{index} as it was read");
+            // Some live on, so that their memory is not free.
+            if index % 5 == 0 {
+                kept.push((index, record));
+            }
+        }
+        next += count;
+    }
+    ensure!(kept.len() > 2);
+    for (index, record) in &kept {
+        ensure!(expected(*index, record), "{index} after later reads");
+    }
     Ok(())
 }
 

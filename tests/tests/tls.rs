@@ -31,6 +31,8 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::mpsc,
+    time::timeout,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -39,7 +41,7 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     },
 };
-use tonic::Code;
+use tonic::{Code, Streaming};
 
 const PRINCIPALS: &str = r#"
 [[principal]]
@@ -52,6 +54,8 @@ name = "auditor"
 roles = ["audit"]
 dns = ["audit.corp.example"]
 "#;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const PAYMENTS: [&str; 2] = ["--uri", "spiffe://corp.example/payments"];
 
@@ -216,6 +220,59 @@ async fn changed_files_are_in_force_without_a_restart() -> anyhow::Result<()> {
     scene.reach(&other.nobody()).await?;
     // Connections from before go on.
     assert_eq!(refused(&with_token).await, None);
+    scene.node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_the_right_to_them_and_with_nothing_else() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let mut source = scene.node.clients().enrolled("payments", 1, &scene.node.vkey).await?;
+    let (batch, later) = (source.record(1)?, source.record(1)?);
+    let (sender, requests) = mpsc::channel(1);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut recorder = scene.node.clients().recorder;
+    let mut receipts = recorder.append_stream(requests).await?.into_inner();
+    sender.send(batch.request()).await?;
+    receipts.message().await?.context("no receipt")?;
+    let auditor = scene.clients(&scene.pki.client("auditor.pem", &AUDITOR)?).await?;
+    let watch = async |first_index| {
+        let request = wire::WatchRequest { first_index, with_events: false };
+        anyhow::Ok(auditor.auditor.clone().watch(request).await?.into_inner())
+    };
+    let mut watched = watch(3).await?;
+    let ended = async |watched: &mut Streaming<wire::WatchResponse>| {
+        let end = timeout(PATIENCE, watched.message()).await.context("it goes on")?;
+        let refused = Refused::of(&end.err().context("it ended well")?);
+        anyhow::Ok((refused.code, refused.reason))
+    };
+
+    // One that is added, and one that has another role besides, change nothing for the others.
+    let (_, digest) = scene.pki.token("other.token")?;
+    let other =
+        format!("[[principal]]\nname = \"other\"\nroles = [\"audit\"]\ntokens = [\"{digest}\"]\n");
+    let more = PRINCIPALS.replace("[\"audit\"]", "[\"audit\", \"operate\"]") + &other;
+    scene.pki.principals(&more)?;
+    assert!(scene.door.reload()?);
+    sender.send(later.request()).await?;
+    receipts.message().await?.context("no receipt")?;
+    watched.message().await?.context("nothing new")?;
+
+    // The role is gone; then the certificate is nobody's; and who records is bound to others.
+    scene.pki.principals(&PRINCIPALS.replace("\"audit\"", "\"operate\""))?;
+    assert!(scene.door.reload()?);
+    let forbidden = (Code::PermissionDenied, "CALL_FORBIDDEN".to_owned());
+    assert_eq!(ended(&mut watched).await?, forbidden);
+    scene.pki.principals(PRINCIPALS)?;
+    assert!(scene.door.reload()?);
+    let mut watched = watch(4).await?;
+    let bound = "roles = [\"record\"]\nsources = [\"shop\"]";
+    let without = PRINCIPALS.replace("audit.corp", "nobody.corp");
+    scene.pki.principals(&without.replace("roles = [\"record\"]", bound))?;
+    assert!(scene.door.reload()?);
+    assert_eq!(Some(ended(&mut watched).await?), unauthenticated());
+    let end = timeout(PATIENCE, receipts.message()).await.context("it goes on")?;
+    let refused = Refused::of(&end.err().context("it ended well")?);
+    assert_eq!((refused.code, refused.reason), forbidden);
     scene.node.stop().await
 }
 

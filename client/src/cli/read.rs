@@ -219,6 +219,10 @@ fn summary(event: &Bytes) -> String {
         }
         Body::AccessRequest(request) => format!("access request {}", request.request_id),
         Body::Decision(decision) => format!("decision on {}", decision.request_id),
+        Body::LedgerRead(read) => {
+            let kind = short(read.kind().as_str_name(), "READ_KIND_");
+            format!("ledger read {kind} of {} by {}", read.rows, read.reader)
+        }
         other => kind(other).to_owned(),
     };
     format!("{what}{actor}")

@@ -280,7 +280,7 @@ fn violations(run: &[(Index, &Proven)], ledger: &VerifierKey, size: Size) -> Vec
             let genesis: Vec<_> = records(Scope::Events).into_iter().take(1).collect();
             let genesis = digest(first, genesis, Scope::Events);
             let mut verifier = LogVerifier::new(ledger, Scope::Events);
-            found.extend(verifier.take(genesis).and_then(|()| verifier.settle()).err());
+            found.extend(verifier.take(genesis).and_then(|_| verifier.settle()).err());
         }
     } else {
         found.extend(entries.into_violation());

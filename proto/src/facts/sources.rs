@@ -351,7 +351,15 @@ impl Sources {
             Body::REDACTION => {
                 sealer.require(SourceRole::Govern).map(|()| SourceChange(Change::Nothing))
             }
-            number if is_ledgers_own(number) != (sealer.name.as_str() == self.ledger_source()) => {
+            // Whoever serves the readers tells who read; that each tells only of its own readers is
+            // in the name of the source.
+            Body::LEDGER_READ if sealer.name.as_str() == self.ledger_source() => {
+                Ok(SourceChange(Change::Nothing))
+            }
+            number
+                if (number == Body::AUTHORIZATION)
+                    != (sealer.name.as_str() == self.ledger_source()) =>
+            {
                 Err(SourceError::Body { name: sealer.name.clone(), number })
             }
             // An ENROL-only source exists to register children.
@@ -470,11 +478,6 @@ impl Source {
         }
         Err(SourceError::Role { name: self.name.clone(), role })
     }
-}
-
-/// Whether the ledger's own source, and only it, records such a body.
-const fn is_ledgers_own(body: u32) -> bool {
-    matches!(body, Body::AUTHORIZATION | Body::LEDGER_READ)
 }
 
 fn control_change(body: Body<'_>) -> Option<wire::ControlChange> {

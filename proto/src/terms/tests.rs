@@ -252,8 +252,12 @@ fn records_of_the_ledger_itself_are_found_by_what_they_name() {
             vec![(Field::Actor, "u-9")],
         ),
         (
-            Body::LedgerRead(wire::LedgerRead { reader: "auditor".into(), ..Default::default() }),
-            vec![(Field::Actor, "auditor")],
+            Body::LedgerRead(wire::LedgerRead {
+                reader: "auditor".into(),
+                subject_tokens: vec![Bytes::from_static(b"token")],
+                ..Default::default()
+            }),
+            vec![(Field::Actor, "auditor"), (Field::SubjectToken, "token")],
         ),
         (
             Body::BreakGlass(wire::BreakGlass { break_glass_id: "b".into(), ..Default::default() }),

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand, value_parser};
 use super::{ConfigError, CredentialArgs, DoorArgs, TraceArgs};
 use crate::{
     custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
+    folder::read_signer,
     os::{self, Disk},
     witness::parse_logs,
 };
@@ -55,6 +56,17 @@ pub struct CustodianArgs {
     /// What is traced.
     #[command(flatten)]
     pub traces: TraceArgs,
+
+    /// The private key of a source at the ledger, mode 0600, under whose name who reads here is
+    /// recorded there. Without it that is not recorded. The ledger has to let this custodian record
+    /// for it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "principals",
+        env = "ACCESS_LEDGER_CUSTODIAN_READS_KEY"
+    )]
+    pub reads_key: Option<PathBuf>,
 
     /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
     /// By default `http://` and the address of --listen.
@@ -207,15 +219,24 @@ impl CustodianArgs {
     ///
     /// # Errors
     ///
-    /// As [`DoorArgs::check`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs.
+    /// As [`DoorArgs::check`]; [`ConfigError::NoLedger`]; [`ConfigError::File`] for the logs and
+    /// the key.
     pub fn check(&self, disk: &dyn Disk) -> Result<(String, CustodianOptions), ConfigError> {
         self.door.check(&[self.listen, self.metrics_listen])?;
         // clap wants both, unless a subcommand is named.
-        let (url, key) =
+        let (url, ledger) =
             self.ledger.clone().zip(self.ledger_key.clone()).ok_or(ConfigError::NoLedger)?;
         let witness_logs = read_logs(disk, self.witness_logs.as_deref())?;
+        let key = |path: &PathBuf| {
+            read_signer(disk, path).map_err(|error| ConfigError::File {
+                path: path.clone(),
+                problem: error.to_string(),
+            })
+        };
+        let reads_key = self.reads_key.as_ref().map(key).transpose()?;
         let options = CustodianOptions {
             name: self.name.clone(),
+            reads_key,
             witness_logs,
             segment_bytes: u64::from(self.segment_mib.max(1)) << 20,
             behind_after: Duration::from_secs(self.behind_after.into()),
@@ -229,7 +250,7 @@ impl CustodianArgs {
                 ..PatrolOptions::default()
             },
             webhook: self.webhook.clone(),
-            ..CustodianOptions::new(&self.data.data, key)
+            ..CustodianOptions::new(&self.data.data, ledger)
         };
         Ok((url, options))
     }

@@ -1,12 +1,12 @@
 //! Flags of both servers: who may call them, and what they show to others.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use access_ledger_client::{
     connect::{CredentialFiles, Credentials},
     error::ConnectError,
 };
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::ConfigError;
 use crate::identity::{DoorFiles, TlsFiles};
@@ -38,6 +38,17 @@ pub struct DoorArgs {
     #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_PRINCIPALS")]
     pub principals: Option<PathBuf>,
 
+    /// Seconds over which what a principal reads is added up into one record. Searches are recorded
+    /// one by one, before they are answered. Nothing is recorded without --principals.
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 10,
+        value_parser = value_parser!(u32).range(1..),
+        env = "ACCESS_LEDGER_READS_WINDOW_S"
+    )]
+    pub reads_window_s: u32,
+
     /// Serve on an address other than loopback although nothing is encrypted. Without --principals
     /// whoever can reach the port can record and read.
     #[arg(long, env = "ACCESS_LEDGER_DANGER_PLAINTEXT")]
@@ -61,6 +72,12 @@ impl DoorArgs {
             }
         }
         Ok(())
+    }
+
+    /// How long reads are added up.
+    #[must_use]
+    pub fn reads_window(&self) -> Duration {
+        Duration::from_secs(self.reads_window_s.into())
     }
 
     /// The files of the door.

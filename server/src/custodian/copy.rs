@@ -54,6 +54,15 @@ pub struct Copy {
     tree: TreeFiles,
 }
 
+/// Whole batches that were verified.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The records.
+    pub run: Arc<Run>,
+    /// Whether an event in it may change the rules, or tell of a source.
+    pub is_notable: bool,
+}
+
 /// What changed since it was last asked for.
 #[derive(Debug, Default)]
 struct News {
@@ -150,8 +159,8 @@ impl Copy {
         (sources.cloned(), numbers)
     }
 
-    /// Verifies the next runs, which follow those before, and has them stored. Blocks, and works on
-    /// all cores.
+    /// Verifies the next runs, which follow those before, and has them stored. Gives what is being
+    /// stored. Blocks, and works on all cores.
     ///
     /// Records behind the last seal wait for the rest of their batch.
     ///
@@ -164,7 +173,7 @@ impl Copy {
     /// # Panics
     ///
     /// Behind a violation, before [`Copy::rewind`].
-    pub fn take(&mut self, runs: Vec<Run>) -> Result<(), CopyError> {
+    pub fn take(&mut self, runs: Vec<Run>) -> Result<Vec<Taken>, CopyError> {
         assert!(!self.is_spoiled, "takes nothing behind a violation");
         self.is_spoiled = true;
         let mut whole = Vec::with_capacity(runs.len());
@@ -173,20 +182,24 @@ impl Copy {
         }
         let verified = self.verify(whole)?;
         self.is_spoiled = false;
-        Ok(self.store.put(verified)?)
+        let taken = verified.iter().map(|verified| verified.taken.clone()).collect();
+        self.store.put(verified)?;
+        Ok(taken)
     }
 
     fn verify(&mut self, runs: Vec<Run>) -> Result<Vec<Verified>, CopyError> {
         let digested: Vec<DigestedRun> = runs
-            .par_iter()
-            .map(|(first, records)| digest(*first, records.clone(), Scope::Events))
+            .into_par_iter()
+            .map(|(first, records)| digest(first, records, Scope::Events))
             .collect();
-        let mut verified = Vec::with_capacity(runs.len());
-        let taken = digested.into_iter().zip(runs).try_for_each(|(run, (_, records))| {
+        let mut verified = Vec::with_capacity(digested.len());
+        let taken = digested.into_iter().try_for_each(|run| {
             self.news.note(&run);
-            self.verifier.take(run)?;
+            let (first, is_notable) = (self.verifier.size().next_index(), run.changes_rules());
+            let run = Arc::new((first, self.verifier.take(run)?));
+            let taken = Taken { run, is_notable };
             let (tree, unaccounted) = (self.verifier.tree().clone(), self.verifier.unaccounted());
-            verified.push(Verified { records, tree, unaccounted });
+            verified.push(Verified { taken, tree, unaccounted });
             Ok(())
         });
         // A seal before that place is the earlier violation.

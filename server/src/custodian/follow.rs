@@ -45,7 +45,7 @@ use tracing::{debug_span, error, info, warn};
 use self::{broken::Break, incoming::Incoming};
 use super::{
     alarms::{Alarm, AlarmKind, Alarms, Place},
-    copy::Copy,
+    copy::{Copy, Taken},
     desk::Desk,
     error::{CopyError, CustodianError},
     halt::Halt,
@@ -80,7 +80,7 @@ pub(crate) struct State {
     pub(crate) copy: Copy,
     pub(crate) memory: Memory,
     /// Records that were verified and that the vigil has not looked at.
-    pub(crate) unwatched: Vec<Run>,
+    pub(crate) unwatched: Vec<Taken>,
     /// The answer to the last question, where the copy has not come to it yet.
     pub(crate) asked: Option<VerifiedCheckpoint>,
     /// When the memory was last written.
@@ -314,18 +314,14 @@ impl Follow {
     /// Verifies runs and has them stored, while the vigil looks at those before. No runs: it has
     /// seen all.
     fn take(&mut self, runs: Vec<Run>, served: &VerifiedCheckpoint) -> Result<(), Break> {
-        // Records share their bytes.
-        let before = std::mem::replace(&mut self.state.unwatched, runs.clone());
+        let before = std::mem::take(&mut self.state.unwatched);
         let (copy, vigil) = (&mut self.state.copy, &self.vigil);
         let watch = || {
             let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
-            before.iter().for_each(|(first, records)| vigil.took(*first, records));
+            before.iter().for_each(|taken| vigil.took(taken.run.0, &taken.run.1, taken.is_notable));
         };
         let (taken, ()) = rayon::join(|| copy.take(runs), watch);
-        taken.map_err(|error| {
-            self.state.unwatched.clear();
-            Break::copy(error, served)
-        })?;
+        self.state.unwatched = taken.map_err(|error| Break::copy(error, served))?;
         self.desk.lag.takes(Size(self.state.copy.next_index().0));
         Ok(())
     }

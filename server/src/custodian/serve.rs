@@ -15,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{connect::Credentials, evidence::Caught, pull::Puller};
+use access_ledger_client::{
+    connect::{Credentials, Link},
+    evidence::Caught,
+    pull::Puller,
+};
 use axum::{
     Router,
     extract::{Path, State as With},
@@ -38,6 +42,7 @@ use super::{
     follow::{Follow, State},
     lag::watch_lag,
     patrol::{Beat, patrol},
+    reads::AtLedger,
     ready,
     rot::watch_copy,
     vigil::Vigil,
@@ -46,10 +51,12 @@ use super::{
 use crate::{
     book::Book,
     error::{LedgerError, ServeError},
+    folder::Folder,
     health::Health,
     identity::Door,
     os::Lock,
     outbound::Outbound,
+    reads::Reads,
     serve::{Offer, serve},
     transport::Transport,
     witness::Witness,
@@ -63,6 +70,7 @@ pub struct Serving {
     door: Arc<Door>,
     credentials: Credentials,
     health: Arc<Health>,
+    reads_window: Duration,
 }
 
 impl Serving {
@@ -76,8 +84,8 @@ impl Serving {
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (door, credentials) = (Door::for_everybody(), Credentials::default());
-        let health = Health::new();
-        Ok(Self { custodian, listener, address, door, credentials, health })
+        let (health, reads_window) = (Health::new(), crate::reads::WINDOW);
+        Ok(Self { custodian, listener, address, door, credentials, health, reads_window })
     }
 
     /// Lets callers in by this door alone.
@@ -102,6 +110,12 @@ impl Serving {
     #[must_use]
     pub const fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// Adds up reads for so long before they are recorded; 10 s by default.
+    #[must_use]
+    pub fn adding_up_reads(self, reads_window: Duration) -> Self {
+        Self { reads_window, ..self }
     }
 
     /// Whether callers have to speak TLS.
@@ -137,8 +151,9 @@ impl Serving {
         url: &str,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), CustodianError> {
-        let Self { custodian, listener, address, door, credentials, health } = self;
-        let puller = Puller::new(credentials.link(url)?);
+        let Self { custodian, listener, address, door, credentials, health, reads_window } = self;
+        let link = credentials.link(url)?;
+        let puller = Puller::new(link.clone());
         let (stopping, is_stopping) = watch::channel(false);
         let (told, stops) = (stopping.clone(), health.clone());
         tokio::spawn(async move {
@@ -146,15 +161,29 @@ impl Serving {
             stops.stop();
             told.send_replace(true);
         });
+        let register = door.has_principals().then(|| custodian.register(link)).flatten();
+        let (reads, keeper) = match &register {
+            None => (Reads::off(), None),
+            Some(register) => {
+                spawn(&is_stopping, register.clone().connect());
+                let clock = custodian.clock.clone();
+                let (reads, keeper) = Reads::start(register.clone(), clock, reads_window);
+                (reads, Some(keeper))
+            }
+        };
         let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
         health.judge_by(ready::judge(&desk, &witness, custodian.options.behind_after));
         let (mut has_followed, lock) = custodian.start((&puller, &credentials), &is_stopping)?;
 
         info!(%address, "serving");
-        let served =
-            serve_all((listener, &door), (&desk, witness, health), is_stopping, &mut has_followed)
-                .await;
+        let offered = (&*desk, witness, health, reads);
+        let served = serve_all((listener, &door), offered, is_stopping, &mut has_followed).await;
         stopping.send_replace(true);
+        // Behind the last answer.
+        if let (Some(keeper), Some(register)) = (keeper, &register) {
+            keeper.close().await;
+            register.close().await;
+        }
         let followed = match served {
             Ok(Some(followed)) => followed,
             Ok(None) => has_followed.await.unwrap_or(Err(CustodianError::CutOff("following"))),
@@ -176,6 +205,16 @@ impl Serving {
 }
 
 impl Custodian {
+    /// Where it is recorded who reads here.
+    fn register(&self, link: Link) -> Option<Arc<AtLedger>> {
+        let Some(key) = self.options.reads_key.clone() else {
+            warn!("who reads here is not recorded: there is no --reads-key");
+            return None;
+        };
+        let spool = Folder::new(&self.options.folder).reads_spool();
+        Some(AtLedger::new(link, key, self.ledger.clone(), spool))
+    }
+
     /// Starts the thread that follows, and the tasks that sign and watch; a custodian that is
     /// halted signs nothing and watches nothing.
     fn start(
@@ -264,7 +303,7 @@ type Followed = oneshot::Receiver<Result<(), CustodianError>>;
 /// that came before the book.
 async fn serve_all(
     (listener, door): (TcpListener, &Arc<Door>),
-    (desk, witness, health): (&Desk, Arc<Witness>, Arc<Health>),
+    (desk, witness, health, reads): (&Desk, Arc<Witness>, Arc<Health>, Reads),
     stopping: watch::Receiver<bool>,
     has_followed: &mut Followed,
 ) -> Result<Option<Result<(), CustodianError>>, CustodianError> {
@@ -287,7 +326,7 @@ async fn serve_all(
         warn!("answering callers too early panicked");
     }
     if let Some(book) = book {
-        let offer = Offer { book, recorder: None, witness: Some(witness), health };
+        let offer = Offer { book, recorder: None, witness: Some(witness), health, reads };
         serve(listener, door, offer, is(stopping)).await?;
     }
     Ok(None)

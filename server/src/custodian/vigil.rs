@@ -104,8 +104,9 @@ impl Vigil {
         }
     }
 
-    /// Records that were verified are new to the copy.
-    pub fn took(&mut self, first: Index, records: &[Record]) {
+    /// Records that were verified are new to the copy; `is_notable`: an event in it may be the
+    /// status of a source.
+    pub fn took(&mut self, first: Index, records: &[Record], is_notable: bool) {
         let now = self.now();
         for wrong in self.timing.take(first, records, now) {
             let kind = match wrong {
@@ -113,6 +114,9 @@ impl Vigil {
                 WrongTime::FutureDated { .. } => AlarmKind::FutureDated,
             };
             self.raise(self.alarm(kind, wrong).at(wrong.index()));
+        }
+        if !is_notable && !self.silence.is_needed() {
+            return;
         }
         for (index, record) in (first.0..).map(Index).zip(records) {
             // Verified entries parse.

@@ -35,6 +35,12 @@ impl Folder {
         self.root.join("alarms")
     }
 
+    /// Records of who read, on their way to the ledger.
+    #[must_use]
+    pub fn reads_spool(&self) -> PathBuf {
+        self.root.join("reads")
+    }
+
     /// The newest checkpoint of a ledger that was cosigned here, as far as its file can be read:
     /// what the mirror key signed for must be there. The witness judges the file.
     pub(crate) fn read_cosigned(

@@ -61,8 +61,7 @@ impl Folder {
     /// [`LedgerError::File`] when one is missing or malformed; [`LedgerError::ForeignKey`] when two
     /// are of different ledgers.
     pub fn open_keys(&self, disk: &dyn Disk) -> Result<Keys, LedgerError> {
-        let path = self.keys().join(SOURCE_KEY);
-        let source = read_key(disk, &path)?.ok_or_else(|| malformed(&path, "missing"))?;
+        let source = read_signer(disk, &self.keys().join(SOURCE_KEY))?;
         let mut signers = self.ledger_signers(disk)?.into_iter();
         let missing = || malformed(&self.keys().join(LEDGER_KEY), "missing");
         let ledger = signers.next().ok_or_else(missing)?;
@@ -172,6 +171,15 @@ pub(super) fn new_key(name: &str, key_type: KeyType) -> Result<Signer, String> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|error| error.to_string())?;
     Signer::new(name, key_type, *seed).map_err(|error| error.to_string())
+}
+
+/// Reads the private key in a file, which only its owner may read.
+///
+/// # Errors
+///
+/// [`LedgerError::Io`], [`LedgerError::File`].
+pub fn read_signer(disk: &dyn Disk, path: &Path) -> Result<Signer, LedgerError> {
+    read_key(disk, path)?.ok_or_else(|| malformed(path, "missing"))
 }
 
 pub(super) fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, LedgerError> {

@@ -51,12 +51,14 @@ impl Bench {
         let keys = Keys { witness: cosigner("w.example", 2), mirror: cosigner("m.example", 3) };
         let place: &Path = &folder.path().join("witness");
         let witness = Witness::open(disk, clock, place, keys, logs).unwrap();
-        let pages = pages(book, Some(Arc::new(witness)));
+        let pages = pages(book, Some(Arc::new(witness)), Reads::off());
         Self { pages, ledger, other, _folder: folder }
     }
 
     async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Told {
-        let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
+        let mut request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
+        // As the guard puts it there.
+        request.extensions_mut().insert(Caller::with_roles("monitor", &["audit", "custody"]));
         let answer = self.pages.clone().oneshot(request).await.unwrap();
         let header = |name| {
             let value: Option<&HeaderValue> = answer.headers().get(name);

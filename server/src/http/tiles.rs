@@ -1,6 +1,9 @@
 //! Reads of the log as static files: checkpoint, tiles, entry bundles.
 
-use access_ledger_proto::position::{Index, count_of};
+use access_ledger_proto::{
+    position::{Index, count_of},
+    wire::ReadKind,
+};
 use axum::{
     body::Body,
     http::{Response, StatusCode},
@@ -12,7 +15,11 @@ use super::{
     answer::{Resource, TEXT, Wishes, answer, refuse},
     path::{Kind, TilePath},
 };
-use crate::{book::Book, error::StorageError};
+use crate::{
+    book::Book,
+    error::StorageError,
+    reads::{Reader, Sent},
+};
 
 /// The newest checkpoint, with the cosignatures that it has.
 pub(super) fn checkpoint(note: Bytes, wishes: &Wishes) -> Response<Body> {
@@ -24,7 +31,7 @@ pub(super) fn checkpoint(note: Bytes, wishes: &Wishes) -> Response<Body> {
 
 /// A tile or bundle of the tree under the newest checkpoint, by what follows `/tile/`. Reads the
 /// disk.
-pub(super) fn tile(book: &Book, path: &str, wishes: &Wishes) -> Response<Body> {
+pub(super) fn tile(book: &Book, path: &str, wishes: &Wishes, reader: &Reader) -> Response<Body> {
     let Some(tile) = TilePath::parse(path) else {
         return refuse(StatusCode::BAD_REQUEST, "no path of a tile or an entry bundle");
     };
@@ -33,9 +40,14 @@ pub(super) fn tile(book: &Book, path: &str, wishes: &Wishes) -> Response<Body> {
         let problem = format!("beyond the tree of size {size}");
         return refuse(StatusCode::NOT_FOUND, &problem);
     };
-    let read = match tile.kind {
-        Kind::Hashes(level) => hashes(book, level, first, count),
-        Kind::Entries => bundle(book, Index(first), count.into()),
+    let (read, kind, sent) = match tile.kind {
+        Kind::Hashes(level) => {
+            (hashes(book, level, first, count), ReadKind::Proof, Sent::default())
+        }
+        Kind::Entries => {
+            let sent = Sent::run(first, count.into());
+            (bundle(book, Index(first), count.into()), ReadKind::Entries, sent)
+        }
     };
     match read {
         Ok(bytes) => {
@@ -46,7 +58,11 @@ pub(super) fn tile(book: &Book, path: &str, wishes: &Wishes) -> Response<Body> {
                 // Hashes do not get shorter.
                 is_compressible: tile.kind == Kind::Entries,
             };
-            answer(resource, wishes)
+            let answer = answer(resource, wishes);
+            if answer.status() == StatusCode::OK {
+                reader.answered(kind, sent);
+            }
+            answer
         }
         Err(failure) => {
             error!(%failure, path, "could not read a tile");

@@ -33,6 +33,16 @@ impl Caller {
         self.0.has(Role::Audit) || self.0.has(Role::Custody)
     }
 
+    /// Whether the principal may read everything to judge it, and not only to hold it.
+    pub(crate) fn is_auditor(&self) -> bool {
+        self.0.has(Role::Audit)
+    }
+
+    /// The principal's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// Why the principal may not make a call, or not with these arguments.
     pub(crate) fn forbidden(&self, wanted: &str) -> Refusal {
         let (principal, wanted) = (self.0.name.clone(), wanted.to_owned());
@@ -56,5 +66,19 @@ impl Caller {
         }
         let principal = self.0.name.clone();
         Err(Refusal::SourceForbidden { principal, source_name: source.to_owned() })
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A principal of these roles.
+    pub(crate) fn with_roles(name: &str, roles: &[&str]) -> Self {
+        use super::principals::Principals;
+        let token = access_ledger_proto::hash::sha256(name.as_bytes());
+        let file = format!(
+            "[[principal]]\nname = {name:?}\nroles = {roles:?}\ntokens = [\"sha256:{token}\"]\n"
+        );
+        let principals = Principals::parse(&file).unwrap();
+        Self(principals.of_token(name.as_bytes()).unwrap().clone())
     }
 }

@@ -117,6 +117,11 @@ impl Door {
         self.files.tls.is_some()
     }
 
+    /// Whether it is known who calls.
+    pub(crate) const fn has_principals(&self) -> bool {
+        self.files.principals.is_some()
+    }
+
     /// Looks at the files again. What changed is in force for new connections (certificates) and
     /// for calls (principals), on connections that are open too; streams that a principal may no
     /// longer make end.

@@ -203,7 +203,7 @@ impl Bucket {
 /// How much a bucket holds, as the time in which it flows in.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// Calls with long answers at once, of one principal. Each may hold a megabyte that the caller does
+/// Calls with long answers at once, of one principal. Each may hold 1.6 MB that the caller does
 /// not take.
 const READS_MAX: u32 = 256;
 

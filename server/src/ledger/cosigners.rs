@@ -231,7 +231,7 @@ impl Cosigners {
     /// As [`Outbound::new`].
     pub(crate) fn spawn(self: &Arc<Self>) -> Result<JoinSet<()>, OutboundError> {
         let outbound = Outbound::new(&self.credentials)?;
-        let interval = if self.release.is_some() { Duration::ZERO } else { UNAWAITED_INTERVAL };
+        let interval = self.book.unawaited_interval();
         let rounds = Arc::new(Rounds::new(self.book.clone(), self.places.len()));
         let mut tasks = JoinSet::new();
         for (place, seat) in self.places.iter().zip(0..) {
@@ -239,7 +239,7 @@ impl Cosigners {
             let asker = Asker::new(cosigners, rounds, outbound.clone(), place.clone(), seat);
             tasks.spawn(asker.run(interval));
         }
-        tasks.spawn(rounds.run());
+        tasks.spawn(rounds.run(interval));
         Ok(tasks)
     }
 
@@ -382,10 +382,6 @@ const MIRROR_SUFFIX: &str = "/mirror";
 
 /// Rounds that are under way, and a few that late witnesses still answer.
 const GATHERED_MAX: usize = 16;
-
-/// While nothing waits for cosignatures, a witness is asked so often at most: they are as good, and
-/// the ledger's time goes into appending.
-const UNAWAITED_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

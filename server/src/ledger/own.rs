@@ -16,7 +16,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{Shared, append::Admitted, authorize::Noteworthy, queue::Ticket, writer::ToWrite};
-use crate::{book::unreadable, folder::own_event, refusal::Refusal};
+use crate::{book::unreadable, folder::own_event, reads::Register, refusal::Refusal};
 
 /// The key that seals what the ledger itself records. The writer has the only one.
 pub(crate) struct OwnSource {
@@ -108,6 +108,21 @@ impl Shared {
     pub(crate) fn record_run(&self, redaction: wire::Redaction) -> Result<(), Refusal> {
         let (_, ticket) = self.record_own(wire::event::Body::Redaction(redaction))?;
         ticket.wait().map(drop)
+    }
+}
+
+#[tonic::async_trait]
+impl Register for Shared {
+    async fn record(&self, read: wire::LedgerRead) -> Result<(), String> {
+        let recorded = match self.record_own(wire::event::Body::LedgerRead(read)) {
+            Ok((_, ticket)) => ticket.answer().await.map(drop),
+            Err(refusal) => Err(refusal),
+        };
+        match recorded {
+            // It is durable here, and will be cosigned with what follows.
+            Ok(()) | Err(Refusal::QuorumPending { .. }) => Ok(()),
+            Err(refusal) => Err(refusal.to_string()),
+        }
     }
 }
 

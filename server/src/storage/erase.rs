@@ -17,7 +17,7 @@ use access_ledger_proto::{
     segment::{Frame, Salt, Verify, Write},
 };
 
-use super::reader::{LogReader, Run};
+use super::reader::{LogReader, ReadMemory, Run};
 use crate::error::{Fault, StorageError};
 
 /// What one step of an erasure did.
@@ -88,7 +88,7 @@ impl LogReader {
         (first, attempt): (Index, Attempt),
         is_erased: &mut dyn FnMut(&Entry<'_>, &[u8]) -> bool,
     ) -> Result<Step, StorageError> {
-        let bytes = self.shared.read_frames(run)?;
+        let bytes = self.shared.read_frames(run, &mut ReadMemory::default())?;
         let salt = run.segment.header.salt;
         let (mut rest, mut step) = (&bytes[..], Step::default());
         for index in (first.0..).take(run.count).map(Index) {

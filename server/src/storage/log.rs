@@ -170,6 +170,12 @@ impl Log {
         Ok(true)
     }
 
+    /// Lets what lies in the newest segment be read from the disk again: memory for more that is
+    /// written once and not read soon.
+    pub fn forget(&self) {
+        self.segment.file.forget();
+    }
+
     fn check_open(&self) -> Result<(), StorageError> {
         if self.poisoned { Err(StorageError::Poisoned) } else { Ok(()) }
     }

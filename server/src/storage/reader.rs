@@ -14,7 +14,7 @@ use access_ledger_proto::{
     position::{Index, Size, count_of},
     segment::{FRAME_LEN_MIN, Frame, HEADER_LEN, Verify},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::segment::{FullSegment, Segment};
 use crate::{
@@ -65,7 +65,22 @@ impl LogReader {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, StorageError> {
-        self.read_run(first, (entries_max, bytes_max), Verify::All, |bytes, frame| Record {
+        self.read_on(&mut ReadMemory::default(), first, (entries_max, bytes_max))
+    }
+
+    /// As [`LogReader::read`], for who reads on and on: into the memory of the read before, where
+    /// none of its records is left. `limits` are `entries_max` and `bytes_max`.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogReader::read`].
+    pub fn read_on(
+        &self,
+        memory: &mut ReadMemory,
+        first: Index,
+        limits: (usize, usize),
+    ) -> Result<Vec<Record>, StorageError> {
+        self.read_run(memory, first, limits, Verify::All, |bytes, frame| Record {
             entry: bytes.slice_ref(frame.entry),
             event: frame.event().map(|event| bytes.slice_ref(event)),
         })
@@ -82,13 +97,15 @@ impl LogReader {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Bytes>, StorageError> {
-        self.read_run(first, (entries_max, bytes_max), Verify::Entry, |bytes, frame| {
+        let (memory, limits) = (&mut ReadMemory::default(), (entries_max, bytes_max));
+        self.read_run(memory, first, limits, Verify::Entry, |bytes, frame| {
             bytes.slice_ref(frame.entry)
         })
     }
 
     fn read_run<T>(
         &self,
+        memory: &mut ReadMemory,
         first: Index,
         limits: (usize, usize),
         verify: Verify,
@@ -97,7 +114,7 @@ impl LogReader {
         let Some(run) = self.shared.locate(first, limits)? else {
             return Ok(Vec::new());
         };
-        let bytes = Bytes::from(self.shared.read_frames(&run)?);
+        let bytes = self.shared.read_frames(&run, memory)?;
         let mut taken = Vec::with_capacity(run.count);
         let mut rest = &bytes[..];
         for index in (first.0..).take(run.count).map(Index) {
@@ -112,6 +129,28 @@ impl LogReader {
             rest = rest.get(length..).unwrap_or_default();
         }
         Ok(taken)
+    }
+}
+
+/// Memory that reads after another use again: fresh memory has to be cleared first, page by page.
+#[derive(Debug, Default)]
+pub struct ReadMemory {
+    /// Of the last read.
+    bytes: Bytes,
+}
+
+impl ReadMemory {
+    /// So many bytes of any content.
+    fn take(&mut self, length: usize) -> BytesMut {
+        let mut bytes = std::mem::take(&mut self.bytes).try_into_mut().unwrap_or_default();
+        bytes.resize(length, 0);
+        bytes
+    }
+
+    /// What was read into them; keeps them for the next read.
+    fn keep(&mut self, bytes: BytesMut) -> Bytes {
+        self.bytes = bytes.freeze();
+        self.bytes.clone()
     }
 }
 
@@ -194,9 +233,16 @@ impl Shared {
     }
 
     /// Reads the frames of a run, as they are before or after any erasure.
-    pub(super) fn read_frames(&self, run: &Run) -> Result<Vec<u8>, StorageError> {
+    pub(super) fn read_frames(
+        &self,
+        run: &Run,
+        memory: &mut ReadMemory,
+    ) -> Result<Bytes, StorageError> {
+        let mut bytes = memory.take(run.length);
         let _reading = self.marking.read().unwrap_or_else(PoisonError::into_inner);
-        run.segment.file.read(run.start, run.length)
+        let filled = run.segment.file.read_at(&mut bytes, run.start)?;
+        bytes.truncate(filled);
+        Ok(memory.keep(bytes))
     }
 
     /// Changes states of frames while nobody reads any.

@@ -8,10 +8,15 @@ use std::{
     process::{ChildStdin, Command, Stdio},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use access_ledger_client::connect::{Credentials, Link};
-use access_ledger_proto::note::VerifierKey;
+use access_ledger_proto::{
+    checkpoint::Checkpoint,
+    note::{Note, VerifierKey},
+    wire::{self, audit_service_client::AuditServiceClient},
+};
 use access_ledger_server::{
     config::read_quorum,
     custodian::{self, Custodian, CustodianOptions},
@@ -25,7 +30,10 @@ use access_ledger_server::{
 };
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum as _;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tonic::transport::Endpoint;
 
 use super::{
@@ -156,9 +164,52 @@ impl Child {
         Ok(cpu_seconds(&self.process.id().to_string())? + cpu_seconds("self")?)
     }
 
-    /// Seconds of processor time that the process alone has taken.
+    /// Seconds of processor time that the process alone has taken, but for the threads of its index:
+    /// these come after the log whenever a processor is idle, so a round pays for part of another.
     pub(super) fn own_cpu_seconds(&self) -> anyhow::Result<f64> {
-        cpu_seconds(&self.process.id().to_string())
+        let process = self.process.id().to_string();
+        let mut seconds = cpu_seconds(&process)?;
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let thread = thread?.path();
+            if fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("index")) {
+                seconds -= stat_seconds(&thread)?;
+            }
+        }
+        Ok(seconds)
+    }
+
+    /// Waits until the index covers all that is recorded, so that it takes no part in what is
+    /// measured next.
+    pub(super) async fn rest(&self) -> anyhow::Result<()> {
+        let mut auditor = AuditServiceClient::new(self.connect().await?);
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let request = wire::GetCheckpointRequest::default();
+            let note = auditor.get_checkpoint(request).await?.into_inner().checkpoint;
+            let note = Note::parse(&note)?;
+            let size = Checkpoint::parse(note.text())?.size();
+            let request = wire::QueryRequest { page_size: 1, ..Default::default() };
+            let found = auditor.query(request).await?.into_inner();
+            if found.indexed_size >= size.0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < limit, "the index stays behind");
+        }
+    }
+
+    /// Waits until the process takes next to no processor time.
+    pub(super) async fn idle(&self) -> anyhow::Result<()> {
+        let limit = Instant::now() + PATIENCE;
+        let mut before = self.own_cpu_seconds()?;
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let now = self.own_cpu_seconds()?;
+            if now - before < 0.05 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < limit, "the process does not come to rest");
+            before = now;
+        }
     }
 
     /// Megabytes of the process that are in memory.
@@ -230,7 +281,12 @@ pub(super) fn serve_echo(threads: Option<usize>) -> anyhow::Result<()> {
 
 /// Seconds of processor time that a process has taken.
 pub(super) fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    stat_seconds(&Path::new("/proc").join(process))
+}
+
+/// The same of a process or a thread by its folder.
+fn stat_seconds(folder: &Path) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(folder.join("stat"))?;
     // The name of the program stands in parentheses and may hold anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
     // proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks; the name is field 2.
@@ -238,6 +294,9 @@ pub(super) fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
     let ticks: u32 = ticks.sum::<Result<_, _>>()?;
     Ok(f64::from(ticks) / TICKS_PER_SECOND)
 }
+
+/// An index, or a custodian, that is slower than a round takes a multiple of it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Megabytes of a process that are in memory.
 pub(super) fn resident_mb(process: &str) -> anyhow::Result<f64> {

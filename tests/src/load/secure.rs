@@ -41,7 +41,7 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let samples = runtime.block_on(async {
         let sides = [Side::new(&plain, false).await?, Side::new(&secure, false).await?];
-        cosign::rounds(plan, &events, sides).await
+        cosign::rounds(plan, &events, sides, None).await
     })?;
     let [[stream_plain, unary_plain], [stream, unary]] =
         samples.map(|rounds| rounds.map(|samples| Sample::median(&samples)));

@@ -188,8 +188,10 @@ async fn flip_bytes_on_the_custodians_own_disk() -> anyhow::Result<()> {
     let events = scene.source.events(1);
     let event = events.first().context("an event")?.clone();
     let place = scene.node.clients().record(&scene.source.seal(events)?).await?;
-    let last = Index(place.first_index);
-    let size = scene.keeper.cosigns(last.0 + 1).await?.size();
+    let target = Index(place.first_index);
+    // What follows says that it is no torn tail.
+    let place = scene.node.clients().record(&scene.source.record(2)?).await?;
+    let size = scene.keeper.cosigns(place.first_index + 2).await?.size();
     scene.keeper.stop().await?;
     let checked = || -> anyhow::Result<Option<StorageError>> {
         let options = Options::new(&copy, ORIGIN);
@@ -209,7 +211,7 @@ async fn flip_bytes_on_the_custodians_own_disk() -> anyhow::Result<()> {
                 matches!(problem, Some(StorageError::TreeDamage { level: 0, position: 2, .. }))
             }
             "header" => matches!(problem, Some(StorageError::Damage { offset: 0, .. })),
-            _ => matches!(problem, Some(StorageError::Damage { index, .. }) if index == last),
+            _ => matches!(problem, Some(StorageError::Damage { index, .. }) if index == target),
         };
         ensure!(holds, "{is_named}: {problem:?}");
         flip_on_disk(&path, at)?;

@@ -3,7 +3,8 @@
 use access_ledger_client::reports::{Day, Options, Period, Report};
 use access_ledger_proto::wire::{
     self, Erasure, ErasurePhase, Holding, LedgerRead, LegalProcess, LegalRequest,
-    LegalRequestOutcome, LegalRequestPhase, SourcePhase, SourceRole, SourceStatus, event::Body,
+    LegalRequestOutcome, LegalRequestPhase, ReadKind, SourcePhase, SourceRole, SourceStatus,
+    event::Body,
 };
 use access_ledger_tests::story::{
     DATASET, DAY, LEDGER, RECORDER, SECOND, Story,
@@ -211,15 +212,55 @@ fn sources_tell_how_completely_they_recorded() -> anyhow::Result<()> {
 #[test]
 fn readers_tell_who_read_the_ledger() -> anyhow::Result<()> {
     let mut story = Story::open()?;
-    for (reader, rows) in [("auditor", 7), ("custodian", 0)] {
-        let (reader, query) = (reader.to_owned(), "actor = p-1".to_owned());
-        let read = LedgerRead { reader, query, rows, result_digest: Bytes::new() };
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let search = |token: &'static [u8]| LedgerRead {
+        reader: "auditor".to_owned(),
+        query: "actors \"p-1\"".to_owned(),
+        rows: 7,
+        kind: ReadKind::Query.into(),
+        calls: 1,
+        first_index: 4,
+        end_index: 19,
+        subject_tokens: vec![Bytes::from_static(token), Bytes::from_static(b"t")],
+        ..LedgerRead::default()
+    };
+    let sum = |calls, rows, (first_index, end_index), (first, last)| LedgerRead {
+        reader: "auditor".to_owned(),
+        rows,
+        kind: ReadKind::Events.into(),
+        calls,
+        first_index,
+        end_index,
+        first_at: at(first),
+        last_at: at(last),
+        ..LedgerRead::default()
+    };
+    for read in [
+        search(b"one"),
+        sum(1, 100, (0, 100), (1_772_000_000, 1_772_000_009)),
+        search(b"other"),
+        // A stream that goes on, and nothing that lies anywhere.
+        sum(0, 50, (100, 150), (1_772_000_010, 1_772_000_011)),
+        sum(1, 0, (0, 0), (1_772_000_030, 1_772_000_030)),
+        LedgerRead { kind: 99, calls: 3, ..search(b"t") },
+        // As the first version recorded it.
+        LedgerRead { reader: "a".to_owned(), rows: 2, ..LedgerRead::default() },
+    ] {
         story.tell(LEDGER, Body::LedgerRead(read))?;
-        story.wait(DAY);
     }
+    story.wait(DAY);
+    story.tell(RECORDER, Body::LedgerRead(sum(1, 1, (1, 2), (0, 0))))?;
     assert_eq!(
         rows(&story, Report::Readers, 1)?,
-        ["auditor | actor = p-1 | 7 | 2026-03-02T08:00:00Z"]
+        [
+            "a | ledger |  |  | 1 | 2 |  |  | 0 | 2026-03-02T08:00:00Z | 2026-03-02T08:00:00Z",
+            "auditor | ledger | EVENTS |  | 2 | 150 | 0 | 149 | 0 | 2026-02-25T06:13:20Z | \
+             2026-02-25T06:13:50Z",
+            "auditor | ledger | QUERY | actors \"p-1\" | 2 | 14 | 4 | 18 | 3 | \
+             2026-03-02T08:00:00Z | 2026-03-02T08:00:00Z",
+            "auditor | ledger | 99 | actors \"p-1\" | 3 | 7 | 4 | 18 | 1 | \
+             2026-03-02T08:00:00Z | 2026-03-02T08:00:00Z",
+        ]
     );
     Ok(())
 }

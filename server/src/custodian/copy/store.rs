@@ -20,6 +20,7 @@ use access_ledger_proto::{
 };
 use tracing::{error, warn};
 
+use super::Taken;
 use crate::{
     custodian::error::CopyError,
     error::StorageError,
@@ -29,7 +30,7 @@ use crate::{
 
 /// Whole batches that were verified, seals included.
 pub(super) struct Verified {
-    pub(super) records: Vec<Record>,
+    pub(super) taken: Taken,
     /// The tree behind them, with the nodes that they made.
     pub(super) tree: Frontier,
     /// The first event that is gone without a record of its erasure, as far as they go.
@@ -152,13 +153,17 @@ impl Storing {
             let mut group = self.log.group();
             let fitting = fitting(rest);
             let (now, later) = rest.split_at(fitting);
-            for record in now.iter().flat_map(|run| &run.records) {
+            for record in now.iter().flat_map(|verified| &verified.taken.run.1) {
                 match &record.event {
                     Some(event) => group.push(&record.entry, event),
                     None => group.push_erased(&record.entry),
                 }
             }
+            let is_large = group.bytes() >= FORGOTTEN_LEN;
             let durable = self.log.commit(group)?.into_inner();
+            if is_large {
+                self.log.forget();
+            }
             for run in now {
                 self.tree.append(&run.tree)?;
             }
@@ -173,17 +178,22 @@ impl Storing {
 /// How many of the runs fit into one group: one at least, which the cutter has made to fit.
 fn fitting(runs: &[Verified]) -> usize {
     let mut total = 0;
-    let fits = runs.iter().take_while(|run| {
+    let fits = runs.iter().take_while(|verified| {
         let length = |record: &Record| {
             FRAME_HEADER_LEN
                 + record.entry.len()
                 + record.event.as_ref().map_or(0, |event| event.len())
         };
-        total += run.records.iter().map(length).sum::<usize>();
+        total += verified.taken.run.1.iter().map(length).sum::<usize>();
         total <= GroupFrames::LEN_MAX
     });
     fits.count().max(1)
 }
+
+/// Groups of this length come while much is copied. Nobody reads that soon, and writing into pages
+/// that were given back is four times as fast as into ever new ones (on a virtual machine, where
+/// these are the host's to find); nor is what others read driven out of memory.
+const FORGOTTEN_LEN: usize = 2 << 20;
 
 /// Windows that wait to be stored: one is on its way to the disk, the next is ready behind it.
 const WINDOWS_AHEAD: usize = 1;

@@ -64,7 +64,8 @@ impl Scene {
         let record = Record { entry: entry.encode().into(), event: event.map(Into::into) };
         self.size += 1;
         self.vigil.sighted(Size(self.size), self.vigil.now());
-        self.vigil.took(index, &[record]);
+        let is_notable = record.event.is_some();
+        self.vigil.took(index, &[record], is_notable);
         self.vigil.tick();
     }
 

@@ -1,9 +1,12 @@
 //! Which checkpoint is asked for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use access_ledger_proto::position::Size;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::book::{Book, Published};
 
@@ -39,11 +42,12 @@ impl Rounds {
         Asking { rounds: self, seat }
     }
 
-    /// Moves on whenever a checkpoint is published.
-    pub(super) async fn run(self: Arc<Self>) {
+    /// Moves on when checkpoints are published, once an interval.
+    pub(super) async fn run(self: Arc<Self>, interval: Duration) {
         let mut checkpoints = self.book.checkpoints();
         while checkpoints.changed().await.is_ok() {
             self.advance();
+            sleep(interval).await;
         }
     }
 
