@@ -78,7 +78,7 @@ impl Caller {
         let file = format!(
             "[[principal]]\nname = {name:?}\nroles = {roles:?}\ntokens = [\"sha256:{token}\"]\n"
         );
-        let principals = Principals::parse(&file).unwrap();
-        Self(principals.of_token(name.as_bytes()).unwrap().clone())
+        let principals = Principals::parse(&file, &Principals::default()).unwrap();
+        Self(principals.of_token(&token).unwrap().clone())
     }
 }
