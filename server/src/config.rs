@@ -3,6 +3,7 @@
 mod custodian;
 mod door;
 mod folders;
+mod traces;
 
 use std::{
     net::SocketAddr,
@@ -17,6 +18,7 @@ pub use self::{
     custodian::{ClearArgs, CustodianArgs, CustodianCommand, CustodianDataArgs, ResumeArgs},
     door::{CredentialArgs, DoorArgs},
     folders::{BackupArgs, CheckArgs, DemoArgs, RestoreArgs, RotateArgs},
+    traces::TraceArgs,
 };
 use crate::{
     error::LedgerError,
@@ -41,7 +43,13 @@ pub struct Cli {
     pub log: String,
 
     /// How they are written.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = LogFormat::Text,
+        env = "ACCESS_LEDGER_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
 
     /// File with the passphrase of encrypted key files in `keys/`; new ones are encrypted under it.
@@ -140,41 +148,56 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub credentials: CredentialArgs,
 
+    /// What is traced.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
+    /// Of the batches whose callers send no trace of their own (`traceparent`), one in so many is
+    /// traced; of the others those whose callers keep theirs.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        value_parser = value_parser!(u32).range(1..),
+        env = "ACCESS_LEDGER_OTLP_ONE_IN"
+    )]
+    pub otlp_one_in: u32,
+
     /// The name of the ledger that an empty folder gets. By default one that is nobody else's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "ACCESS_LEDGER_ORIGIN")]
     pub origin: Option<String>,
 
     /// The policy (Cedar) that the ledger of an empty folder begins with. By default the one that
     /// comes with this program.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_POLICY")]
     pub policy: Option<PathBuf>,
 
     /// Most MiB of batches that wait to be written; beyond it callers are told to come back.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", default_value_t = 64, env = "ACCESS_LEDGER_QUEUE_MIB")]
     pub queue_mib: u16,
 
     /// MiB at which a segment file is full. Opening reads one segment.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", default_value_t = 64, env = "ACCESS_LEDGER_SEGMENT_MIB")]
     pub segment_mib: u16,
 
     /// MiB that are kept free on the disk: with less, appends are refused until there is space
     /// again, and reads go on. 0: appends go on until a write fails.
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    #[arg(long, value_name = "MIB", default_value_t = 256, env = "ACCESS_LEDGER_RESERVE_MIB")]
     pub reserve_mib: u32,
 
     /// MiB a second at which what is stored is read again, all the time, to find bit rot. 0: it is
     /// not.
-    #[arg(long, value_name = "MIB", default_value_t = 4)]
+    #[arg(long, value_name = "MIB", default_value_t = 4, env = "ACCESS_LEDGER_SCRUB_MIB")]
     pub scrub_mib: u16,
 
     /// Trust policy (C2SP tlog-policy) whose witnesses, as far as it gives their addresses, are
     /// asked to cosign every checkpoint, and at the start what they have seen of the ledger.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_WITNESSES")]
     pub witnesses: Option<PathBuf>,
 
     /// Trust policy whose witnesses are asked too, and whose quorum must have cosigned before a
     /// receipt is given.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_RECEIPTS_POLICY")]
     pub receipts_policy: Option<PathBuf>,
 
     /// Milliseconds that a receipt waits for its cosignatures, before the caller is told to ask
@@ -183,22 +206,29 @@ pub struct ServeArgs {
         long,
         value_name = "MS",
         default_value_t = 5_000,
-        value_parser = clap::value_parser!(u32).range(..=50_000)
+        value_parser = value_parser!(u32).range(..=50_000),
+        env = "ACCESS_LEDGER_RECEIPTS_WAIT_MS"
     )]
     pub receipts_wait_ms: u32,
 
     /// With witnesses: seconds without an entry after which the ledger records a heartbeat.
-    #[arg(long, value_name = "S", default_value_t = 60, value_parser = value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 60,
+        value_parser = value_parser!(u32).range(1..),
+        env = "ACCESS_LEDGER_HEARTBEAT_S"
+    )]
     pub heartbeat_s: u32,
 
     /// Start although a witness does not tell what it has seen, or has seen more than is here:
     /// entries may have been lost, and the ledger would sign a second history.
-    #[arg(long)]
+    #[arg(long, env = "ACCESS_LEDGER_DANGER_SKIP_GUARD")]
     pub danger_skip_guard: bool,
 
     /// Threads for the network. By default half the processors: the writer and the disk need the
     /// rest.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "ACCESS_LEDGER_THREADS")]
     pub threads: Option<usize>,
 }
 

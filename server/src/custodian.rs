@@ -25,6 +25,7 @@ mod lag;
 pub mod memory;
 pub mod patrol;
 mod reads;
+mod ready;
 mod rot;
 pub mod serve;
 pub mod silence;

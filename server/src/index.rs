@@ -181,6 +181,12 @@ impl Index {
         self.shared.progress.notify(size);
     }
 
+    /// Whether the follower has ended: the index covers no more than it does.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.shared.progress.has_ended()
+    }
+
     /// Waits, and makes the follower hurry, until the index covers `size` entries, which the log
     /// must have. Blocks.
     ///

@@ -20,6 +20,7 @@ use access_ledger_server::{
     error::LedgerError,
     folder::{Folder, Genesis, real_disk},
     guard,
+    health::Health,
     identity::Door,
     ledger::Ledger,
     metrics,
@@ -27,11 +28,14 @@ use access_ledger_server::{
     restore, rotate,
     serve::{self, Serving, stop_signal},
     settings::{self, SettingsError},
+    trace::{Exporter, LogLayer},
 };
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::Shell;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+};
 
 /// Events are many small allocations that cross threads; mimalloc is faster at those than the
 /// system's allocator (measured: 1.2 times on the streamed path).
@@ -51,7 +55,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     cli.passphrase_file.clone().into_iter().for_each(keyfile::use_passphrase_file);
-    let done = start_log(&cli).and_then(|()| match cli.command {
+    let exporter = match start_log(&cli) {
+        Ok(exporter) => exporter,
+        Err(failure) => return refuse(&failure),
+    };
+    let done = match cli.command {
         Command::Serve(args) => run_server(&args),
         Command::Init(args) => init(&args),
         Command::Check(args) => check(&args),
@@ -64,11 +72,11 @@ fn main() -> ExitCode {
         Command::Completions { shell } => print_completions(command, shell),
         Command::Man { subcommand } => print_manual(command, subcommand.as_deref()),
         Command::Demo(args) => demo::run(&args),
-    });
-    match done {
-        Ok(code) => code,
-        Err(failure) => refuse(&failure),
+    };
+    if let Some(exporter) = exporter {
+        exporter.finish();
     }
+    done.unwrap_or_else(|failure| refuse(&failure))
 }
 
 fn refuse(failure: &anyhow::Error) -> ExitCode {
@@ -84,17 +92,27 @@ fn told(failure: &anyhow::Error) -> String {
     })
 }
 
-fn start_log(cli: &Cli) -> anyhow::Result<()> {
+/// Starts the log, and the export of traces where they are wanted.
+fn start_log(cli: &Cli) -> anyhow::Result<Option<Exporter>> {
     let filter = EnvFilter::try_new(&cli.log).context("--log")?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match cli.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
+    let log = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let log: LogLayer = match cli.log_format {
+        LogFormat::Text => log.with_filter(filter).boxed(),
+        LogFormat::Json => log.json().with_filter(filter).boxed(),
+    };
+    let export = match &cli.command {
+        Command::Serve(args) => {
+            args.traces.export("access-ledger", args.otlp_one_in, &args.credentials)?
+        }
+        Command::Custodian(args) => {
+            args.traces.export("access-ledger-custodian", 1, &args.credentials)?
+        }
+        _ => None,
+    };
+    let started = export.map(|options| Exporter::start(&options)).transpose()?;
+    let (spans, exporter) = started.unzip();
+    registry().with([Some(log), spans].into_iter().flatten().collect::<Vec<_>>()).init();
+    Ok(exporter)
 }
 
 fn print_completions(mut command: clap::Command, shell: Shell) -> anyhow::Result<ExitCode> {
@@ -157,8 +175,9 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let genesis = genesis.with_policy(&*disk, args.policy.as_deref())?;
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
+    let health = Health::new();
     serve::runtime(args.threads)?.block_on(async {
-        let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
+        let metrics_address = metrics::expose(args.metrics_listen, &door, &health).await?;
         // Nobody can have seen anything of a key that was just made.
         if !is_new && !args.danger_skip_guard {
             let vkey = folder.open_keys(&*disk)?.ledger.verifier().clone();
@@ -166,7 +185,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
         let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
-        let serving = Serving::bind(ledger, args.listen).await?.behind(door);
+        let serving = Serving::bind(ledger, args.listen).await?.behind(door).telling(health);
         let serving = serving.adding_up_reads(args.door.reads_window());
         greet(&serving, &metrics_address.to_string())?;
         serving.run(stop).await?;
@@ -186,12 +205,14 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
     let door = Door::open(&disk, args.door.files())?;
     let credentials = args.credentials.read()?;
     let lock = lock(&*disk, &options.folder)?;
+    let health = Health::new();
     serve::runtime(args.threads)?.block_on(async {
-        let metrics_address = metrics::expose(args.metrics_listen, &door).await?;
+        let metrics_address = metrics::expose(args.metrics_listen, &door, &health).await?;
         let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
         let serving = custodian::Serving::bind(custodian, args.listen).await?.behind(door);
-        let serving = serving.showing(credentials).adding_up_reads(args.door.reads_window());
+        let serving = serving.showing(credentials).telling(health);
+        let serving = serving.adding_up_reads(args.door.reads_window());
         greet_custodian(args, &serving, &metrics_address.to_string())?;
         serving.run(&ledger, stop).await?;
         Ok(ExitCode::SUCCESS)

@@ -1,23 +1,33 @@
-//! Prometheus metrics on a port of their own, behind the same door as all else.
+//! The port for whoever operates a server, behind the same door as all else: Prometheus metrics, and
+//! how the server does.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
-use crate::{error::ServeError, identity::Door, transport::Transport};
+use crate::{
+    error::ServeError,
+    health::{self, Health},
+    identity::Door,
+    transport::Transport,
+};
 
-/// Makes all metrics of this process visible at `http://<address>/metrics`; gives the address that
-/// was bound. The endpoint lives as long as the runtime. Once a process. The door lets in who has
-/// the role `operate`.
+/// Makes all metrics of this process visible at `http://<address>/metrics`, to who has the role
+/// `operate`, and at `/healthz` and `/readyz`, to anybody, how its server does; gives the address
+/// that was bound. The endpoint lives as long as the runtime. Once a process.
 ///
 /// # Errors
 ///
 /// [`ServeError::Bind`] when the address is taken; [`ServeError::Metrics`] when metrics are
 /// collected already.
-pub async fn expose(address: SocketAddr, door: &Arc<Door>) -> Result<SocketAddr, ServeError> {
+pub async fn expose(
+    address: SocketAddr,
+    door: &Arc<Door>,
+    health: &Arc<Health>,
+) -> Result<SocketAddr, ServeError> {
     let bind = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
@@ -36,7 +46,8 @@ pub async fn expose(address: SocketAddr, door: &Arc<Door>) -> Result<SocketAddr,
             upkeep.run_upkeep();
         }
     });
-    let app = Router::new().route("/metrics", get(move || async move { handle.render() }));
+    let metrics = get(async move || handle.render());
+    let app = health::pages(health.clone()).route("/metrics", metrics);
     let pages = Routes::from(app).prepare();
     let transport = Transport::new(listener, door).at_most(LINKS_MAX);
     tokio::spawn(transport.serve(pages, std::future::pending()));
@@ -86,6 +97,7 @@ fn describe() {
     gauge!("access_ledger_custodian_behind_entries", "entries that a custodian does not hold yet");
     gauge!("access_ledger_custodian_behind_seconds", "for how long a custodian has been behind");
     gauge!("access_ledger_eraser_poisoned", "1 after a failed write of an erasure");
+    counter!("access_ledger_trace_exports_failed_total", "exports of traces that failed");
     gauge!("access_ledger_writer_poisoned", "1 after a failed write or sync");
 }
 

@@ -11,6 +11,7 @@ use reqwest::{
     Certificate, Client, Identity, RequestBuilder, header::CONTENT_TYPE, redirect::Policy,
 };
 use thiserror::Error;
+use tonic::codegen::http;
 use zeroize::Zeroizing;
 
 /// A call had no answer.
@@ -107,6 +108,21 @@ impl Outbound {
     ) -> Result<Answer, OutboundError> {
         let request = self.client.post(url).header(CONTENT_TYPE, content_type);
         call(url, request.body(body.into())).await
+    }
+
+    /// Makes a call that another library has put together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbound::get`].
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<Answer, OutboundError> {
+        let url = request.uri().to_string();
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| OutboundError::Setup { problem: told(&error) })?;
+        call(&url, RequestBuilder::from_parts(self.client.clone(), request)).await
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     audit::Auditor,
     book::Book,
     error::ServeError,
+    health::{self, Health, Unready},
     http::{Split, pages},
     identity::Door,
     ledger::{Ledger, Recorder, Shared, message_too_large},
@@ -51,6 +52,7 @@ pub struct Serving {
     listener: TcpListener,
     address: SocketAddr,
     door: Arc<Door>,
+    health: Arc<Health>,
     reads_window: Duration,
 }
 
@@ -65,14 +67,26 @@ impl Serving {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let (door, reads_window) = (Door::for_everybody(), reads::WINDOW);
-        Ok(Self { ledger, listener, address, door, reads_window })
+        let (door, health) = (Door::for_everybody(), Health::new());
+        Ok(Self { ledger, listener, address, door, health, reads_window: reads::WINDOW })
     }
 
     /// Lets callers in by this door alone.
     #[must_use]
     pub fn behind(self, door: Arc<Door>) -> Self {
         Self { door, ..self }
+    }
+
+    /// Tells there how the ledger does.
+    #[must_use]
+    pub fn telling(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
+    }
+
+    /// How the ledger does.
+    #[must_use]
+    pub const fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Adds up reads for so long before they are recorded; 10 s by default.
@@ -108,6 +122,7 @@ impl Serving {
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let shared = self.ledger.shared();
         let book = shared.book.clone();
+        self.health.judge_by(health::of_book(&book));
         let (reads, keeper) = if self.door.has_principals() {
             let (reads, keeper) =
                 Reads::start(shared.clone(), book.clock.clone(), self.reads_window);
@@ -115,7 +130,8 @@ impl Serving {
         } else {
             (Reads::off(), None)
         };
-        let offer = Offer { book, recorder: Some(shared.clone()), witness: None, reads };
+        let (recorder, health) = (Some(shared.clone()), self.health);
+        let offer = Offer { book, recorder, witness: None, health, reads };
         let asking = self.ledger.ask_cosigners()?;
         let served = serve(self.listener, &self.door, offer, stop).await;
         // Behind the last answer.
@@ -145,6 +161,8 @@ pub(crate) struct Offer {
     pub(crate) recorder: Option<Arc<Shared>>,
     /// What cosigns; a ledger does not.
     pub(crate) witness: Option<Arc<Witness>>,
+    /// How all of it does.
+    pub(crate) health: Arc<Health>,
     /// What notes who reads.
     pub(crate) reads: Reads,
 }
@@ -161,9 +179,9 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     door.keep_fresh()?;
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (reporter, health_service) = tonic_health::server::health_reporter();
     let (stopping, is_stopping) = watch::channel(false);
-    let Offer { book, recorder, witness, reads } = offer;
+    let Offer { book, recorder, witness, health, reads } = offer;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -182,32 +200,38 @@ pub(crate) async fn serve(
         services = services.add_service(recorder.max_decoding_message_size(MESSAGE_BYTES_MAX));
         told.push(RECORDER);
     }
-    set_health(&health, &told, true).await;
-    tokio::spawn(report_failure(book.failed(), health.clone()));
-    tokio::spawn(report_damage(book.damaged(), health.clone()));
+    set_health(&reporter, &told, true).await;
+    let report = Report { health, reporter, services: told, failed: book.failed() };
+    tokio::spawn(report_damage(book.damaged(), report.reporter.clone()));
 
     let address = listener.local_addr().ok();
     let encrypted = door.is_encrypted();
     info!(?address, encrypted, origin = book.vkey.name(), "serving");
     let split = Split::new(services, pages(book, witness, reads));
-    serve_until((split, listener, door), stop, (stopping, &health, &told)).await;
+    serve_until((split, listener, door), stop, (stopping, report)).await;
     Ok(())
 }
 
 async fn serve_until(
     (split, listener, door): (Split, TcpListener, &Arc<Door>),
     stop: impl Future<Output = ()> + Send,
-    (stopping, health, services): (watch::Sender<bool>, &HealthReporter, &[&str]),
+    (stopping, report): (watch::Sender<bool>, Report),
 ) {
     let (drained, is_drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async {
-        stop.await;
+        let reporter = report.reporter.clone();
+        let (health, services) = (report.health.clone(), report.services.clone());
+        tokio::select! {
+            () = stop => {}
+            () = report.run() => {}
+        }
         info!("stopping");
-        set_health(health, services, false).await;
+        health.stop();
+        set_health(&reporter, &services, false).await;
         // Streams see it and end; unary calls that arrive meanwhile are still answered.
         stopping.send_replace(true);
         // Whoever watches the health has heard it; its stream would keep the server otherwise.
-        forget_health(health, services).await;
+        forget_health(&reporter, &services).await;
         drop(drained);
     };
     let explained = MapResponseLayer::new(explain_large_message as ExplainResponse).layer(split);
@@ -222,10 +246,41 @@ async fn serve_until(
     }
 }
 
-/// A ledger that takes no more appends still serves its auditors.
-async fn report_failure(mut failed: watch::Receiver<bool>, health: HealthReporter) {
-    if failed.wait_for(|&failed| failed).await.is_ok() {
-        set_health(&health, &[OVERALL, RECORDER], false).await;
+/// Tells the health service of gRPC what `/readyz` tells: of the server as a whole, and of the
+/// recorder. A ledger that takes no more appends still serves its auditors.
+struct Report {
+    health: Arc<Health>,
+    reporter: HealthReporter,
+    /// What is told of.
+    services: Vec<&'static str>,
+    failed: watch::Receiver<bool>,
+}
+
+impl Report {
+    /// Tells every change, within a second; a failure at once. Never ends.
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        let mut told = [true; 2];
+        loop {
+            let is_watched = !*self.failed.borrow_and_update();
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = self.failed.changed(), if is_watched => {}
+            }
+            let hindrances = self.health.look().await;
+            let can_record = !hindrances.iter().any(Unready::hinders_recording);
+            let found = [hindrances.is_empty(), can_record];
+            for ((service, is), was) in [OVERALL, RECORDER].into_iter().zip(found).zip(told) {
+                if is != was && self.services.contains(&service) {
+                    set_health(&self.reporter, &[service], is).await;
+                }
+            }
+            if found[0] != told[0] {
+                let reasons: Vec<_> = hindrances.iter().map(Unready::reason).collect();
+                info!(?reasons, is_ready = found[0], "readiness changed");
+            }
+            told = found;
+        }
     }
 }
 
@@ -282,6 +337,9 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
 
 /// What gRPC health calls the server as a whole.
 const OVERALL: &str = "";
+
+/// How often the health is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 const RECORDER: &str = "access_ledger.v1.RecorderService";
 

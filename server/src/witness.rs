@@ -220,6 +220,12 @@ impl Witness {
         self.set_halted(origin, true);
     }
 
+    /// Whether nothing more of a log is signed.
+    #[must_use]
+    pub fn is_halted(&self, origin: &str) -> bool {
+        self.log(origin).is_ok_and(|log| log.lock().is_halted)
+    }
+
     /// Takes back [`Witness::halt`].
     pub fn resume(&self, origin: &str) {
         self.set_halted(origin, false);

@@ -13,6 +13,7 @@ use access_ledger_server::{
         alarms::{AlarmKind, AlarmRecord, Alarms},
     },
     folder::Folder,
+    health::Health,
     identity::Door,
     os::{Clock, Disk, Lock, RealDisk, SystemClock},
 };
@@ -42,6 +43,8 @@ pub struct Keeper {
     pub vkeys: [VerifierKey; 2],
     /// What it raised.
     pub alarms: Arc<Alarms>,
+    /// How it does.
+    pub health: Arc<Health>,
     /// The policy file that it wrote.
     pub policy: String,
     stop: oneshot::Sender<()>,
@@ -78,6 +81,7 @@ impl Setup {
         let (address, custodian) = (serving.address(), serving.custodian());
         let vkeys = custodian.vkeys().map(Clone::clone);
         let alarms = custodian.alarms().clone();
+        let health = serving.health().clone();
         let policy = custodian.quorum_policy(&format!("http://{address}"));
         let (stop, stopped) = oneshot::channel();
         let run = tokio::spawn(async move {
@@ -86,7 +90,7 @@ impl Setup {
             Ok(serving.run(&format!("http://{ledger}"), stop).await?)
         });
         let ledger = self.options.ledger.clone();
-        Ok(Keeper { address, ledger, vkeys, alarms, policy, stop, run })
+        Ok(Keeper { address, ledger, vkeys, alarms, health, policy, stop, run })
     }
 }
 

@@ -13,6 +13,7 @@ use access_ledger_proto::{
 use access_ledger_server::{
     error::LedgerError,
     folder::{Folder, Genesis},
+    health::Health,
     identity::Door,
     ledger::{Ledger, LedgerOptions},
     os::{Clock, Disk, Lock, RealDisk, SystemClock},
@@ -51,6 +52,8 @@ pub struct Node {
     pub url: String,
     /// Its verifier key.
     pub vkey: VerifierKey,
+    /// How it does.
+    pub health: Arc<Health>,
     clients: Clients,
     stop: oneshot::Sender<()>,
     run: JoinHandle<anyhow::Result<()>>,
@@ -115,6 +118,7 @@ impl Setup {
         let scheme = if self.door.is_encrypted() { "https" } else { "http" };
         let url = format!("{scheme}://{}", serving.address());
         let (address, vkey) = (serving.address(), serving.ledger().vkey().clone());
+        let health = serving.health().clone();
         let (stop, stopped) = oneshot::channel();
         let run = tokio::spawn(async move {
             // Dropping the sender stops as well.
@@ -122,7 +126,7 @@ impl Setup {
             Ok(serving.run(stop).await?)
         });
         let clients = Clients::over(self.credentials.reach(&url).await?);
-        Ok(Node { address, url, vkey, clients, stop, run })
+        Ok(Node { address, url, vkey, health, clients, stop, run })
     }
 }
 

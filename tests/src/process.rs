@@ -51,8 +51,9 @@ impl Process {
     fn start(mut command: Command, data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let mut child = command
             .args(["--log", "error", "serve"])
-            .args(listen(flags))
-            .args(["--metrics-listen", "127.0.0.1:0", "--data"])
+            .args(anywhere("--listen", flags))
+            .args(anywhere("--metrics-listen", flags))
+            .arg("--data")
             .arg(data)
             .args(flags)
             .stdout(Stdio::piped())
@@ -170,9 +171,10 @@ impl Drop for Process {
     }
 }
 
-/// The flags for a free port, unless there are others.
-fn listen(flags: &[&str]) -> &'static [&'static str] {
-    if flags.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] }
+/// The flag for a free port, unless there is another.
+fn anywhere<'a>(flag: &'a str, flags: &[&str]) -> impl Iterator<Item = &'a str> + use<'a> {
+    let is_given = flags.contains(&flag);
+    [flag, "127.0.0.1:0"].into_iter().filter(move |_| !is_given)
 }
 
 /// What the process prints behind a label, in the next line.

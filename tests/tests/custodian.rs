@@ -18,6 +18,7 @@ use access_ledger_server::{
     custodian::alarms::{AlarmKind, AlarmRecord},
     demo::tamper::Seized,
     folder::{Folder, real_disk},
+    health::Unready,
     storage,
 };
 use access_ledger_tests::{
@@ -193,6 +194,11 @@ async fn lie(
     let server = Server::start(hook(Hostile::new(liar.serve()?))).await?;
     let keeper = setup.start(server.address).await?;
     let alarm = keeper.raises(kind).await?;
+    let is_halted = async || {
+        let hindrances = keeper.health.hindrances();
+        Ok((hindrances.contains(&Unready::Halted) == kind.halts()).then_some(()))
+    };
+    until(is_halted).await.with_context(|| format!("{:?}", keeper.health.hindrances()))?;
     let after = keeper.cosigns(SIZE).await?;
     ensure!(after.note() == before.note(), "it serves and vouches for what it held, no more");
     keeper.stop().await?;

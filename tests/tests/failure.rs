@@ -3,7 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use access_ledger_proto::wire;
+use access_ledger_server::health::Unready;
 use access_ledger_tests::{
+    custodian::until,
     gate::{GatedDisk, Mode, Opener},
     model::{Acknowledged, Audit},
     node::{Clients, Node, Setup},
@@ -11,6 +13,9 @@ use access_ledger_tests::{
 };
 use anyhow::{Context as _, ensure};
 use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 /// A ledger on a gated disk, with one source and one acknowledged batch.
 struct Bench {
@@ -164,6 +169,20 @@ async fn fails_for_good(mode: Mode) -> anyhow::Result<()> {
     for sealed in [&held, &behind] {
         let refused = bench.send(sealed).refused().await?;
         assert_eq!(refused.kind(), (Code::Unavailable, "STORAGE_FAILED"));
+    }
+    assert_eq!(bench.node.health.hindrances(), [Unready::StorageFailed]);
+    for (service, wanted) in [
+        ("", ServingStatus::NotServing),
+        ("access_ledger.v1.RecorderService", ServingStatus::NotServing),
+        ("access_ledger.v1.AuditService", ServingStatus::Serving),
+    ] {
+        let health = HealthClient::new(bench.clients.channel.clone());
+        let told = async || {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            let status = health.clone().check(request).await?.into_inner().status();
+            Ok((status == wanted).then_some(()))
+        };
+        until(told).await.with_context(|| format!("{service:?} is not {wanted:?}"))?;
     }
     let late = Source::new("late", 7, &bench.node.vkey)?;
     let enrolled = bench.clients.recorder.clone().enroll(late.enrolment()).await;

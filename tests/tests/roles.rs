@@ -376,6 +376,11 @@ fn metrics_are_for_who_operates() -> anyhow::Result<()> {
     assert_eq!(status(None)?, 401);
     assert_eq!(status(Some("token-of-audit"))?, 403);
     assert_eq!(status(Some("token-of-operate"))?, 200);
+    for probe in ["GET /healthz", "GET /readyz"] {
+        ensure!(told()?.get(probe) == Some(&None), "{probe} is open, in the README too");
+        assert_eq!(page(ledger.metrics_address, probe, None)?, 200, "{probe}");
+        assert_eq!(page(ledger.metrics_address, probe, Some("token-of-nobody"))?, 200, "{probe}");
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{
 use access_ledger_proto::note::VerifierKey;
 use clap::{Args, Subcommand, value_parser};
 
-use super::{ConfigError, CredentialArgs, DoorArgs};
+use super::{ConfigError, CredentialArgs, DoorArgs, TraceArgs};
 use crate::{
     custodian::{CustodianOptions, patrol::PatrolOptions, timing::TimeLimits},
     folder::read_signer,
@@ -53,6 +53,10 @@ pub struct CustodianArgs {
     #[command(flatten)]
     pub credentials: CredentialArgs,
 
+    /// What is traced.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
     /// The private key of a source at the ledger, mode 0600, under whose name who reads here is
     /// recorded there. Without it that is not recorded. The ledger has to let this custodian record
     /// for it.
@@ -66,39 +70,65 @@ pub struct CustodianArgs {
 
     /// Where the ledger and its clients reach this custodian, for the policy file that it writes.
     /// By default `http://` and the address of --listen.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_CUSTODIAN_URL")]
     pub url: Option<String>,
 
     /// The custodian's name, as in `custodian.example/us-user-data`: that of its witness key; the
     /// mirror key has the same with `/mirror`. By default one that is nobody else's; for good.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "ACCESS_LEDGER_CUSTODIAN_NAME")]
     pub name: Option<String>,
 
     /// File with further logs to witness, a line `log <vkey>` each: their checkpoints are cosigned
     /// as consistent, without a copy.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CUSTODIAN_WITNESS_LOGS")]
     pub witness_logs: Option<PathBuf>,
 
     /// Seconds that the copy may be behind the ledger before that is an alarm. Not counted before
     /// it caught up for the first time.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        env = "ACCESS_LEDGER_CUSTODIAN_BEHIND_AFTER"
+    )]
     pub behind_after: u32,
 
     /// Seconds without anything new from the ledger before that is an alarm. An idle ledger records
     /// a heartbeat of its own.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        env = "ACCESS_LEDGER_CUSTODIAN_STALE_AFTER"
+    )]
     pub stale_after: u32,
 
     /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        env = "ACCESS_LEDGER_CUSTODIAN_SKEW"
+    )]
     pub skew: u32,
 
     /// Seconds that the ledger may still serve an event that was redacted.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 600,
+        env = "ACCESS_LEDGER_CUSTODIAN_ERASURE_GRACE"
+    )]
     pub erasure_grace: u32,
 
     /// MiB a second, at most, that are read again of what the ledger serves.
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = value_parser!(u16).range(1..1_024))]
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 4,
+        value_parser = value_parser!(u16).range(1..1_024),
+        env = "ACCESS_LEDGER_CUSTODIAN_PATROL_MIB"
+    )]
     pub patrol_mib: u16,
 
     /// Where alarms are sent: JSON by POST, repeated until it is taken.
@@ -106,11 +136,16 @@ pub struct CustodianArgs {
     pub webhook: Option<String>,
 
     /// MiB at which a segment file is full. Opening reads one segment.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 64,
+        env = "ACCESS_LEDGER_CUSTODIAN_SEGMENT_MIB"
+    )]
     pub segment_mib: u16,
 
     /// Threads for the network. By default half the processors: verifying needs the rest.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "ACCESS_LEDGER_CUSTODIAN_THREADS")]
     pub threads: Option<usize>,
 }
 

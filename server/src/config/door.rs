@@ -40,12 +40,18 @@ pub struct DoorArgs {
 
     /// Seconds over which what a principal reads is added up into one record. Searches are recorded
     /// one by one, before they are answered. Nothing is recorded without --principals.
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 10,
+        value_parser = value_parser!(u32).range(1..),
+        env = "ACCESS_LEDGER_READS_WINDOW_S"
+    )]
     pub reads_window_s: u32,
 
     /// Serve on an address other than loopback although nothing is encrypted. Without --principals
     /// whoever can reach the port can record and read.
-    #[arg(long)]
+    #[arg(long, env = "ACCESS_LEDGER_DANGER_PLAINTEXT")]
     pub danger_plaintext: bool,
 }
 

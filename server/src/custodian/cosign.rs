@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{checkpoint::VerifiedCheckpoint, witness::origin_hex};
-use tracing::{debug, error, warn};
+use tracing::{debug, debug_span, error, warn};
 
 use super::desk::Desk;
 use crate::witness::{Holding, Witness, WitnessError};
@@ -53,6 +53,7 @@ impl Cosigner {
     /// Cosigns a checkpoint unless that was done, and has the newest one served with its
     /// cosignatures. Whether there is nothing more to do.
     fn cosign(&self, checkpoint: &VerifiedCheckpoint) -> bool {
+        let _span = debug_span!("cosign", size = checkpoint.size().0).entered();
         let hex = origin_hex(checkpoint.origin());
         if let Some(note) = self.witness.newest(&hex) {
             let ledger = self.desk.ledger();

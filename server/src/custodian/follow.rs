@@ -40,7 +40,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{debug_span, error, info, warn};
 
 use self::{broken::Break, incoming::Incoming};
 use super::{
@@ -194,6 +194,7 @@ impl Follow {
     /// not, when an event is gone without a record.
     fn catch_up(&mut self, served: &VerifiedCheckpoint) -> Result<bool, Break> {
         let (next, end) = (self.state.copy.next_index(), served.size());
+        let _span = debug_span!("catch_up", first = next.0, end = end.0).entered();
         if end.next_index() < next {
             // More was there, but no note was kept that says so: nobody is convicted by that.
             let (index, problem) = (end.next_index(), format!("the copy goes on to {next}"));
@@ -267,6 +268,7 @@ impl Follow {
     /// stream and another when it is asked. And only an answer tells that entries behind it are
     /// not older than the question.
     fn poll(&mut self, incoming: &mut Incoming) -> Result<(), Break> {
+        let _span = debug_span!("poll").entered();
         let served = self.checkpoint()?;
         let is_silent = served.size().next_index() > self.state.copy.next_index();
         if incoming.counts_silence(is_silent) { Err(Break::Again) } else { Ok(()) }
@@ -275,6 +277,8 @@ impl Follow {
     /// Takes groups, each up to its checkpoint, and lays out the last one.
     fn take_groups(&mut self, groups: Vec<Group>) -> Result<(), Break> {
         let mut newest = None;
+        let first = self.state.copy.next_index().0;
+        let _span = debug_span!("take_groups", first, groups = groups.len()).entered();
         for (runs, checkpoint) in groups {
             // One that was signed before the newest that was asked for may be on its way still.
             let seen = self.state.memory.seen.as_ref();

@@ -33,6 +33,8 @@ struct State {
     taken: Size,
     /// In the first catch-up: how many entries were missing, and when, at the last step of it.
     step: Option<(u64, Instant)>,
+    /// When the ledger last answered.
+    heard_at: Option<Instant>,
 }
 
 /// A moment's answer.
@@ -52,10 +54,11 @@ impl Lag {
     /// The ledger signed so much.
     pub(crate) fn sees(&self, size: Size) {
         let mut state = self.lock();
+        let now = Instant::now();
+        state.heard_at = Some(now);
         state.seen = state.seen.max(size);
         state.step();
         if size > state.held {
-            let now = Instant::now();
             let is_new = state.awaited.back().is_none_or(|&(awaited, since)| {
                 size > awaited && now.duration_since(since) >= SAMPLE_INTERVAL
             });
@@ -65,9 +68,15 @@ impl Lag {
         }
     }
 
+    /// Whether the ledger has answered within this time.
+    pub(crate) fn heard_within(&self, time: Duration) -> bool {
+        self.lock().heard_at.is_some_and(|at| at.elapsed() <= time)
+    }
+
     /// So much of it was verified and is on its way to the disk.
     pub(crate) fn takes(&self, size: Size) {
         let mut state = self.lock();
+        state.heard_at = Some(Instant::now());
         state.taken = size;
         state.step();
     }

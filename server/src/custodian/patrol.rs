@@ -47,7 +47,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{debug, error};
+use tracing::{Instrument as _, debug, debug_span, error};
 
 pub use self::pace::{PACE_BYTES, PACE_ENTRIES};
 use self::{
@@ -122,7 +122,8 @@ pub async fn patrol(beat: Beat, options: PatrolOptions) {
             Err(_) => return,
         };
         if let Some(signed) = signed {
-            patrol.round(&signed).await;
+            let span = debug_span!("patrol", size = signed.size().0);
+            patrol.round(&signed).instrument(span).await;
         }
         sleep_until(next).await;
     }

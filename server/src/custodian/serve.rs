@@ -43,6 +43,7 @@ use super::{
     lag::watch_lag,
     patrol::{Beat, patrol},
     reads::AtLedger,
+    ready,
     rot::watch_copy,
     vigil::Vigil,
     webhook,
@@ -51,6 +52,7 @@ use crate::{
     book::Book,
     error::{LedgerError, ServeError},
     folder::Folder,
+    health::Health,
     identity::Door,
     os::Lock,
     outbound::Outbound,
@@ -67,6 +69,7 @@ pub struct Serving {
     address: SocketAddr,
     door: Arc<Door>,
     credentials: Credentials,
+    health: Arc<Health>,
     reads_window: Duration,
 }
 
@@ -81,8 +84,8 @@ impl Serving {
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (door, credentials) = (Door::for_everybody(), Credentials::default());
-        let reads_window = crate::reads::WINDOW;
-        Ok(Self { custodian, listener, address, door, credentials, reads_window })
+        let (health, reads_window) = (Health::new(), crate::reads::WINDOW);
+        Ok(Self { custodian, listener, address, door, credentials, health, reads_window })
     }
 
     /// Lets callers in by this door alone.
@@ -95,6 +98,18 @@ impl Serving {
     #[must_use]
     pub fn showing(self, credentials: Credentials) -> Self {
         Self { credentials, ..self }
+    }
+
+    /// Tells there how the custodian does.
+    #[must_use]
+    pub fn telling(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
+    }
+
+    /// How the custodian does.
+    #[must_use]
+    pub const fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Adds up reads for so long before they are recorded; 10 s by default.
@@ -136,13 +151,14 @@ impl Serving {
         url: &str,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), CustodianError> {
-        let Self { custodian, listener, address, door, credentials, reads_window } = self;
+        let Self { custodian, listener, address, door, credentials, health, reads_window } = self;
         let link = credentials.link(url)?;
         let puller = Puller::new(link.clone());
         let (stopping, is_stopping) = watch::channel(false);
-        let told = stopping.clone();
+        let (told, stops) = (stopping.clone(), health.clone());
         tokio::spawn(async move {
             stop.await;
+            stops.stop();
             told.send_replace(true);
         });
         let register = door.has_principals().then(|| custodian.register(link)).flatten();
@@ -156,10 +172,11 @@ impl Serving {
             }
         };
         let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
+        health.judge_by(ready::judge(&desk, &witness, custodian.options.behind_after));
         let (mut has_followed, lock) = custodian.start((&puller, &credentials), &is_stopping)?;
 
         info!(%address, "serving");
-        let offered = (&*desk, witness, reads);
+        let offered = (&*desk, witness, health, reads);
         let served = serve_all((listener, &door), offered, is_stopping, &mut has_followed).await;
         stopping.send_replace(true);
         // Behind the last answer.
@@ -286,7 +303,7 @@ type Followed = oneshot::Receiver<Result<(), CustodianError>>;
 /// that came before the book.
 async fn serve_all(
     (listener, door): (TcpListener, &Arc<Door>),
-    (desk, witness, reads): (&Desk, Arc<Witness>, Reads),
+    (desk, witness, health, reads): (&Desk, Arc<Witness>, Arc<Health>, Reads),
     stopping: watch::Receiver<bool>,
     has_followed: &mut Followed,
 ) -> Result<Option<Result<(), CustodianError>>, CustodianError> {
@@ -309,7 +326,7 @@ async fn serve_all(
         warn!("answering callers too early panicked");
     }
     if let Some(book) = book {
-        let offer = Offer { book, recorder: None, witness: Some(witness), reads };
+        let offer = Offer { book, recorder: None, witness: Some(witness), health, reads };
         serve(listener, door, offer, is(stopping)).await?;
     }
     Ok(None)

@@ -131,6 +131,10 @@ pub(super) fn of_page(method: &str, path: &str) -> Option<Permission> {
     if method == "OPTIONS" {
         return Some(Permission::Open);
     }
+    // Whoever restarts or balances servers knows no secret of theirs.
+    if path == "/healthz" || path == "/readyz" {
+        return Some(Permission::Open);
+    }
     if path == "/add-checkpoint" {
         return Some(Permission::AnyOf(&[Custody]));
     }
@@ -201,6 +205,8 @@ mod tests {
             (&format!("/{hex}/tile/0/000"), Some(READ)),
             ("/add-checkpoint", Some(Permission::AnyOf(&[Custody]))),
             ("/metrics", Some(Permission::AnyOf(&[Operate]))),
+            ("/healthz", Some(Permission::Open)),
+            ("/readyz", Some(Permission::Open)),
             ("/", None),
             ("/metrics/", None),
             ("/tile", None),

@@ -179,6 +179,10 @@ impl Progress {
         self.advanced.notify_all();
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
     pub(crate) fn saved(&self) -> Size {
         self.lock().saved
     }

@@ -20,7 +20,10 @@ use std::{
 use access_ledger_proto::{source::Name, wire};
 use tokio::sync::oneshot;
 
-use crate::refusal::Refusal;
+use crate::{
+    refusal::Refusal,
+    trace::{BatchTrace, Step},
+};
 
 /// What can wait.
 pub(crate) trait Work {
@@ -58,7 +61,11 @@ pub(crate) struct Waiting<W> {
 }
 
 /// Tells the caller what became of its work.
-pub(crate) struct Answer(oneshot::Sender<Result<wire::AppendResponse, Refusal>>);
+pub(crate) struct Answer {
+    sender: oneshot::Sender<Result<wire::AppendResponse, Refusal>>,
+    /// Goes where the work goes.
+    trace: BatchTrace,
+}
 
 /// Waits for the answer.
 pub(crate) struct Ticket(oneshot::Receiver<Result<wire::AppendResponse, Refusal>>);
@@ -100,7 +107,13 @@ impl<W> Default for Line<W> {
 impl Answer {
     /// Answers; a caller that went away does not hear it.
     pub(crate) fn send(self, answer: Result<wire::AppendResponse, Refusal>) {
-        drop(self.0.send(answer));
+        self.trace.answered(&answer);
+        drop(self.sender.send(answer));
+    }
+
+    /// Says what the work is at.
+    pub(crate) fn step(&mut self, step: Step) {
+        self.trace.step(step);
     }
 }
 
@@ -138,17 +151,29 @@ impl<W: Work> Queue<W> {
     ///
     /// [`Refusal::QueueFull`], or what the queue was closed with.
     pub(crate) fn push(&self, work: W) -> Result<Ticket, Refusal> {
+        self.push_traced(work, &mut BatchTrace::default())
+    }
+
+    /// The same for work with a trace, which is taken along.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::push`].
+    pub(crate) fn push_traced(&self, work: W, trace: &mut BatchTrace) -> Result<Ticket, Refusal> {
         let mut state = self.lock();
         state.room(&work, self.bytes_max)?;
         let (sender, receiver) = oneshot::channel();
-        state.put(Waiting { work, answer: Answer(sender) });
+        let mut answer = Answer { sender, trace: std::mem::take(trace) };
+        answer.step(Step::Queue);
+        state.put(Waiting { work, answer });
         drop(state);
         self.changed.notify_one();
         Ok(Ticket(receiver))
     }
 
     /// Puts work from another queue at the end of its lane, or answers it with the refusal.
-    pub(crate) fn hand_over(&self, waiting: Waiting<W>) {
+    pub(crate) fn hand_over(&self, mut waiting: Waiting<W>) {
+        waiting.answer.step(Step::Repeat);
         let mut state = self.lock();
         match state.room(&waiting.work, self.bytes_max) {
             Ok(()) => state.put(waiting),

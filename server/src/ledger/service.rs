@@ -13,7 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Shared, append::Admitted, queue::Ticket, writer::ToWrite};
-use crate::{erase, identity::Caller, refusal::Refusal};
+use crate::{
+    erase,
+    identity::Caller,
+    refusal::Refusal,
+    trace::{self, BatchTrace},
+};
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -33,7 +38,7 @@ enum MayHold {
 impl Recorder {
     async fn admit(
         &self,
-        caller: &Caller,
+        (caller, trace): (&Caller, &trace::Caller),
         batch: Option<wire::SealedBatch>,
         may_hold: MayHold,
     ) -> Result<Ticket, Refusal> {
@@ -43,17 +48,14 @@ impl Recorder {
         let bytes: usize = batch.events.iter().map(|event| event.len()).sum();
         let is_redaction = batch.events.iter().any(is_redaction);
         let shared = self.shared.clone();
+        let mut trace = BatchTrace::begin(trace, &batch);
         let judge = move || {
-            let now = shared.book.clock.now_nanos();
-            let admitted = Admitted::judge(batch, &shared.book.sources(), now)?;
-            let admitted = match may_hold {
-                MayHold::Anything => admitted,
-                MayHold::Intents => admitted.expect_intents()?,
-            };
-            admitted
-                .redactions()
-                .try_for_each(|redaction| erase::check(&shared.book, redaction))?;
-            shared.queue.push(ToWrite::Batch(admitted))
+            let judged = shared.judge(batch, may_hold).and_then(|admitted| {
+                trace.is_of(admitted.sealed().source);
+                shared.queue.push_traced(ToWrite::Batch(admitted), &mut trace)
+            });
+            // Else it went along.
+            judged.inspect_err(|refusal| trace.refused(refusal))
         };
         // What a redaction covers is read before it is taken.
         if bytes <= INLINE_BYTES_MAX && !is_redaction {
@@ -65,7 +67,7 @@ impl Recorder {
     /// Admits what the stream brings, in order, until it ends or a batch is refused.
     async fn pump(
         self,
-        caller: Caller,
+        (caller, trace): (Caller, trace::Caller),
         mut requests: Streaming<wire::AppendRequest>,
         tickets: mpsc::Sender<Result<Ticket, Status>>,
     ) {
@@ -79,7 +81,7 @@ impl Recorder {
             let ticket = match request {
                 Ok(None) => return,
                 Ok(Some(request)) => self
-                    .admit(&caller, request.batch, MayHold::Anything)
+                    .admit((&caller, &trace), request.batch, MayHold::Anything)
                     .await
                     .map_err(Status::from),
                 Err(status) if status.code() == Code::OutOfRange => Err(message_too_large().into()),
@@ -100,9 +102,9 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
-        let caller = Caller::of(&request)?;
+        let (caller, trace) = (Caller::of(&request)?, trace::Caller::of(request.metadata()));
         let batch = request.into_inner().batch;
-        let ticket = self.admit(&caller, batch, MayHold::Anything).await?;
+        let ticket = self.admit((&caller, &trace), batch, MayHold::Anything).await?;
         Ok(Response::new(ticket.answer().await?))
     }
 
@@ -110,9 +112,9 @@ impl RecorderService for Recorder {
         &self,
         request: Request<wire::AuthorizeRequest>,
     ) -> Result<Response<wire::AuthorizeResponse>, Status> {
-        let caller = Caller::of(&request)?;
+        let (caller, trace) = (Caller::of(&request)?, trace::Caller::of(request.metadata()));
         let batch = request.into_inner().batch;
-        let ticket = self.admit(&caller, batch, MayHold::Intents).await?;
+        let ticket = self.admit((&caller, &trace), batch, MayHold::Intents).await?;
         let wire::AppendResponse { receipt, verdicts } = ticket.answer().await?;
         Ok(Response::new(wire::AuthorizeResponse { receipt, verdicts }))
     }
@@ -122,7 +124,7 @@ impl RecorderService for Recorder {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<tonic::codegen::BoxStream<wire::AppendResponse>>, Status> {
         let (sender, tickets) = mpsc::channel(STREAM_BATCHES_MAX);
-        let caller = Caller::of(&request)?;
+        let caller = (Caller::of(&request)?, trace::Caller::of(request.metadata()));
         tokio::spawn(self.clone().pump(caller, request.into_inner(), sender));
         let answers = stream::unfold(Some(tickets), |tickets| async {
             let mut tickets = tickets?;
@@ -168,6 +170,20 @@ impl RecorderService for Recorder {
                 .ok()
                 .filter(|_| heartbeat_nanos > 0),
         }))
+    }
+}
+
+impl Shared {
+    /// Judges a batch on its own: what does not depend on the order.
+    fn judge(&self, batch: wire::SealedBatch, may_hold: MayHold) -> Result<Admitted, Refusal> {
+        let now = self.book.clock.now_nanos();
+        let admitted = Admitted::judge(batch, &self.book.sources(), now)?;
+        let admitted = match may_hold {
+            MayHold::Anything => admitted,
+            MayHold::Intents => admitted.expect_intents()?,
+        };
+        admitted.redactions().try_for_each(|redaction| erase::check(&self.book, redaction))?;
+        Ok(admitted)
     }
 }
 

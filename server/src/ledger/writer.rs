@@ -41,6 +41,7 @@ use crate::{
     error::LedgerError,
     refusal::Refusal,
     storage::{Durable, GroupFrames, Log, TreeFiles},
+    trace::Step,
 };
 
 /// Most bytes of one group: what one sync writes, and what waiting costs the first of the group.
@@ -157,7 +158,8 @@ impl Writer {
         self.settle_facts();
         self.space.look();
         let mut group = self.group();
-        for Waiting { work, answer } in waiting {
+        for Waiting { work, mut answer } in waiting {
+            answer.step(Step::Place);
             let batch = match work {
                 ToWrite::Batch(batch) => batch,
                 ToWrite::Own(own) => {
@@ -281,11 +283,13 @@ impl Writer {
     }
 
     fn write(&mut self, group: Group) -> Result<(), LedgerError> {
-        let Group { frames, leaves, placed, repeated, intents: _ } = group;
+        let Group { frames, leaves, mut placed, repeated, intents: _ } = group;
         if !frames.is_empty() {
             let started = Instant::now();
             let bytes = frames.bytes();
-            let durable = self.log.commit(frames)?;
+            step(&mut placed, Step::Write);
+            let durable = self.log.commit_telling(frames, || step(&mut placed, Step::Sync))?;
+            step(&mut placed, Step::Publish);
             metrics::histogram!("access_ledger_commit_seconds").record(started.elapsed());
             debug!(entries = leaves.len(), batches = placed.len(), bytes, "committed group");
             self.publish(&durable, leaves, placed)?;
@@ -315,7 +319,8 @@ impl Writer {
         metrics::histogram!("access_ledger_group_batches")
             .record(f64::from(u32::try_from(placed.len()).unwrap_or(u32::MAX)));
         for (placed, answer) in placed {
-            let Some(answer) = answer else { continue };
+            let Some(mut answer) = answer else { continue };
+            answer.step(Step::Receipt);
             match &self.shared.release {
                 Some(release) => release.wait(placed, answer),
                 // Every batch of the group was appended to the frontier since it last forgot.
@@ -347,6 +352,11 @@ impl Writer {
         error!(%failure, size = self.link.size.0, "poisoned the writer");
         self.shared.fail();
     }
+}
+
+/// Says what the batches of a group are at.
+fn step(placed: &mut [(Placed, Option<Answer>)], step: Step) {
+    placed.iter_mut().filter_map(|(_, answer)| answer.as_mut()).for_each(|one| one.step(step));
 }
 
 /// Ends all appending when the writer panics: nobody may wait for an answer that never comes.

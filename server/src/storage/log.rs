@@ -113,6 +113,19 @@ impl Log {
     /// [`StorageError::Poisoned`]. [`StorageError::GroupOutOfPlace`] and
     /// [`StorageError::TreeBehind`] for mistakes of the caller.
     pub fn commit(&mut self, group: GroupFrames) -> Result<Durable<Range<Index>>, StorageError> {
+        self.commit_telling(group, || {})
+    }
+
+    /// The same; `written` is called between the write and the sync.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::commit`].
+    pub fn commit_telling(
+        &mut self,
+        group: GroupFrames,
+        written: impl FnOnce(),
+    ) -> Result<Durable<Range<Index>>, StorageError> {
         self.check_open()?;
         if group.first != self.next {
             let (found, wanted) = (group.first, self.next);
@@ -121,7 +134,7 @@ impl Log {
         let range = self.next..self.next.plus(group.len() as u64);
         if !group.is_empty() {
             self.poisoned = true;
-            self.write(&group)?;
+            self.write(&group, written)?;
             self.poisoned = false;
             self.shared.publish(&group.starts, self.end, group.bytes());
             self.end += group.bytes() as u64;
@@ -167,12 +180,13 @@ impl Log {
         if self.poisoned { Err(StorageError::Poisoned) } else { Ok(()) }
     }
 
-    fn write(&mut self, group: &GroupFrames) -> Result<(), StorageError> {
+    fn write(&mut self, group: &GroupFrames, written: impl FnOnce()) -> Result<(), StorageError> {
         let is_empty = self.end == HEADER_LEN as u64;
         if !is_empty && self.end + group.bytes() as u64 > self.segment_bytes {
             self.rotate()?;
         }
         self.segment.file.write_at(&group.bytes, self.end)?;
+        written();
         self.segment.file.sync_data()
     }
 

@@ -21,6 +21,7 @@ use access_ledger_server::{
     config::read_quorum,
     custodian::{self, Custodian, CustodianOptions},
     folder::{Folder, Genesis, real_disk},
+    health::Health,
     identity::Door,
     ledger::{Ledger, LedgerOptions},
     metrics,
@@ -244,7 +245,7 @@ pub(super) fn serve_ledger(args: &LedgerArgs, threads: Option<usize>) -> anyhow:
         Ledger::init(&options, &disk, &clock, &genesis)?;
     }
     serve::runtime(threads)?.block_on(async {
-        let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
+        let _address = metrics::expose(any_port(), &Door::for_everybody(), &Health::new()).await?;
         let ledger = Ledger::open(&options, &disk, &clock, None)?;
         let serving = Serving::bind(ledger, args.listen.unwrap_or_else(any_port)).await?;
         let serving = serving.behind(Door::open(&disk, args.door.files())?);
@@ -258,7 +259,7 @@ pub(super) fn serve_custodian(args: &CustodianArgs, threads: Option<usize>) -> a
     let (disk, clock): (_, Arc<dyn Clock>) = (real_disk(), Arc::new(SystemClock));
     let options = CustodianOptions::new(&args.data, args.ledger_key.clone());
     serve::runtime(threads)?.block_on(async {
-        let _address = metrics::expose(any_port(), &Door::for_everybody()).await?;
+        let _address = metrics::expose(any_port(), &Door::for_everybody(), &Health::new()).await?;
         let custodian = Custodian::open(options, &disk, &clock, None)?;
         let serving = custodian::Serving::bind(custodian, any_port()).await?;
         let address = serving.address();

@@ -12,7 +12,7 @@ use access_ledger_proto::{
 };
 use thiserror::Error;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, debug, debug_span, error, warn};
 
 use super::{Cosigners, NoteRefused, Place, local_root, rounds::Rounds};
 use crate::{
@@ -100,7 +100,8 @@ impl Asker {
             let Ok(target) = next.await.map(|target| target.clone()) else { return };
             let started = Instant::now();
             let asking = rounds.begin(self.seat, target.size);
-            let asked = self.ask(&target).await;
+            let span = debug_span!("ask_witness", witness = self.place.url, size = target.size.0);
+            let asked = self.ask(&target).instrument(span).await;
             drop(asking);
             match asked {
                 Ok(size) => {
