@@ -151,7 +151,7 @@ pub async fn audit(
     progress: Progress,
 ) -> Result<Audited, AuditError> {
     let look = Look { puller, ledger: view.ledger(), options, progress };
-    let looked = look.run(view, ()).await;
+    let looked = Box::pin(look.run(view, ())).await;
     pin(puller, view, looked).await.map(|(audited, ())| audited)
 }
 
@@ -170,8 +170,9 @@ pub async fn audit_observed<O: Observer>(
 ) -> Result<(Audited, O), AuditError> {
     let options = &AuditOptions { scope: Scope::Events, full: true, quorum };
     let look = Look { puller, ledger: view.ledger(), options, progress };
-    let looked = look.run(view, observer).await;
-    pin(puller, view, looked).await
+    // On the heap: with what an observer computes it is large, and whoever awaits it would be too.
+    let looked = Box::pin(look.run(view, observer)).await;
+    Box::pin(pin(puller, view, looked)).await
 }
 
 /// Pins what an audit has found in order; proves what it has not.

@@ -105,7 +105,9 @@ impl BatchTrace {
         }
         let is_wanted = match &caller.0 {
             Some(context) => context.is_sampled(),
-            None => COUNT.fetch_add(1, Ordering::Relaxed) % ONE_IN.load(Ordering::Relaxed) == 0,
+            None => {
+                COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(ONE_IN.load(Ordering::Relaxed))
+            }
         };
         if !is_wanted {
             return Self(None);

@@ -90,7 +90,7 @@ async fn custodian_and_ledger_work_together_over_tls_and_with_nobody_else() -> a
     files.principals = Some(theirs.principals(AT_THE_CUSTODIAN)?);
     let options = CustodianOptions {
         cosign_idle: Duration::from_millis(10),
-        ..CustodianOptions::new(&pki.path("custodian"), vkey.clone())
+        ..CustodianOptions::new(pki.path("custodian"), vkey.clone())
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let door = Door::open(&disk, files)?;

@@ -23,8 +23,10 @@ async fn probe(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Vec<Stri
     let answer = pages::get(address, path, &[]).await?;
     ensure!(answer.header("content-type") == Some("application/json"), "{answer:?}");
     let body: Value = serde_json::from_slice(&answer.body)?;
-    let reasons = body["hindrances"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let reason = |why: &Value| why["reason"].as_str().unwrap_or_default().to_owned();
+    let reasons =
+        body.get("hindrances").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let reason =
+        |why: &Value| why.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok((answer.status, reasons.iter().map(reason).collect()))
 }
 

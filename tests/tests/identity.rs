@@ -4,7 +4,7 @@
 use std::{
     path::Path,
     process::{Command, Output},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use access_ledger_tests::{
@@ -135,7 +135,7 @@ fn a_hang_up_takes_over_changed_principals() -> anyhow::Result<()> {
     ended(&list("two")?, 2, "token is unknown");
     pki.principals(&principal("auditor", "\"audit\"", &two))?;
     ledger.hang_up()?;
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     while !list("two")?.status.success() {
         ensure!(began.elapsed() < Duration::from_secs(30), "the new token is still unknown");
     }

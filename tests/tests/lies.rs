@@ -2,8 +2,6 @@
 //! to keep it busy for ever, to show it what only a part of it sees. Each is noticed, and when the
 //! ledger is honest again the custodian signs on.
 
-#![expect(clippy::indexing_slicing, reason = "a test that misses its entry fails")]
-
 use std::{
     fs::{self, OpenOptions},
     net::SocketAddr,

@@ -149,6 +149,7 @@ async fn records(url: &str) -> anyhow::Result<Vec<wire::LedgerRead>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one table of what was read, and one of what is told")]
 async fn the_report_tells_exactly_what_each_reader_was_sent() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let setup = Setup::new(&folder.path().join("data"));

@@ -221,6 +221,5 @@ async fn a_running_server_tells_its_health_of_rot_until_the_bytes_are_back() -> 
     clients.record(&source.record(2)?).await?;
     file.write_at(&byte, 300)?;
     until(ServingStatus::Serving).await?;
-    drop(until);
     node.stop().await
 }

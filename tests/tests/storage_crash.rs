@@ -311,7 +311,7 @@ fn a_read_only_segment_is_an_error_that_names_it_and_loses_nothing() -> Result<(
     let mut acknowledged = Size::ZERO;
     open_and_run(&disk, &history, &mut ChaCha8Rng::seed_from_u64(1), &mut acknowledged)?;
     let is_segment = |path: &PathBuf| path.starts_with("data/log");
-    let last = disk.paths().into_iter().filter(is_segment).next_back().context("no segment")?;
+    let last = disk.paths().into_iter().rfind(is_segment).context("no segment")?;
     disk.set_read_only(&last, true);
     let refused = storage::open(as_disk(&disk), &options(), None).map(drop);
     ensure!(matches!(&refused, Err(StorageError::Io { path, .. }) if *path == last), "{refused:?}");

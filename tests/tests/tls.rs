@@ -320,7 +320,7 @@ async fn pages_are_served_over_tls_too_and_a_silent_handshake_holds_nobody_up() 
     let stream = TcpStream::connect(scene.node.address).await?;
     let connector = TlsConnector::from(Arc::new(config));
     let connecting = connector.connect(ServerName::try_from("localhost")?, stream);
-    let mut stream = tokio::time::timeout(Duration::from_secs(9), connecting).await??;
+    let mut stream = timeout(Duration::from_secs(9), connecting).await??;
     stream.write_all(b"GET /checkpoint HTTP/1.1\r\nHost: l\r\nConnection: close\r\n\r\n").await?;
     let mut answer = Vec::new();
     // How a connection ends is not what this is about.

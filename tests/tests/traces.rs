@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use access_ledger_proto::wire;
@@ -215,7 +215,7 @@ async fn is_not_kept_waiting(collector: SocketAddr) -> anyhow::Result<()> {
     let mut source = clients.enrolled("payments", 1, &ledger.vkey).await?;
     let batches: Vec<_> = (0..BATCHES).map(|_| source.record(1)).collect::<Result<_, _>>()?;
     let requests = tokio_stream::iter(batches.iter().map(Sealed::request).collect::<Vec<_>>());
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let mut answers = clients.recorder.clone().append_stream(requests).await?.into_inner();
     for sealed in &batches {
         sealed.place(&answers.message().await?.context("no answer")?)?;
@@ -223,7 +223,7 @@ async fn is_not_kept_waiting(collector: SocketAddr) -> anyhow::Result<()> {
     // One call to such a collector takes longer.
     ensure!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     drop((answers, clients));
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     ledger.terminate()?;
     let status = tokio::task::spawn_blocking(|| ledger.wait()).await??;
     ensure!(status.success() && begun.elapsed() < PATIENCE, "{status} {:?}", begun.elapsed());

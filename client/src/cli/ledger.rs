@@ -92,8 +92,7 @@ impl LedgerArgs {
             }
             None => {
                 let puller = self.puller().await?;
-                // On the heap: every command's future would hold all of an audit's.
-                Box::pin(audit_observed(&puller, &mut view, quorum, progress, observer)).await
+                audit_observed(&puller, &mut view, quorum, progress, observer).await
             }
         };
         bar.finish_and_clear();
@@ -141,8 +140,7 @@ pub(super) async fn all_sources(
     let mut view = View::open(path, ledger)?;
     let quorum = Quorum::default();
     let (bar, progress) = progress()?;
-    let audited = audit_observed(puller, &mut view, quorum, progress, Rules::default());
-    let audited = Box::pin(audited).await;
+    let audited = audit_observed(puller, &mut view, quorum, progress, Rules::default()).await;
     bar.finish_and_clear();
     let (_, rules) = audited.map_err(|error| Failure::of_audit(error, ledger))?;
     let facts = rules.0.ok_or_else(|| anyhow!("the ledger has no genesis"))?;
