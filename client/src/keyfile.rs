@@ -235,7 +235,7 @@ static FILE: OnceLock<PathBuf> = OnceLock::new();
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
 
     use access_ledger_proto::note::KeyType;
 
@@ -271,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passphrase");
         let put = |text: &str, mode| {
-            fs::write(&path, text).unwrap();
+            fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             Passphrase::read(&path)
         };

@@ -63,7 +63,7 @@ use crate::{
     os::{Clock, Disk, Lock},
     refusal::Refusal,
     scrub::{Scrub, ScrubOptions, Scrubber},
-    storage::{self, Opened, Options},
+    storage::{self, Opened, Options, TreeFiles},
 };
 
 /// How a ledger is opened.
@@ -315,13 +315,7 @@ impl Start<'_> {
         };
         let book = Arc::new(Book::open(opening, disk.clone(), clock.clone())?);
         let shared = Arc::new(Shared::new(book, self.options, self.stored.as_ref(), self.lock));
-        let stored = storage_options(self.options, &shared.book.vkey);
-        let scrub = self.options.scrub.map(|scrub| {
-            let scrubber = Scrubber::new(disk.clone(), stored, tree.clone());
-            let busy = shared.clone();
-            Scrub::start(scrubber, scrub, shared.book.clone(), move || !busy.queue.is_empty())
-        });
-        let scrub = scrub.transpose()?;
+        let scrub = start_scrub(self.options, &shared, disk, &tree)?;
         let folder = self.folder.root().to_owned();
         let space = Space::new(disk.clone(), folder, self.options.reserve_bytes);
         let writer = Writer {
@@ -351,14 +345,13 @@ impl Start<'_> {
         )?;
         let release = shared.release.clone();
         let release = release.map(|release| spawn("release", move || release.run())).transpose()?;
-        let heartbeat = cosigning.heartbeat;
         Ok(Ledger {
             shared,
             vkey: newest_key,
             eraser: Some(eraser),
             threads,
             release,
-            heartbeat,
+            heartbeat: cosigning.heartbeat,
             _follower: follower,
             _scrub: scrub,
         })
@@ -418,6 +411,20 @@ impl Shared {
         // What was recorded before still gets its place.
         self.repeats.close(Refusal::StorageFailed);
     }
+}
+
+/// Reads what is stored again, beside the writer, if it is asked for.
+fn start_scrub(
+    options: &LedgerOptions,
+    shared: &Arc<Shared>,
+    disk: &Arc<dyn Disk>,
+    tree: &TreeFiles,
+) -> Result<Option<Scrub>, LedgerError> {
+    let Some(scrub) = options.scrub else { return Ok(None) };
+    let stored = storage_options(options, &shared.book.vkey);
+    let scrubber = Scrubber::new(disk.clone(), stored, tree.clone());
+    let busy = shared.clone();
+    Ok(Some(Scrub::start(scrubber, scrub, shared.book.clone(), move || !busy.queue.is_empty())?))
 }
 
 /// Writes the genesis entry into an empty log.

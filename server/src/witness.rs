@@ -92,8 +92,8 @@ pub struct Witness {
 
 struct Log {
     key: VerifierKey,
-    /// The one that took its place, as the log itself tells.
-    newer: RwLock<Option<VerifierKey>>,
+    /// All of its keys as the log itself tells them, the newest last; none: only `key` is known.
+    told: RwLock<Vec<VerifierKey>>,
     holding: Option<Arc<Holding>>,
     path: PathBuf,
     record: Mutex<Record>,
@@ -128,7 +128,7 @@ impl Witness {
             let signed = watch::Sender::new(record.size());
             let record = Mutex::new(record);
             let origin = key.name().to_owned();
-            let log = Log { key, newer: RwLock::default(), holding, path, record, signed };
+            let log = Log { key, told: RwLock::default(), holding, path, record, signed };
             if known.insert(hex, log).is_some() {
                 return Err(WitnessError::OriginTwice { origin });
             }
@@ -210,9 +210,8 @@ impl Witness {
     /// have put it in the place of the one that it was opened with.
     pub fn learn_key(&self, sources: &Sources) {
         if let Ok(log) = self.log(&sources.genesis().origin) {
-            let newest = sources.ledger_keys().now();
-            let newer = (*newest != log.key).then(|| newest.clone());
-            *log.newer.write().unwrap_or_else(PoisonError::into_inner) = newer;
+            let told = sources.ledger_keys().values().cloned().collect();
+            *log.told.write().unwrap_or_else(PoisonError::into_inner) = told;
         }
     }
 
@@ -315,8 +314,8 @@ impl Witness {
         for signer in signers {
             lines.push_str(&checkpoint.cosign(signer, timestamp_s)?);
         }
-        let newest = log.newest_key();
-        let keys = [&newest, &log.key];
+        let told = log.told.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let keys: Vec<_> = told.iter().chain([&log.key]).collect();
         let cosigned = record::Cosigned::new(checkpoint, &keys, lines, timestamp_s);
         os::replace(&*self.disk, &log.path, cosigned.note.as_bytes())
             .map_err(|source| WitnessError::io(&log.path, source))?;
@@ -330,8 +329,8 @@ impl Witness {
 
 impl Log {
     fn newest_key(&self) -> VerifierKey {
-        let newer = self.newer.read().unwrap_or_else(PoisonError::into_inner);
-        newer.as_ref().unwrap_or(&self.key).clone()
+        let told = self.told.read().unwrap_or_else(PoisonError::into_inner);
+        told.last().unwrap_or(&self.key).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {

@@ -302,7 +302,7 @@ pub async fn play(act: Act) -> anyhow::Result<()> {
     let attack = act(&mut crime)?;
     let server = Server::start(attack.served.clone()).await?;
     let twin = Server::start(signed(&attack.twin)?).await?;
-    audits(&crime, &attack, &server, &twin).await?;
+    Box::pin(audits(&crime, &attack, &server, &twin)).await?;
     custody::custodian(&crime, &attack, &server).await.context("the custodian")?;
     custody::twin(&crime, &attack, &twin).await.context("the custodian of the honest twin")
 }
@@ -339,11 +339,11 @@ async fn audits(
         }
     }
     if let Says::Finding(rule, index) = first {
-        let found = findings(crime, server, "found.json").await?;
+        let found = Box::pin(findings(crime, server, "found.json")).await?;
         let found: Vec<_> = found.iter().filter(|found| found.rule == rule).collect();
         let places: Vec<_> = found.iter().map(|found| found.index).collect();
         ensure!(places == [index], "{rule} at {places:?}, wanted at {index}");
-        let innocent = findings(crime, twin, "innocent.json").await?;
+        let innocent = Box::pin(findings(crime, twin, "innocent.json")).await?;
         ensure!(!innocent.iter().any(|found| found.rule == rule), "{rule} in the honest twin");
     }
     Ok(())

@@ -5,6 +5,7 @@
 pub mod adversary;
 pub mod clock;
 pub mod custodian;
+pub mod desk;
 pub mod disk;
 pub mod double;
 pub mod folders;

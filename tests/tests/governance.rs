@@ -1,174 +1,14 @@
 //! Approvals and rules by the command line, as the people of a company type it: what takes effect,
 //! what is refused, and what is recorded in vain and found.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::{fs, io::Write as _};
 
-use access_ledger_client::{
-    audit::{Observer, audit_observed},
-    pull::Puller,
-    verify::Record,
-    view::View,
-};
 use access_ledger_proto::{
-    entry::Entry,
-    facts::{Facts, Noted},
     policy::Policy,
-    position::Index,
-    quorum::Quorum,
-    wire::{self, Event, GrantState, Verdict},
+    wire::{self, GrantState, Verdict},
 };
-use access_ledger_tests::{node::Node, process::binaries};
-use anyhow::{Context as _, ensure};
-use prost::Message as _;
-use tempfile::TempDir;
-
-/// A folder to type in, beside a ledger that runs in this process.
-struct Desk {
-    folder: TempDir,
-    node: Node,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ended {
-    fn of(output: Output) -> anyhow::Result<Self> {
-        let code = output.status.code();
-        let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-        Ok(Self { code, out, err })
-    }
-
-    /// That it ended well, having said all of this.
-    #[track_caller]
-    fn says(self, wanted: &[&str]) -> Self {
-        let holds = self.code == Some(0) && wanted.iter().all(|line| self.out.contains(line));
-        assert!(holds, "{self:?}, wanted {wanted:?}");
-        self
-    }
-
-    /// That it ended with code 2, having complained like this.
-    #[track_caller]
-    fn complains(self, wanted: &str) {
-        assert!(self.code == Some(2) && self.err.contains(wanted), "{self:?}, wanted {wanted}");
-    }
-}
-
-impl Desk {
-    async fn new() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let node = Node::start(&folder.path().join("data")).await?;
-        for party in ["company", "custodian"] {
-            let key = format!("{party}.key");
-            fs::copy(folder.path().join("data/keys").join(&key), folder.path().join(&key))?;
-        }
-        Ok(Self { folder, node })
-    }
-
-    /// Runs `access-ledger` with the words of a line, where `_` in a word stands for a space.
-    async fn run(&self, line: &str) -> anyhow::Result<Ended> {
-        let words: Vec<_> = line.split_whitespace().map(|word| word.replace('_', " ")).collect();
-        self.type_words(&words).await
-    }
-
-    async fn type_words(&self, words: &[String]) -> anyhow::Result<Ended> {
-        let mut command = Command::new(binaries()?.join("access-ledger"));
-        command
-            .args(words.iter().map(|word| word.replace("VKEY", &self.node.vkey.to_string())))
-            .env("ACCESS_LEDGER_SERVER", format!("http://{}", self.node.address))
-            .current_dir(self.folder.path());
-        Ended::of(tokio::task::spawn_blocking(move || command.output()).await??)
-    }
-
-    /// Makes a key; its verifier key.
-    async fn keygen(&self, name: &str, file: &str) -> anyhow::Result<String> {
-        let made = self.run(&format!("keygen --name {name} --out {file}")).await?;
-        ensure!(made.code == Some(0), "{made:?}");
-        Ok(made.out.trim().to_owned())
-    }
-
-    /// Registers a source that may record.
-    async fn register(&self, name: &str, file: &str) -> anyhow::Result<()> {
-        let vkey = self.keygen(name, file).await?;
-        let line = format!("source register --key company.key --ledger VKEY {vkey}");
-        self.run(&line).await?.says(&["is registered at index"]);
-        Ok(())
-    }
-
-    /// Registers somebody who answers requests, with both keys at hand.
-    async fn register_approver(
-        &self,
-        name: &str,
-        file: &str,
-        person: &str,
-    ) -> anyhow::Result<Ended> {
-        let vkey = self.keygen(name, file).await?;
-        let keys = "--key custodian.key --sign-with company.key --ledger VKEY";
-        self.run(&format!("source register --role approve --principal {person} {keys} {vkey}"))
-            .await
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        write(&self.path(name), text)
-    }
-
-    /// What follows from the log, verified from entry 0 on.
-    async fn facts(&self) -> anyhow::Result<Facts> {
-        let view = tempfile::tempdir()?;
-        let mut view = View::open(&view.path().join("view.json"), &self.node.vkey)?;
-        let puller = Puller::new(self.node.clients().channel);
-        let progress = std::sync::Arc::new(|_, _| ());
-        let seen = Seen(Ok(None));
-        let (_, seen) =
-            audit_observed(&puller, &mut view, Quorum::default(), progress, seen).await?;
-        seen.0?.context("no genesis")
-    }
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    Ok(fs::File::create(path)?.write_all(text.as_bytes())?)
-}
-
-/// Every entry's facts, folded without any shortcut.
-struct Seen(anyhow::Result<Option<Facts>>);
-
-impl Seen {
-    fn fold(&mut self, record: &Record) -> anyhow::Result<()> {
-        let Ok(facts) = &mut self.0 else { return Ok(()) };
-        let event = record.event.as_ref().context("erased")?;
-        let Some(facts) = facts else {
-            *facts = Some(Facts::from_genesis(event)?);
-            return Ok(());
-        };
-        let (entry, event) = (Entry::parse(&record.entry)?, Event::decode(event.clone())?);
-        let (index, recorded_at, source) = (entry.index, entry.recorded_at, entry.source);
-        facts.apply(&Noted { index, recorded_at, source, event: &event });
-        Ok(())
-    }
-}
-
-impl Observer for Seen {
-    fn take(&mut self, _: Index, records: &[Record]) {
-        for record in records {
-            if let Err(error) = self.fold(record) {
-                self.0 = Err(error);
-            }
-        }
-    }
-}
+use access_ledger_tests::desk::Desk;
+use anyhow::Context as _;
 
 const REQUEST: &str = "request --key portal.key --ledger VKEY --by p-eng-7 --entity Northwind_Pte \
      --office-country SG --dataset accounts.profile --dataset video.* --action read --action query \
@@ -461,8 +301,8 @@ async fn a_bad_file_is_named_with_line_and_column() -> anyhow::Result<()> {
                 .complains(complaint);
         }
     }
-    write(
-        &desk.path("other.toml"),
+    desk.write(
+        "other.toml",
         "ledger = \"other\"\ntarget = \"s\"\nrevision = 1\n[change.site]\nin_custody = true\n",
     )?;
     desk.run("control sign other.toml --key company.key --ledger VKEY")

@@ -10,6 +10,7 @@ use std::{
 use access_ledger_proto::note::VerifierKey;
 use access_ledger_tests::{
     node::Node,
+    pki::put,
     process::{binaries, run_server},
 };
 use anyhow::{Context as _, ensure};
@@ -35,7 +36,7 @@ fn run(folder: &Path, server: &str, line: &str) -> anyhow::Result<Output> {
 }
 
 fn secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text)?;
+    put(path, text.as_bytes())?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o600))?)
 }
 
@@ -103,7 +104,7 @@ async fn keys_change_by_proposal_signature_and_record() -> anyhow::Result<()> {
     assert!(shown.contains(key) && shown.contains("laptop-lost"), "{shown}");
     ran("control apply --key company.key rekey.toml")?;
     let event = r#"{"access": {"action": "ACTION_READ", "outcome": "OUTCOME_ALLOWED"}}"#;
-    fs::write(at.join("events.jsonl"), event)?;
+    put(&at.join("events.jsonl"), event.as_bytes())?;
     let refused = complained(at, &server, "record --key old.key events.jsonl")?;
     assert!(refused.contains("registered with key"), "{refused}");
     ran(&format!("record --key new.key --ledger {vkey} events.jsonl"))?;

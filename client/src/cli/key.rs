@@ -1,6 +1,9 @@
 //! `key`: encrypts and decrypts key files.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
@@ -42,11 +45,16 @@ impl Key {
                 encrypt(&key, &passphrase.ok_or_else(|| anyhow!("add --passphrase-file"))?)?
             }
         };
-        let draft = beside(path, ".new");
-        write_new(&draft, &text, 0o600)
-            .and_then(|()| fs::rename(&draft, path))
-            .with_context(|| format!("key {}", path.display()))?;
+        replace(path, &text).with_context(|| format!("key {}", path.display()))?;
         say(format_args!("{}", key.verifier()))?;
         Ok(())
     }
+}
+
+/// Puts another text in the place of a key file, which only its owner reads before and after.
+#[expect(clippy::disallowed_methods, reason = "the draft is synced, and either file holds the key")]
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let draft = beside(path, ".new");
+    write_new(&draft, text, 0o600)?;
+    fs::rename(&draft, path)
 }

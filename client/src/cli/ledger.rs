@@ -32,9 +32,10 @@ use crate::{
 };
 
 /// The ledger to read, and the key that it must have.
-// With the flags of `Cosigners` once more: clap does not see whether an optional group is there by
-// the flags of a group within it.
+// clap leaves a group empty, and so takes it for absent, when another is within it; `findings` has
+// to know whether a ledger was named, which no ledger is without its key.
 #[derive(Debug, Args)]
+#[group(args = ["ledger"])]
 pub(super) struct LedgerArgs {
     /// Address of the ledger or custodian, as in http://127.0.0.1:7070
     #[arg(
@@ -91,7 +92,8 @@ impl LedgerArgs {
             }
             None => {
                 let puller = self.puller().await?;
-                audit_observed(&puller, &mut view, quorum, progress, observer).await
+                // On the heap: every command's future would hold all of an audit's.
+                Box::pin(audit_observed(&puller, &mut view, quorum, progress, observer)).await
             }
         };
         bar.finish_and_clear();
@@ -139,7 +141,8 @@ pub(super) async fn all_sources(
     let mut view = View::open(path, ledger)?;
     let quorum = Quorum::default();
     let (bar, progress) = progress()?;
-    let audited = audit_observed(puller, &mut view, quorum, progress, Rules::default()).await;
+    let audited = audit_observed(puller, &mut view, quorum, progress, Rules::default());
+    let audited = Box::pin(audited).await;
     bar.finish_and_clear();
     let (_, rules) = audited.map_err(|error| Failure::of_audit(error, ledger))?;
     let facts = rules.0.ok_or_else(|| anyhow!("the ledger has no genesis"))?;

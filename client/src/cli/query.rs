@@ -281,7 +281,7 @@ impl Asked {
         let (audited, selection) = Box::pin(args.observe(selection)).await?;
         let checkpoint = &audited.checkpoint;
         let puller = args.puller().await?;
-        let selected = selection.conclude(&puller, &audited, &ledger).await;
+        let selected = Box::pin(selection.conclude(&puller, &audited, &ledger)).await;
         let selected = selected.map_err(|error| failure(error, Some(&ledger)))?;
         self.show(&selected.hits)?;
         let (shown, size) = (selected.hits.len(), checkpoint.size());

@@ -51,7 +51,7 @@ impl Redactions {
             let Ok(change) = ControlChange::decode(body.bytes) else { return };
             let in_force = self.retention.as_ref();
             let after = retention_after(&sources.before(index), in_force, (sealer, index), &change);
-            self.retention = after.or(self.retention.take());
+            self.retention = after.or_else(|| self.retention.take());
         } else if body.number == Body::REDACTION {
             let Ok(redaction) = Redaction::decode(body.bytes) else { return };
             let (sources, in_force) = (sources.before(index), self.retention.as_ref());
@@ -85,12 +85,12 @@ mod tests {
             erasing: erasing(first, last, before),
             legal_basis: basis.to_owned(),
         };
-        let mut redactions = Redactions::default();
-        redactions.lawful = vec![
+        let lawful = vec![
             lawful(20, 4, 9, Some(100), "by age"),
             lawful(30, 8, 12, None, "by both"),
             lawful(40, 0, 39, None, "later"),
         ];
+        let redactions = Redactions { lawful, ..Redactions::default() };
         let by = |index, time, erasable| redactions.of(Index(index), time, erasable);
         assert_eq!(by(8, 99, Erasable::ByAge), Some((Index(20), "by age")));
         assert_eq!(by(8, 100, Erasable::ByAge), Some((Index(30), "by both")), "it was too young");

@@ -185,7 +185,7 @@ mod tests {
         let (mut bytes, mut starts) = (header.encode(), Vec::new());
         for index in 5..9 {
             starts.push(bytes.len());
-            let event = [index as u8; 30];
+            let event = [u8::try_from(index).unwrap(); 30];
             let erased = (State::Erased, &[0; 30][..]);
             let state = if index == 7 { erased } else { (State::Present, &event[..]) };
             encode_frame(&mut bytes, SALT, 0, &entry(index, &event), state);

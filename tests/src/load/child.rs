@@ -164,8 +164,8 @@ impl Child {
         Ok(cpu_seconds(&self.process.id().to_string())? + cpu_seconds("self")?)
     }
 
-    /// Seconds of processor time that the process alone has taken, but for the threads of its index:
-    /// these come after the log whenever a processor is idle, so a round pays for part of another.
+    /// Seconds of processor time that the process alone has taken, but for the threads of its
+    /// index: these come after the log when a processor is idle, in whichever round that is.
     pub(super) fn own_cpu_seconds(&self) -> anyhow::Result<f64> {
         let process = self.process.id().to_string();
         let mut seconds = cpu_seconds(&process)?;

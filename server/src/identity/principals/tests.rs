@@ -139,7 +139,7 @@ fn limits_outlive_a_change_of_the_file_unless_they_change() {
 
 #[test]
 fn tokens_are_not_without_number() {
-    let token = |number: usize| format!("\"sha256:{}\"", sha256(&number.to_be_bytes()));
+    let token = |number: usize| format!("\"sha256:{}\"", sha256(format!("{number}").as_bytes()));
     let file = |count: usize| {
         let tokens: Vec<_> = (0..count).map(token).collect();
         let tokens = tokens.join(",");
