@@ -65,8 +65,8 @@ impl Owner {
         }
     }
 
-    /// Whether it may go on with a spool of `other`. Its key may be another one: events wait without
-    /// a seal, and are sealed when they are sent.
+    /// Whether it may go on with a spool of `other`. Its key may be another one: events wait
+    /// without a seal, and are sealed when they are sent.
     fn continues(&self, other: &Self) -> bool {
         (&self.origin, &self.source) == (&other.origin, &other.source)
     }

@@ -92,8 +92,8 @@ pub struct Totals {
 type FaultAt = (usize, Fault);
 
 impl LogVerifier {
-    /// Before entry 0 of the ledger with this key, whose name is the origin: the one of the genesis,
-    /// or one that governance put in its place.
+    /// Before entry 0 of the ledger with this key, whose name is the origin: the one of the
+    /// genesis, or one that governance put in its place.
     #[must_use]
     pub fn new(ledger: &VerifierKey, scope: Scope) -> Self {
         Self {

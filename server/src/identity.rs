@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! connection -> link (handshake: names of the client certificate) -> guard (call -> role,
-//!               token or name -> principal; limits) -> services, with the `Caller` beside the request
+//!               token or name -> principal; limits) -> services, with the `Caller` beside
+//!               the request
 //! ```
 //!
 //! Everything here fails closed: a call that no table names is refused, a request without a

@@ -405,10 +405,11 @@ impl Shared {
     /// Ends all appending until the ledger is opened again. For the writer.
     fn fail(&self) {
         metrics::gauge!("access_ledger_writer_poisoned").set(1.0);
+        // First of all: whoever is told of the failure finds the ledger not ready.
+        self.book.fail();
         self.queue.fail();
         // What was recorded before still gets its place.
         self.repeats.close(Refusal::StorageFailed);
-        self.book.fail();
     }
 }
 

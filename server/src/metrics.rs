@@ -1,5 +1,5 @@
-//! The port for whoever operates a server, behind the same door as all else: Prometheus metrics, and
-//! how the server does.
+//! The port for whoever operates a server, behind the same door as all else: Prometheus metrics,
+//! and how the server does.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -12,8 +12,8 @@
 //! out and nothing counted twice; only a crash loses the sums of the open window.
 //!
 //! **Rate.** A sum becomes one event, at most once a window. What a tail is sent of reads alone is
-//! no news: else each record of a tail would be the next thing that it is sent, for ever. Custodians
-//! follow everything all the time; their sums are recorded once a day.
+//! no news: else each record of a tail would be the next thing that it is sent, for ever.
+//! Custodians follow everything all the time; their sums are recorded once a day.
 
 mod sum;
 
@@ -257,8 +257,8 @@ impl Journal {
     }
 }
 
-/// Whether a run of entries tells a tail more than who read the ledger. Without events, all that the
-/// ledger's own source recorded counts as that.
+/// Whether a run of entries tells a tail more than who read the ledger. Without events, all that
+/// the ledger's own source recorded counts as that.
 pub(crate) fn is_news(run: &wire::EntryRun, own_source: &str) -> bool {
     let is_read =
         |event: &Bytes| event::body(event).is_some_and(|body| body.number == Body::LEDGER_READ);

@@ -10,8 +10,8 @@
 //! | answers no ping (HTTP/2) | [`Times::ping`] and [`Times::pong`] |
 //! | takes nothing of what is written to it | [`Times::stall`] |
 //!
-//! A call has [`Times::call`] for its request and until its answer begins, or less if the caller says
-//! so (`grpc-timeout`). What a connection may hold is bounded by the constants at the end.
+//! A call has [`Times::call`] for its request and until its answer begins, or less if the caller
+//! says so (`grpc-timeout`). What a connection may hold is bounded by the constants at the end.
 
 use std::{
     convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
@@ -294,9 +294,9 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// What of an answer waits for a caller that does not read it, besides one message.
 const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// Streams that a caller opened and took back while nobody had looked at them yet, or had the server
-/// take back by sending nonsense (CVE-2023-44487, CVE-2025-8671): who goes on like that loses the
-/// connection. Clients that cancel calls stay below.
+/// Streams that a caller opened and took back while nobody had looked at them yet, or had the
+/// server take back by sending nonsense (CVE-2023-44487, CVE-2025-8671): who goes on like that
+/// loses the connection. Clients that cancel calls stay below.
 const RESETS_MAX: usize = 64;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The command line as people use it: a folder to type in, beside a ledger that runs in this process.
+//! The command line as people use it: a folder to type in, beside a ledger that runs in this
+//! process.
 
 use std::{
     fs,

@@ -2,7 +2,8 @@
 //! refused by its version, untouched.
 //!
 //! `FIXTURE_TO=<folder>` writes the folders of the current version, a ledger's and that of its
-//! custodian, to be checked in when the format changes: `cargo test --workspace --test fixtures writes`.
+//! custodian, to be checked in when the format changes:
+//! `cargo test --workspace --test fixtures writes`.
 
 use std::{
     fs,
@@ -96,8 +97,7 @@ async fn a_folder_of_version_1_opens_verifies_and_goes_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_custodians_folder_of_version_1_opens_verifies_and_remembers_what_it_signed() -> Result<()>
-{
+async fn a_custodians_folder_of_version_1_opens_and_remembers_what_it_signed() -> Result<()> {
     let folder = copied("format-1-custodian")?;
     let held = verified(folder.path()).await?;
     ensure!(held == FIXTURE_ENTRIES, "{held} entries");

@@ -55,8 +55,7 @@ async fn settled(ledger: &Process) -> anyhow::Result<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_is_bounded_under_idle_connections_and_callers_that_never_read() -> anyhow::Result<()>
-{
+async fn memory_is_bounded_under_idle_callers_and_those_that_never_read() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     let start = || Process::serve(&data, &[]);

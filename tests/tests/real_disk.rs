@@ -191,8 +191,7 @@ async fn a_real_medium_that_fails_to_write_and_to_read_is_told_and_loses_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_disk_that_is_read_only_is_told_at_the_start_and_serves_when_it_is_not() -> Result<()>
-{
+async fn a_disk_that_is_read_only_is_told_at_the_start_and_serves_when_it_is_not() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let Some(disk) = Mounted::small(48, folder.path())? else { return say_skipped() };
     let data = disk.path().join("data");

@@ -302,8 +302,7 @@ async fn a_token_counts_for_more_than_the_certificate_beside_it() -> anyhow::Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_served_over_tls_too_and_a_silent_handshake_holds_nobody_up() -> anyhow::Result<()>
-{
+async fn pages_are_served_over_tls_and_a_silent_handshake_holds_nobody_up() -> anyhow::Result<()> {
     let scene = Scene::new().await?;
     let mut silent = Vec::new();
     for _ in 0..50 {

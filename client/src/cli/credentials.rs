@@ -26,11 +26,12 @@ pub(super) struct CredentialArgs {
     /// The private key (PEM) to the client's certificate, mode 0600
     #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CERTIFICATE_KEY")]
     certificate_key: Option<PathBuf>,
-    /// The file with the bearer token, mode 0600; the variable `ACCESS_LEDGER_TOKEN` holds the token
-    /// itself
+    /// The file with the bearer token, mode 0600; the variable `ACCESS_LEDGER_TOKEN` holds the
+    /// token itself
     #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// TOML with the files `ca`, `certificate`, `key` and `token`, for what is given in no other way
+    /// TOML with the files `ca`, `certificate`, `key` and `token`, for what is given in no other
+    /// way
     #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CREDENTIALS")]
     credentials: Option<PathBuf>,
 }

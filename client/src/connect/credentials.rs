@@ -261,7 +261,7 @@ mod tests {
         for uri in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
             with_token.endpoint(uri).unwrap();
         }
-        for uri in ["http://10.0.0.1:1", "http://ledger.example:1", "http://localhost.example:1"] {
+        for uri in ["http://192.0.2.1:1", "http://ledger.example:1", "http://localhost.example:1"] {
             let refused = with_token.endpoint(uri).unwrap_err();
             assert!(matches!(refused, ConnectError::Credentials { .. }), "{uri}");
             Credentials::default().endpoint(uri).unwrap();

@@ -45,8 +45,8 @@ pub struct Proposal {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "there is one of them at a time")]
 pub enum Change {
-    /// The policy, the retention, how a dataset, a tool, a site or a custodian is registered, a key,
-    /// or the roles of a source.
+    /// The policy, the retention, how a dataset, a tool, a site or a custodian is registered, a
+    /// key, or the roles of a source.
     Control(wire::ControlChange),
     /// A source is registered.
     Source(wire::SourceStatus),

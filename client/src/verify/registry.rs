@@ -30,9 +30,9 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Reads the event of entry 0, which says whose ledger this is: it must be named like the pinned
-    /// one, and its own source seals the entry. Whose key it names is compared at the end, for
-    /// governance may have changed it since.
+    /// Reads the event of entry 0, which says whose ledger this is: it must be named like the
+    /// pinned one, and its own source seals the entry. Whose key it names is compared at the end,
+    /// for governance may have changed it since.
     pub(super) fn from_genesis(
         event: Option<&Bytes>,
         sealer: &SourceName,

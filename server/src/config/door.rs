@@ -117,8 +117,8 @@ pub struct CredentialArgs {
     )]
     pub certificate_key: Option<PathBuf>,
 
-    /// The file with the bearer token, mode 0600. The followed ledger sees it, no witness does: each
-    /// of them could use it elsewhere.
+    /// The file with the bearer token, mode 0600. The followed ledger sees it, no witness does:
+    /// each of them could use it elsewhere.
     #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 }

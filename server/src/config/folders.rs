@@ -50,8 +50,9 @@ pub struct BackupArgs {
     pub to: PathBuf,
 
     /// Copy the keys too. Whoever has a ledger's can sign a second history: without them a copy can
-    /// be kept like any other file, and serves only with keys put back. A custodian's keys in a copy
-    /// sign nothing before `custodian resume`; without them the copy becomes another custodian.
+    /// be kept like any other file, and serves only with keys put back. A custodian's keys in a
+    /// copy sign nothing before `custodian resume`; without them the copy becomes another
+    /// custodian.
     #[arg(long)]
     pub with_keys: bool,
 }

@@ -17,8 +17,8 @@ pub struct TraceArgs {
 }
 
 impl TraceArgs {
-    /// Where the traces of a service go, if anywhere; of the batches whose callers send none, one in
-    /// `one_in` is traced.
+    /// Where the traces of a service go, if anywhere; of the batches whose callers send none, one
+    /// in `one_in` is traced.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! What messages that are still arriving may hold in memory, of one principal.
 //!
-//! A gRPC message says its length first, and is held until its last byte is there. So whoever begins
-//! many and ends none would hold as much as it likes. Here a message of some length takes that much
-//! of its principal's budget before more of it is read than flow control lets through anyway; when
-//! the budget is used up, it waits, and with it its sender.
+//! A gRPC message says its length first, and is held until its last byte is there. So whoever
+//! begins many and ends none would hold as much as it likes. Here a message of some length takes
+//! that much of its principal's budget before more of it is read than flow control lets through
+//! anyway; when the budget is used up, it waits, and with it its sender.
 
 use std::{
     pin::Pin,
@@ -49,7 +49,8 @@ struct Room {
     _bytes: OwnedSemaphorePermit,
 }
 
-/// Where a body stands in its messages: each is a flag, its length in four bytes, and as many bytes.
+/// Where a body stands in its messages: each is a flag, its length in four bytes, and as many
+/// bytes.
 #[derive(Debug, Default)]
 struct Message {
     head: [u8; HEAD_LEN],

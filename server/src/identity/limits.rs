@@ -1,8 +1,8 @@
 //! What one principal may ask for: calls a second, calls at once, bytes a second.
 //!
 //! Too many calls are refused, with the time to come back. Bytes are never refused: reading from
-//! the caller, or writing to it, pauses, which its flow control passes on. So whoever is noisy waits
-//! for itself, and for nobody else.
+//! the caller, or writing to it, pauses, which its flow control passes on. So whoever is noisy
+//! waits for itself, and for nobody else.
 //!
 //! What a call may hold in memory is limited for every principal: long answers by their number
 //! ([`READS_MAX`]), messages that are still arriving by their bytes (intake.rs).

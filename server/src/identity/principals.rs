@@ -8,7 +8,8 @@
 //! uris = ["spiffe://corp.example/payments"]   # names of client certificates
 //! dns = ["payments.corp.example"]
 //! tokens = ["sha256:<64 hex digits>"]         # what `access-ledger pki token` prints
-//! limits = { requests_per_second = 100, bytes_per_second = 10_000_000, calls = 16 } # each default: none
+//! # each default: none
+//! limits = { requests_per_second = 100, bytes_per_second = 10_000_000, calls = 16 }
 //! ```
 //!
 //! A credential belongs to one principal. Tokens stand there as digests only: 256 random bits

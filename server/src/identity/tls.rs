@@ -55,8 +55,8 @@ pub(super) fn configuration(
 
 /// The names by which a client certificate, which the handshake verified, may be known.
 ///
-/// None when one of them is a SPIFFE id among other URIs: such a certificate is none by the rules of
-/// SPIFFE (X.509-SVID, section 2), and which of the ids was vouched for is anybody's guess.
+/// None when one of them is a SPIFFE id among other URIs: such a certificate is none by the rules
+/// of SPIFFE (X.509-SVID, section 2), and which of the ids was vouched for is anybody's guess.
 pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Vec<CertificateName> {
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else {
         return Vec::new();

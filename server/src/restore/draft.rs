@@ -68,8 +68,8 @@ impl Draft {
         self.cutter.next()
     }
 
-    /// Takes records that follow. An event that was erased here stays erased; one that is gone there
-    /// and whole here stays.
+    /// Takes records that follow. An event that was erased here stays erased; one that is gone
+    /// there and whole here stays.
     ///
     /// # Errors
     ///

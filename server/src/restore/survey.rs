@@ -1,9 +1,10 @@
 //! Reads all that is stored of a log, and tells which segments do not hold, and whether the files
 //! of the tree do. Changes nothing.
 //!
-//! A segment holds when its header, footer and checksums do, nothing is left of what was erased, and
-//! its entries are chained to those before. Where two segments do not fit together, neither is believed. Who sealed what, and
-//! whether all this is what the ledger signed, is for the verifier that reads the log afterwards.
+//! A segment holds when its header, footer and checksums do, nothing is left of what was erased,
+//! and its entries are chained to those before. Where two segments do not fit together, neither is
+//! believed. Who sealed what, and whether all this is what the ledger signed, is for the verifier
+//! that reads the log afterwards.
 
 use std::{io, ops::RangeInclusive};
 

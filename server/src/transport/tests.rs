@@ -51,8 +51,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// A server whose pages are: `/checkpoint`, an answer; `/tile/never`, none; `/tile/endless`, one
-    /// without end.
+    /// A server whose pages are: `/checkpoint`, an answer; `/tile/never`, none; `/tile/endless`,
+    /// one without end.
     async fn start(times: Times) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -177,7 +177,8 @@ impl Record {
 }
 
 impl Cosigned {
-    /// The checkpoint with the signatures of the log's keys and these lines. What others signed is left out.
+    /// The checkpoint with the signatures of the log's keys and these lines. What others signed is
+    /// left out.
     pub(super) fn new(
         checkpoint: &VerifiedCheckpoint,
         log: &[&VerifierKey],

@@ -1,5 +1,5 @@
-//! What security costs: appends over TLS 1.3 by a principal with a client certificate, beside the same
-//! in the clear on loopback.
+//! What security costs: appends over TLS 1.3 by a principal with a client certificate, beside the
+//! same in the clear on loopback.
 //!
 //! Both ledgers are processes of their own and measured in turn, as those of `cosign` are.
 
