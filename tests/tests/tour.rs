@@ -273,6 +273,43 @@ fn the_second_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_third_tour_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let steps = steps(&readme, "## Third tour: on a network, where everybody has a name\n")?;
+    let folder = tempfile::tempdir()?;
+    let [port, _] = free_ports()?;
+    let mut ledger: Option<(Running, String)> = None;
+    for step in &steps {
+        let command = &step.command;
+        let wanted = lasting(step.printed.iter().map(String::as_str));
+        if command.starts_with("access-ledger-server serve") {
+            let typed = format!(
+                "exec {command} --log error --listen 127.0.0.1:{port} --metrics-listen 127.0.0.1:0"
+            );
+            let running =
+                Running::start(&mut shell(folder.path(), &typed)?, "  access-ledger verify")?;
+            let found = lasting(running.printed.iter().map(String::as_str));
+            assert_eq!(found.get(..wanted.len()), Some(&wanted[..]), "`{command}`: {found:?}");
+            let key = running.printed.iter().find_map(|line| line.strip_prefix("ledger key"));
+            let key = key.context("no ledger key")?.trim().to_owned();
+            ledger = Some((running, key));
+            continue;
+        }
+        let mut typed = shell(folder.path(), command)?;
+        if let Some((_, key)) = &ledger {
+            typed.env("ACCESS_LEDGER_SERVER", format!("https://localhost:{port}"));
+            typed.env("ACCESS_LEDGER_CA", "ca.pem").env("LEDGER", key);
+        }
+        let done = typed.output()?;
+        let printed = String::from_utf8(done.stdout)? + &String::from_utf8(done.stderr)?;
+        assert_eq!(done.status.success(), !printed.contains("error:"), "`{command}`: {printed}");
+        assert_eq!(lasting(printed.lines()), wanted, "`{command}` printed\n{printed}");
+    }
+    let (ledger, _) = ledger.context("the tour starts no ledger")?;
+    ledger.stop()
+}
+
+#[test]
 fn the_leaking_tool_is_found_as_the_readme_says() -> anyhow::Result<()> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
     let steps = steps(&readme, "## Find the tool that data leaves through\n")?;
