@@ -244,7 +244,7 @@ fn missing_files_and_unusable_values_are_named() -> anyhow::Result<()> {
     desk.run("read --to 99")?.says("       1  ");
     desk.run_at("nonsense", "read")?
         .complains(2, "address nonsense is none of the form http://host:port");
-    desk.run_at("https://127.0.0.1:1", "read")?.complains(2, "none of the form http://host:port");
+    desk.run_at("ftp://127.0.0.1:1", "read")?.complains(2, "none of the form http://host:port");
     Ok(())
 }
 
@@ -360,7 +360,7 @@ fn the_server_says_what_is_wrong_with_a_folder_and_makes_none() -> anyhow::Resul
     other.complains(2, &format!("cannot listen on {taken}: "));
     running.kill()?;
     let open = ["serve", "--listen", "0.0.0.0:0", "--data", &at("open")];
-    server(&open)?.complains(2, "add --danger-plaintext");
+    server(&open)?.complains(2, "is not loopback: add --tls-certificate and --tls-key");
     assert!(!Path::new(&at("open")).exists());
     Ok(())
 }
