@@ -51,6 +51,7 @@ use crate::{
     error::LedgerError,
     folder::Folder,
     os::{self, Clock, Disk, Lock},
+    scrub::ScrubOptions,
     storage::Options,
     witness::{Holding, Witness, WitnessedLog},
 };
@@ -74,6 +75,8 @@ pub struct CustodianOptions {
     pub times: TimeLimits,
     /// How what the ledger serves is read again.
     pub patrol: PatrolOptions,
+    /// How the own copy is read again.
+    pub scrub: ScrubOptions,
     /// Where alarms are sent; `None`: nowhere.
     pub webhook: Option<String>,
     /// Key of the source at the ledger that records who reads here; `None`: that is not recorded.
@@ -95,6 +98,7 @@ impl CustodianOptions {
             behind_after: BEHIND_AFTER,
             times: TimeLimits::default(),
             patrol: PatrolOptions::default(),
+            scrub: ScrubOptions::default(),
             webhook: None,
             reads_key: None,
             cosign_idle: COSIGN_IDLE,
@@ -155,7 +159,7 @@ impl Custodian {
         let storage = Options { segment_bytes, ..Options::new(folder.root(), ledger.name()) };
         let mut copy = Copy::open(disk, &storage, &ledger, pinned, known.as_ref())?;
 
-        let desk = Desk::new(disk.clone(), clock.clone(), folder.clone(), ledger.clone());
+        let desk = Desk::new(disk.clone(), clock.clone(), &options);
         let desk = Arc::new(desk);
         if let Some(known) = known {
             desk.lay_out(known, &mut copy)?;

@@ -267,6 +267,7 @@ async fn the_ledger_changes_its_key_and_nobody_is_lost() -> anyhow::Result<()> {
     node.stop().await?;
     fs::remove_file(data.join("keys/ledger.key"))?;
     node = Node::start(&data).await?;
+    [&mut source, &mut governance.company].into_iter().for_each(|party| party.trust(&new));
     node.clients().record(&source.record(1)?).await?;
     let now = note(&node.clients()).await?;
     assert!(!is_by(&now, &old) && is_by(&now, &new));

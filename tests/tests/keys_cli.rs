@@ -62,7 +62,7 @@ fn a_key_file_is_encrypted_and_openssl_reads_it() -> anyhow::Result<()> {
     // The other way round: what openssl encrypts, by another scheme, is read.
     let pkcs8 = Command::new("openssl")
         .args(["pkcs8", "-topk8", "-in", "payments.key", "-passin", "file:pass"])
-        .args(["-v2", "aes-256-cbc", "-iter", "2048", "-passout", "file:pass"])
+        .args(["-v2", "aes-256-cbc", "-iter", "2048", "-passout", "pass:correct horse"])
         .current_dir(at)
         .output()?;
     ensure!(pkcs8.status.success(), "{}", String::from_utf8_lossy(&pkcs8.stderr));
@@ -103,7 +103,7 @@ async fn keys_change_by_proposal_signature_and_record() -> anyhow::Result<()> {
     let shown = ran("control sign --key custodian.key rekey.toml")?;
     assert!(shown.contains(key) && shown.contains("laptop-lost"), "{shown}");
     ran("control apply --key company.key rekey.toml")?;
-    let event = r#"{"access": {"action": "ACTION_READ", "outcome": "OUTCOME_ALLOWED"}}"#;
+    let event = r#"{"actor": {"id": "emp-4711"}, "access": {"action": "ACTION_READ", "data": [{"dataset": "users.profile"}], "outcome": "OUTCOME_ALLOWED"}}"#;
     put(&at.join("events.jsonl"), event.as_bytes())?;
     let refused = complained(at, &server, "record --key old.key events.jsonl")?;
     assert!(refused.contains("registered with key"), "{refused}");

@@ -4,7 +4,6 @@
 
 use std::{
     fs::{self, OpenOptions},
-    net::SocketAddr,
     os::unix::fs::FileExt as _,
     path::Path,
     sync::{
@@ -14,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::connect;
 use access_ledger_proto::{
     checkpoint::{Checkpoint, VerifiedCheckpoint},
     entry::Entry,
@@ -24,9 +22,12 @@ use access_ledger_proto::{
     wire::{EntryRun, ReadEntriesRequest},
     witness::{AddCheckpoint, origin_hex},
 };
-use access_ledger_server::custodian::{
-    alarms::{AlarmKind, Alarms},
-    patrol::PatrolOptions,
+use access_ledger_server::{
+    custodian::{
+        alarms::{AlarmKind, Alarms},
+        patrol::PatrolOptions,
+    },
+    scrub::ScrubOptions,
 };
 use access_ledger_tests::{
     custodian::{Setup, until},
@@ -39,9 +40,6 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures_util::stream;
 use tonic::Status;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
 
 /// An entry inside a batch, which carries no seal.
 const TARGET: u64 = 9;
@@ -376,6 +374,8 @@ async fn a_custodian_whose_own_disk_is_damaged_signs_nothing_until_it_is_mended(
     let data = folder.path().join("keeper");
     let mut setup = Setup::new(&data, &node.vkey);
     setup.options.segment_bytes = 4 << 10;
+    setup.options.scrub =
+        ScrubOptions { bytes_per_second: u64::MAX, rest: Duration::from_millis(1) };
     let mut source = node.clients().enrolled("payments", 1, &node.vkey).await?;
     let (keeper, mut size) = (setup.start(node.address).await?, 0);
     for _ in 0..10 {
@@ -385,48 +385,34 @@ async fn a_custodian_whose_own_disk_is_damaged_signs_nothing_until_it_is_mended(
         keeper.holds(size).await?;
     }
     keeper.cosigns(size).await?;
-    keeper.stop().await?;
 
     let mut segments = fs::read_dir(data.join("log"))?
         .map(|file| Ok(file?.path()))
         .collect::<anyhow::Result<Vec<_>>>()?;
     segments.sort();
     ensure!(segments.len() > 3, "{segments:?}");
-    // Neither the genesis nor the newest, which are read when it opens.
     let file = OpenOptions::new().read(true).write(true).open(&segments[1])?;
     let (at, mut byte) = (file.metadata()?.len() / 2, [0]);
     file.read_exact_at(&mut byte, at)?;
-    for (byte, is_damaged) in [(byte[0] ^ 1, true), (byte[0], false)] {
-        file.write_all_at(&[byte], at)?;
-        let keeper = setup.start(node.address).await?;
-        let wanted = if is_damaged { ServingStatus::NotServing } else { ServingStatus::Serving };
-        scrubbed(keeper.address, wanted).await?;
-        let sealed = source.record(1)?;
-        size = node.clients().record(&sealed).await?.first_index + 1;
-        if is_damaged {
-            let held = keeper.holds(size).await?;
-            let old = signed_size(&data, &node.vkey)?;
-            let body = AddCheckpoint { old, proof: Vec::new(), note: held.note().as_bytes() };
-            let answer = pages::post(keeper.address, "/add-checkpoint", &body.to_bytes()).await?;
-            ensure!(answer.status == 503 && answer.text().contains("damaged"), "{}", answer.text());
-        } else {
-            keeper.cosigns(size).await?;
-        }
-        ensure!(keeper.alarms.all().is_empty(), "the ledger has done nothing");
-        keeper.stop().await?;
-    }
-    node.stop().await
-}
+    file.write_all_at(&[byte[0] ^ 1], at)?;
+    keeper.raises(AlarmKind::CopyDamaged).await?;
+    let sealed = source.record(1)?;
+    size = node.clients().record(&sealed).await?.first_index + 1;
+    let held = keeper.holds(size).await?;
+    let old = signed_size(&data, &node.vkey)?;
+    let body = AddCheckpoint { old, proof: Vec::new(), note: held.note().as_bytes() };
+    let answer = pages::post(keeper.address, "/add-checkpoint", &body.to_bytes()).await?;
+    ensure!(answer.status == 503 && answer.text().contains("damaged"), "{}", answer.text());
 
-/// Waits until the scrub of a custodian that has just started has said what it found.
-async fn scrubbed(address: SocketAddr, wanted: ServingStatus) -> anyhow::Result<()> {
-    let channel = connect::channel(&format!("http://{address}"))?;
-    let request = HealthCheckRequest { service: "access_ledger.v1.Storage".to_owned() };
-    until(async || {
-        let answer = HealthClient::new(channel.clone()).check(request.clone()).await;
-        Ok(answer.is_ok_and(|answer| answer.into_inner().status() == wanted).then_some(()))
-    })
-    .await
+    file.write_all_at(&byte, at)?;
+    ended(&keeper.alarms).await?;
+    let sealed = source.record(1)?;
+    size = node.clients().record(&sealed).await?.first_index + 1;
+    keeper.cosigns(size).await?;
+    let kinds = keeper.alarms.all().iter().map(|record| record.kind).collect::<Vec<_>>();
+    assert_eq!(kinds, [AlarmKind::CopyDamaged], "the ledger has done nothing");
+    keeper.stop().await?;
+    node.stop().await
 }
 
 /// The size that a custodian signed last.

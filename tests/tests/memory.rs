@@ -17,9 +17,9 @@ use tonic::codegen::http::Request;
 const IDLE: u64 = 500;
 const IDLE_BYTES: u64 = 64 << 10;
 
-/// Answers that nobody reads, and what each may hold: three messages, from disk to socket.
+/// Answers that nobody reads, and what each may hold: messages, from disk to socket.
 const UNREAD: u64 = 64;
-const UNREAD_BYTES: u64 = 1_700 << 10;
+const UNREAD_BYTES: u64 = 4_500 << 10;
 
 /// The log, which each of those answers is.
 const LOG_BYTES: usize = 16 << 20;

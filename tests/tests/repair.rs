@@ -68,7 +68,7 @@ impl Scene {
             wire::Redaction { first_index, last_index, legal_basis, ..Default::default() };
         governance.sign(&mut redaction);
         let event = governance.company.event(Body::Redaction(redaction));
-        clients.record(&governance.company.seal(vec![event])?).await?;
+        let redaction = clients.record(&governance.company.seal(vec![event])?).await?;
         clients.record(&source.record(3)?).await?;
 
         let size = clients.size(&vkey).await?;
@@ -87,7 +87,10 @@ impl Scene {
         // Its note of that is as new.
         until(async || {
             let noted = fs::read_to_string(data.join("erased.toml"))?;
-            Ok(noted.contains("under_way = []").then_some(()))
+            let noted: toml::Table = noted.parse()?;
+            let done = noted.get("size").and_then(toml::Value::as_integer).unwrap_or_default();
+            let is_done = u64::try_from(done)? > redaction.first_index;
+            Ok((is_done && !noted.contains_key("under_way")).then_some(()))
         })
         .await?;
         drop(clients);

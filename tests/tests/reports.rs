@@ -75,7 +75,7 @@ fn the_columns_are_those_of_the_vocabulary() -> anyhow::Result<()> {
         "job, site, dataset, objects, method, scheduled, completed, verified by, accesses to that site after certification",
         "dataset, site, operator, share of records, as of, change",
         "source, role, first seq, last seq, gaps, declared losses, heartbeats expected, heartbeats received, longest silence, build changes",
-        "reader, query, rows, time",
+        "reader, server, read, query, calls, rows, from index, to index, subjects, first, last",
     ];
     for (report, wanted) in Report::ALL.into_iter().zip(wanted) {
         let options = Options { subject: Some(vec![1]), ..options(period) };

@@ -12,7 +12,7 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{copy::Copy, error::CustodianError, lag::Lag};
+use super::{CustodianOptions, copy::Copy, error::CustodianError, lag::Lag};
 use crate::{
     book::{Book, Opening, Published},
     erase::Eraser,
@@ -30,6 +30,7 @@ pub(crate) struct Desk {
     clock: Arc<dyn Clock>,
     folder: Folder,
     ledger: VerifierKey,
+    scrub: ScrubOptions,
     book: watch::Sender<Option<Arc<Book>>>,
     newest: watch::Sender<Option<Arc<VerifiedCheckpoint>>>,
     /// Held by who lays out.
@@ -52,14 +53,14 @@ impl Desk {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
-        folder: Folder,
-        ledger: VerifierKey,
+        options: &CustodianOptions,
     ) -> Self {
         Self {
             disk,
             clock,
-            folder,
-            ledger,
+            folder: Folder::new(&options.folder),
+            ledger: options.ledger.clone(),
+            scrub: options.scrub,
             book: watch::Sender::new(None),
             newest: watch::Sender::new(None),
             layout: Mutex::default(),
@@ -133,7 +134,7 @@ impl Desk {
         let options = Options::new(self.folder.root(), self.ledger.name());
         let scrubber = Scrubber::new(self.disk.clone(), options, copy.tree().clone());
         // Nobody waits for a custodian as sources wait for a ledger.
-        Ok(Scrub::start(scrubber, ScrubOptions::default(), book, || false)?)
+        Ok(Scrub::start(scrubber, self.scrub, book, || false)?)
     }
 
     fn open_book(

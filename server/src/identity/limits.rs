@@ -203,12 +203,12 @@ impl Bucket {
 /// How much a bucket holds, as the time in which it flows in.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// Calls with long answers at once, of one principal. Each may hold 1.6 MB that the caller does
+/// Calls with long answers at once, of one principal. Each may hold 4 MB that the caller does
 /// not take.
 const READS_MAX: u32 = 256;
 
 /// The same of all principals together.
-const ALL_READS_MAX: usize = 1_024;
+const ALL_READS_MAX: usize = 512;
 
 /// Places for long answers, for all principals of a door.
 pub(super) fn reads() -> Arc<Semaphore> {
