@@ -165,9 +165,11 @@ impl Custodian {
             desk.lay_out(known, &mut copy)?;
         }
         let holding = Some(copy.holding().clone());
-        let mut logs = vec![WitnessedLog { key: ledger.clone(), holding }];
+        let sources = copy.verifier().sources().into_iter();
+        let told = sources.flat_map(|sources| sources.ledger_keys().values().cloned()).collect();
+        let mut logs = vec![WitnessedLog { key: ledger.clone(), told, holding }];
         let others = options.witness_logs.iter().filter(|key| key.name() != ledger.name());
-        logs.extend(others.map(|key| WitnessedLog { key: key.clone(), holding: None }));
+        logs.extend(others.cloned().map(WitnessedLog::other));
         let alarms = Arc::new(alarms);
         let court = Court {
             ledger: ledger.clone(),
@@ -181,7 +183,6 @@ impl Custodian {
         let court = Arc::new(court);
         let judge = Arc::clone(&court);
         let witness = Arc::new(witness.on_contradiction(move |found| judge.judge(&found)));
-        copy.verifier().sources().into_iter().for_each(|sources| witness.learn_key(sources));
         if let Some(Halt { alarm, message, .. }) = &halt {
             warn!(alarm, message, "halted: follows nothing and signs nothing");
             witness.halt(ledger.name());

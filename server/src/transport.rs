@@ -4,13 +4,13 @@
 //! | a caller that | loses its connection after |
 //! |---|---|
 //! | does not shake hands | 10 s (identity/link.rs) |
-//! | is not known by a call | [`Times::stranger`] |
-//! | is known, and has no call under way | [`Times::idle`] |
-//! | does not end the head of a request (HTTP/1.1) | [`Times::head`] |
-//! | answers no ping (HTTP/2) | [`Times::ping`] and [`Times::pong`] |
-//! | takes nothing of what is written to it | [`Times::stall`] |
+//! | is not known by a call | `Times::stranger` |
+//! | is known, and has no call under way | `Times::idle` |
+//! | does not end the head of a request (HTTP/1.1) | `Times::head` |
+//! | answers no ping (HTTP/2) | `Times::ping` and `Times::pong` |
+//! | takes nothing of what is written to it | `Times::stall` |
 //!
-//! A call has [`Times::call`] for its request and until its answer begins, or less if the caller
+//! A call has `Times::call` for its request and until its answer begins, or less if the caller
 //! says so (`grpc-timeout`). What a connection may hold is bounded by the constants at the end.
 
 use std::{

@@ -61,8 +61,18 @@ pub struct Keys {
 pub struct WitnessedLog {
     /// Its key; the name is the origin.
     pub key: VerifierKey,
+    /// All of its keys as the log itself tells them, the newest last; none: only `key` is known.
+    pub told: Vec<VerifierKey>,
     /// What is held of it, when it is the one that the custodian follows.
     pub holding: Option<Arc<Holding>>,
+}
+
+impl WitnessedLog {
+    /// One that is not followed.
+    #[must_use]
+    pub const fn other(key: VerifierKey) -> Self {
+        Self { key, told: Vec::new(), holding: None }
+    }
 }
 
 /// Two statements of one log that cannot both be true.
@@ -92,7 +102,7 @@ pub struct Witness {
 
 struct Log {
     key: VerifierKey,
-    /// All of its keys as the log itself tells them, the newest last; none: only `key` is known.
+    /// As in [`WitnessedLog`].
     told: RwLock<Vec<VerifierKey>>,
     holding: Option<Arc<Holding>>,
     path: PathBuf,
@@ -121,14 +131,14 @@ impl Witness {
         disk.create_dir(folder).map_err(|source| WitnessError::io(folder, source))?;
         let own = [keys.witness.verifier().clone(), keys.mirror.verifier().clone()];
         let mut known = BTreeMap::new();
-        for WitnessedLog { key, holding } in logs {
+        for WitnessedLog { key, told, holding } in logs {
             let hex = origin_hex(key.name());
             let path = folder.join(&hex);
-            let record = Record::read(&*disk, &path, &key, &own)?;
+            let record = Record::read(&*disk, &path, &key, &told, &own)?;
             let signed = watch::Sender::new(record.size());
             let record = Mutex::new(record);
             let origin = key.name().to_owned();
-            let log = Log { key, told: RwLock::default(), holding, path, record, signed };
+            let log = Log { key, told: RwLock::new(told), holding, path, record, signed };
             if known.insert(hex, log).is_some() {
                 return Err(WitnessError::OriginTwice { origin });
             }

@@ -69,7 +69,8 @@ impl Custodian {
         let known = pinned.map(|pinned| pinned.checkpoint.clone()).into_iter();
         let known = known.chain(cosigned.transpose()?).max_by_key(VerifiedCheckpoint::size);
         let copy = Copy::open(&disk, &options(), &ledger, pinned, known.as_ref())?;
-        let log = WitnessedLog { key: ledger, holding: Some(copy.holding().clone()) };
+        let log =
+            WitnessedLog { key: ledger, told: Vec::new(), holding: Some(copy.holding().clone()) };
         let clock = Arc::new(SystemClock);
         let witness = Witness::open(disk.clone(), clock, &folder, keys()?, vec![log])?;
         Ok(Self { disk, copy, memory, witness })

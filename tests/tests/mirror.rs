@@ -71,7 +71,8 @@ impl Custodian {
     /// The witness as it is now, its notes in `folder`.
     fn witness(&self, folder: &Path) -> Result<Witness> {
         let holding = Some(self.holding.clone());
-        let logs = vec![WitnessedLog { key: self.ledger.vkey().clone(), holding }];
+        let (key, told) = (self.ledger.vkey().clone(), Vec::new());
+        let logs = vec![WitnessedLog { key, told, holding }];
         let (disk, clock) = (Arc::new(RealDisk), Arc::new(SetClock::at_s(1_800_000_000)));
         let told = self.told.clone();
         let witness = Witness::open(disk, clock, &folder.join("witness"), keys()?, logs)?;

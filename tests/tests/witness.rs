@@ -55,7 +55,7 @@ impl Ground {
 
     fn open(&self) -> Result<Witness, WitnessError> {
         let keys = keys().map_err(|_| WitnessError::Halted)?;
-        let logs = self.logs.iter().map(|key| WitnessedLog { key: key.clone(), holding: None });
+        let logs = self.logs.iter().cloned().map(WitnessedLog::other);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let clock: Arc<dyn Clock> = self.clock.clone();
         Witness::open(disk, clock, Path::new(FOLDER), keys, logs.collect())
@@ -275,7 +275,7 @@ fn what_was_signed_before_must_be_readable() -> Result<()> {
     // Another witness's folder is not this one's past.
     let renamed = Signer::new("renamed.example", KeyType::CosignatureV1, [1; 32])?;
     let keys = Keys { witness: renamed, ..keys()? };
-    let logs = vec![WitnessedLog { key: log.vkey().clone(), holding: None }];
+    let logs = vec![WitnessedLog::other(log.vkey().clone())];
     let disk: Arc<dyn Disk> = Arc::new(ground.disk.clone());
     let opened = Witness::open(disk, ground.clock, Path::new(FOLDER), keys, logs);
     assert!(matches!(opened.map(drop), Err(WitnessError::Damaged { .. })));
@@ -288,7 +288,7 @@ fn keys_and_logs_that_could_be_mistaken_are_refused() -> Result<()> {
     let ground = Ground::new(1, &[&log]);
     let key = |name: &str, key_type, seed| Signer::new(name, key_type, [seed; 32]);
     let open = |witness: Signer, mirror: Signer, logs: usize| {
-        let logs = (0..logs).map(|_| WitnessedLog { key: log.vkey().clone(), holding: None });
+        let logs = (0..logs).map(|_| WitnessedLog::other(log.vkey().clone()));
         let (keys, disk) = (Keys { witness, mirror }, Arc::new(ground.disk.clone()));
         Witness::open(disk, ground.clock.clone(), Path::new(FOLDER), keys, logs.collect()).map(drop)
     };

@@ -44,8 +44,8 @@ impl Bench {
         let holding =
             Some(Arc::new(crate::witness::Holding::new(book.reader.clone(), book.tree.clone())));
         let logs = vec![
-            WitnessedLog { key, holding },
-            WitnessedLog { key: other.verifier().clone(), holding: None },
+            WitnessedLog { key, told: Vec::new(), holding },
+            WitnessedLog::other(other.verifier().clone()),
         ];
         let cosigner = |name, seed| Signer::new(name, KeyType::CosignatureV1, [seed; 32]).unwrap();
         let keys = Keys { witness: cosigner("w.example", 2), mirror: cosigner("m.example", 3) };

@@ -37,11 +37,13 @@ pub(super) struct Cosigned {
 }
 
 impl Record {
-    /// What the file says; nothing if there is none. `own` are the witness's key and the mirror's.
+    /// What the file says; nothing if there is none. Any of the keys of the log may have signed it:
+    /// it may be from before the newest one. `own` are the witness's key and the mirror's.
     pub(super) fn read(
         disk: &dyn Disk,
         path: &Path,
-        log: &VerifierKey,
+        key: &VerifierKey,
+        told: &[VerifierKey],
         own: &[VerifierKey; 2],
     ) -> Result<Self, WitnessError> {
         let note = match os::read(disk, path, NOTE_BYTES_MAX) {
@@ -52,8 +54,9 @@ impl Record {
             Err(source) => return Err(WitnessError::io(path, source)),
         };
         let damaged = |problem: String| WitnessError::Damaged { path: path.to_owned(), problem };
-        let checkpoint = VerifiedCheckpoint::open(&note, log, own)
-            .map_err(|error| damaged(error.to_string()))?;
+        let open = |key| VerifiedCheckpoint::open(&note, key, own);
+        let opened = told.iter().fold(open(key), |opened, key| opened.or_else(|_| open(key)));
+        let checkpoint = opened.map_err(|error| damaged(error.to_string()))?;
         let [witness, _] = own;
         let times = checkpoint.cosignatures().iter().map(|cosignature| cosignature.timestamp_s);
         let timestamp_s = times.max().unwrap_or_default();
@@ -61,7 +64,8 @@ impl Record {
             return Err(damaged(format!("not cosigned by {witness}")));
         }
         let lines = lines_by(checkpoint.note(), &own.each_ref());
-        let cosigned = Cosigned::new(&checkpoint, &[log], lines, timestamp_s);
+        let keys: Vec<_> = told.iter().chain([key]).collect();
+        let cosigned = Cosigned::new(&checkpoint, &keys, lines, timestamp_s);
         Ok(Self { cosigned: Some(cosigned), is_halted: false })
     }
 

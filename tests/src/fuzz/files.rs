@@ -232,7 +232,7 @@ pub(super) fn spool(bytes: &[u8]) -> bool {
 fn witness_of_sample() -> Witness {
     let key = |name, seed| Signer::new(name, KeyType::CosignatureV1, [seed; 32]).unwrap();
     let keys = Keys { witness: key("w.example", 21), mirror: key("w.example/mirror", 22) };
-    let log = WitnessedLog { key: SAMPLE.ledger.verifier().clone(), holding: None };
+    let log = WitnessedLog::other(SAMPLE.ledger.verifier().clone());
     let disk = Arc::new(SimulatedDisk::new(1));
     Witness::open(disk, Arc::new(SystemClock), Path::new("data"), keys, vec![log]).unwrap()
 }
