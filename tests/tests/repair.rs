@@ -58,8 +58,15 @@ impl Scene {
         let node = setup.start().await?;
         let (vkey, clients) = (node.vkey.clone(), node.clients());
         let mut source = clients.enrolled("payments", 1, &vkey).await?;
-        for _ in 0..12 {
-            clients.record(&source.record(4)?).await?;
+        let mut custodian = custodian::Setup::new(&folder.path().join("custodian"), &vkey);
+        custodian.options.segment_bytes = 4 << 10;
+        let keeper = custodian.start(node.address).await?;
+        // What it is given at once is in one segment: so little by little.
+        for _ in 0..4 {
+            for _ in 0..3 {
+                clients.record(&source.record(4)?).await?;
+            }
+            keeper.holds(clients.size(&vkey).await?).await?;
         }
         let mut governance = Governance::of(&data, &vkey)?;
         let legal_basis = "request of a data subject".to_owned();
@@ -72,9 +79,6 @@ impl Scene {
         clients.record(&source.record(3)?).await?;
 
         let size = clients.size(&vkey).await?;
-        let mut custodian = custodian::Setup::new(&folder.path().join("custodian"), &vkey);
-        custodian.options.segment_bytes = 4 << 10;
-        let keeper = custodian.start(node.address).await?;
         let root = keeper.cosigns(size).await?.root();
         for puller in [Puller::new(clients.channel.clone()), keeper.puller()?] {
             until(async || {
