@@ -245,6 +245,12 @@ pub enum LedgerError {
         /// Its verifier key.
         key: String,
     },
+    /// The log names a key for the ledger's own source that is not in the folder.
+    #[error("keys/ holds no file of the key of source {name}, which the log names")]
+    OwnKeyMissing {
+        /// The ledger's own source.
+        name: String,
+    },
     /// Another process holds the folder.
     #[error("{} is in use by another process", .folder.display())]
     Locked {

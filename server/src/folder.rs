@@ -4,7 +4,7 @@
 //! meta.toml          format version, origin; written last, so its presence means "initialised"
 //! lock               one process per folder
 //! keys/ledger.key    signs checkpoints; `ledger.next.key`, `ledger-<key id>.key`: keys.rs
-//! keys/source.key    seals what the ledger itself records
+//! keys/source.key    seals what the ledger itself records; `source.next.key` and so on likewise
 //! keys/company.key   only when `init` made it: governance, belongs on a machine of the company
 //! keys/custodian.key   the same of the custodian: who holds both changes the rules alone
 //! checkpoint         newest
@@ -53,7 +53,7 @@ mod custodian;
 mod keys;
 
 use self::keys::new_key;
-pub use self::keys::{Keys, read_signer};
+pub use self::keys::{Keys, Purpose, read_signer};
 
 /// The name of the ledger's own source.
 pub const LEDGER_SOURCE: &str = "ledger";

@@ -35,6 +35,7 @@ use access_ledger_proto::{
     facts::sources::{SourceChange, Sources},
     note::{Signer, VerifierKey},
     position::{Index, Size},
+    source::SourceName,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
@@ -157,7 +158,7 @@ impl Ledger {
         let opened = storage::open(disk.clone(), &storage_options(options, &vkey), None)?;
         if opened.link.size == Size::ZERO {
             let event = folder.genesis_event(&**disk, &**clock, &keys, genesis)?;
-            begin(opened, event, clock.now_nanos(), keys)?;
+            begin(opened, event, clock.now_nanos(), &keys)?;
         }
         folder.write_meta(&**disk, vkey.name())?;
         info!(origin = vkey.name(), "initialised ledger");
@@ -288,23 +289,24 @@ impl Start<'_> {
     fn start(self) -> Result<Ledger, LedgerError> {
         let Opened { log, reader, tree, frontier, link, recovery: _ } = self.opened;
         let (disk, clock) = (self.disk, self.clock);
-        let Keys { ledger, later, source } = self.keys;
+        let Keys { ledger, later, source, later_sources } = self.keys;
         let vkey = ledger.verifier().clone();
-        let own = own_source(source, vkey.name())?;
         let cosigning = &self.options.cosigning;
         let signers = std::iter::once(ledger).chain(later).collect();
         let publisher = Publisher::new(signers, self.folder.clone(), disk.clone());
         let index_options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &index_options, reader.clone())?;
         let (authority, sequences) = (indexer.authority(), indexer.sequences());
-        let keys = authority.facts().sources().ledger_keys();
+        let sources = authority.facts().sources();
+        let own = OwnSource::new(source, later_sources, sources, &self.folder, disk)?;
+        let keys = sources.ledger_keys();
         let published = publisher.sign(keys, link.size, frontier.root())?;
         publisher.settle(keys);
         let newest_key = keys.now().clone();
         let follower = Follower::spawn(indexer)?;
         let opening = Opening {
             vkey,
-            sources: authority.facts().sources().clone(),
+            sources: sources.clone(),
             sequences: sequences.clone(),
             published,
             checkpoint: self.folder.checkpoint(),
@@ -428,12 +430,13 @@ fn start_scrub(
 }
 
 /// Writes the genesis entry into an empty log.
-fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: Keys) -> Result<(), LedgerError> {
+fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: &Keys) -> Result<(), LedgerError> {
     let genesis = |problem: String| LedgerError::Genesis { problem };
     let _sources = Sources::from_genesis(&event).map_err(|error| genesis(error.to_string()))?;
-    let own = own_source(keys.source, keys.ledger.name())?;
-    let batch = own
-        .seal(1, (vec![event.into()], Vec::new()), now)
+    let (origin, key) = (keys.ledger.name(), &keys.source);
+    let source = SourceName::parse(key.name()).map_err(|error| genesis(error.to_string()))?;
+    let events = (vec![event.into()], Vec::new());
+    let batch = Admitted::seal_own(source, 1, events, now, |batch| batch.seal(origin, key))
         .map_err(|error| genesis(error.to_string()))?;
     let Opened { mut log, mut link, .. } = opened;
     let mut group = log.group();
@@ -450,10 +453,6 @@ fn begin(opened: Opened, event: Vec<u8>, now: u64, keys: Keys) -> Result<(), Led
 fn storage_options(options: &LedgerOptions, vkey: &VerifierKey) -> Options {
     let segment_bytes = options.segment_bytes;
     Options { segment_bytes, ..Options::new(&options.folder, vkey.name()) }
-}
-
-fn own_source(key: Signer, origin: &str) -> Result<OwnSource, LedgerError> {
-    OwnSource::new(key, origin).map_err(|error| LedgerError::Own { problem: error.to_string() })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LedgerError> {

@@ -67,7 +67,8 @@ fn main() -> ExitCode {
         Command::Restore(args) => restore(&args),
         Command::Backup(args) => backup::run(&disk, &args.options()),
         Command::Rotate(args) => {
-            rotate::run(&*disk, &args.data.data, &mut io::stdout()).map(|()| ExitCode::SUCCESS)
+            rotate::run(&*disk, &args.data.data, args.purpose(), &mut io::stdout())
+                .map(|()| ExitCode::SUCCESS)
         }
         Command::Completions { shell } => print_completions(command, shell),
         Command::Man { subcommand } => print_manual(command, subcommand.as_deref()),

@@ -5,28 +5,32 @@ use std::{fs, path::Path};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions, Audited, audit},
-    evidence::Caught,
+    evidence::{Caught, Evidence, Verdict},
     pull::Puller,
     verify::{Fault, Scope},
     view::View,
 };
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint,
+    checkpoint::{Checkpoint, VerifiedCheckpoint},
     error::SourceError,
+    hash::sha256,
     note::{KeyType, Signer, VerifierKey},
     quorum::Quorum,
     wire::{self, ControlKind, event::Body},
+    witness::AddCheckpoint,
 };
 use access_ledger_server::{
     custodian::alarms::AlarmKind,
     demo::tamper::Seized,
-    folder::{Folder, real_disk},
+    folder::{Folder, LEDGER_SOURCE, Purpose, real_disk},
+    os::replace,
 };
 use access_ledger_tests::{
     custodian::Keeper,
     hostile::{Hostile, Server},
     node::{Clients, Node},
     operator::{Crime, append},
+    pages,
     parties::{Governance, ledger_key, source_key},
     source::{Refused, Source},
 };
@@ -203,7 +207,7 @@ async fn rotate(
     governance: &mut Governance,
     revision: u64,
 ) -> anyhow::Result<Signer> {
-    let next = Folder::new(data).next_key(&*real_disk())?;
+    let next = Folder::new(data).next_key(&*real_disk(), Purpose::Ledger)?;
     let content = ledger_key(&next);
     govern(clients, governance, (ControlKind::LedgerKey, "", revision), content).await?;
     Ok(next)
@@ -279,6 +283,30 @@ async fn the_ledger_changes_its_key_and_nobody_is_lost() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fork_under_the_new_key_alone_halts_a_custodian_that_pins_the_old() -> anyhow::Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("ledger");
+    let node = Node::start(&data).await?;
+    let old = node.vkey.clone();
+    let keeper = Keeper::start(&folder.path().join("custodian"), &old, node.address).await?;
+    let mut governance = Governance::of(&data, &old)?;
+    let next = rotate(&data, &node.clients(), &mut governance, 1).await?;
+    let size = keeper.cosigns(node.clients().size(&old).await?).await?.size();
+
+    let another = Checkpoint::new(old.name(), size, sha256(b"another history"))?.sign(&next)?;
+    let body = AddCheckpoint { old: size, proof: Vec::new(), note: another.as_bytes() };
+    let answer = pages::post(keeper.address, "/add-checkpoint", &body.to_bytes()).await?;
+    ensure!(answer.status == 422, "{} {}", answer.status, answer.text());
+    let fork = keeper.raises(AlarmKind::Fork).await?;
+    let evidence = fs::read(keeper.alarms.evidence(&fork).context("evidence")?)?;
+    let verdict = Evidence::parse(&evidence)?.judge(&[])?;
+    ensure!(matches!(verdict, Verdict::Proven(_)), "{verdict:?}");
+    keeper.stop().await?;
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_the_old_ledger_key_alone_is_caught() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("ledger");
@@ -338,7 +366,7 @@ async fn a_ledger_key_takes_both_parties_and_the_ledger_itself() -> anyhow::Resu
     let change = governance.change(ControlKind::LedgerKey, "", 1, foreign);
     let told = refused(&mut governance, change).await?;
     assert_eq!(told.kind().0, Code::InvalidArgument);
-    let next = Folder::new(folder.path()).next_key(&*real_disk())?;
+    let next = Folder::new(folder.path()).next_key(&*real_disk(), Purpose::Ledger)?;
     let mut alone = governance.change(ControlKind::LedgerKey, "", 1, ledger_key(&next));
     alone.approvals.clear();
     let told = refused(&mut governance, alone).await?;
@@ -346,5 +374,61 @@ async fn a_ledger_key_takes_both_parties_and_the_ledger_itself() -> anyhow::Resu
     assert!(!is_by(&note(&clients).await?, next.verifier()));
     rotate(folder.path(), &clients, &mut governance, 1).await?;
     assert!(is_by(&note(&clients).await?, next.verifier()));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledgers_own_source_goes_on_with_its_new_key() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (data, keys) = (folder.path().join("ledger"), folder.path().join("ledger/keys"));
+    let mut node = Node::start(&data).await?;
+    let vkey = node.vkey.clone();
+    let mut governance = Governance::of(&data, &vkey)?;
+    let change = (ControlKind::Key, LEDGER_SOURCE, 1);
+    // A key that the ledger does not hold, and none at all, would end it.
+    for content in [source_key(&signer(LEDGER_SOURCE, 9)?, &vkey), Vec::new()] {
+        let change = governance.change(change.0, change.1, change.2, content);
+        let event = governance.company.event(Body::ControlChange(change));
+        let sealed = governance.company.seal_at(governance.company.next_seq, vec![event])?;
+        assert_eq!(node.clients().refused(sealed.batch).await?.kind().0, Code::InvalidArgument);
+    }
+    let former = fs::read(keys.join("source.key"))?;
+    let next = Folder::new(&data).next_key(&*real_disk(), Purpose::Source)?;
+    govern(&node.clients(), &mut governance, change, source_key(&next, &vkey)).await?;
+    let since = node.clients().size(&vkey).await? - 1;
+    // What the ledger itself records is sealed with it, across restarts and without the old one.
+    for (seed, name) in [(1, "payments"), (2, "support"), (3, "search")] {
+        node.clients().enrolled(name, seed, &vkey).await?;
+        node.stop().await?;
+        if name == "support" {
+            assert!(!keys.join("source.next.key").exists());
+            fs::remove_file(keys.join("source.key"))?;
+        }
+        node = Node::start(&data).await?;
+    }
+    let mut view = View::open(&folder.path().join("view"), &vkey)?;
+    let puller = Puller::new(node.clients().channel);
+    audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    node.stop().await?;
+
+    // Who has the old one alone is caught; a ledger without the new one does not start.
+    replace(&*real_disk(), &keys.join("source.key"), &former)?;
+    let mut log = Seized::read(&data)?;
+    let mut former = Source::with_key(log.own.clone(), &vkey)?;
+    let phase = wire::SourcePhase::Heartbeat.into();
+    let source = LEDGER_SOURCE.to_owned();
+    let status = wire::SourceStatus { phase, source, ..Default::default() };
+    let heartbeat = former.event(Body::SourceStatus(status));
+    let index = append(&mut log, &former, vec![heartbeat])?;
+    let mut view = View::open(&folder.path().join("thief"), &vkey)?;
+    match fault(&log, &mut view).await? {
+        (at, Fault::Source(SourceError::KeyReplaced { since: changed, .. })) => {
+            assert_eq!((at, changed.0), (index, since));
+        }
+        (at, other) => anyhow::bail!("{at}: {other}"),
+    }
+    fs::remove_file(keys.join(format!("source-{}.key", next.verifier().id())))?;
+    let Err(refused) = Node::start(&data).await else { anyhow::bail!("started") };
+    ensure!(format!("{refused:#}").contains("no file of the key of source ledger"), "{refused:#}");
     Ok(())
 }

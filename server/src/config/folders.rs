@@ -6,7 +6,7 @@ use access_ledger_proto::note::VerifierKey;
 use clap::Args;
 
 use super::{CredentialArgs, DataArgs};
-use crate::backup::BackupOptions;
+use crate::{backup::BackupOptions, folder::Purpose};
 
 /// Flags of `check`.
 #[derive(Clone, Debug, Args)]
@@ -72,6 +72,19 @@ pub struct RotateArgs {
     /// Where the ledger lies.
     #[command(flatten)]
     pub data: DataArgs,
+
+    /// The key of the ledger's own source, which seals registrations, verdicts and reads, instead
+    /// of the one that signs checkpoints.
+    #[arg(long)]
+    pub own_source: bool,
+}
+
+impl RotateArgs {
+    /// Which key is to be replaced.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        if self.own_source { Purpose::Source } else { Purpose::Ledger }
+    }
 }
 
 /// Flags of `demo`.

@@ -27,8 +27,8 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::evidence::{Caught, printable};
-use access_ledger_proto::{hash::sha256, note::VerifierKey, position::Index};
+use access_ledger_client::evidence::printable;
+use access_ledger_proto::{hash::sha256, position::Index};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -156,18 +156,6 @@ impl Alarms {
         drop(state);
         self.untold.notify_one();
         Raised::New(record)
-    }
-
-    /// Raises what follows from a ledger that is caught: the alarm about the ledger, and one for
-    /// each witness that cosigned both of its histories. The first is the ledger's.
-    pub fn raise_caught(&self, caught: &Caught, ledger: &VerifierKey) -> Raised {
-        let alarm = Alarm::of_caught(caught, ledger);
-        for witness in caught.double_signers() {
-            let message = format_args!("{} cosigned two histories of the ledger", witness.name());
-            let forked = Alarm::new(AlarmKind::ForkedWitness, &alarm.origin, alarm.size, message);
-            self.raise(forked.about(witness.name()).with_evidence(caught, ledger));
-        }
-        self.raise(alarm)
     }
 
     /// Ends an alarm, if it lasts; whether it did. `by` says why: one sentence.

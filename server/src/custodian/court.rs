@@ -35,7 +35,7 @@ impl Court {
     /// Raises the alarm; halts when the log is the one that is followed, which the witness has done
     /// for this run.
     pub(super) fn judge(&self, found: &Contradiction) {
-        let Some((log, offered)) = self.open(&found.offered) else {
+        let Some((log, key, offered)) = self.open(&found.offered) else {
             warn!("left a contradiction aside that no known log has signed");
             return;
         };
@@ -45,7 +45,7 @@ impl Court {
             return;
         }
         let raised = match self.convict(log, &offered, found) {
-            Some(caught) => self.alarms.raise_caught(&caught, log),
+            Some(caught) => self.alarms.raise(Alarm::of_caught(&caught, &key)),
             None => {
                 let told = format!(
                     "root at size {} is {} here, the checkpoint of size {} has another",
@@ -69,7 +69,7 @@ impl Court {
         if !matches!(Halt::read(&*self.disk, &self.data), Ok(None)) {
             return;
         }
-        let raised = self.alarms.raise_caught(caught, &self.ledger);
+        let raised = self.alarms.raise(Alarm::of_caught(caught, &self.ledger));
         if let Some(record) = raised.record() {
             self.halt(record);
         }
@@ -89,7 +89,7 @@ impl Court {
         found: &Contradiction,
     ) -> Option<Caught> {
         let cosigned = found.cosigned.as_deref().and_then(|note| self.open(note));
-        let cosigned = cosigned.map(|(_, checkpoint)| checkpoint);
+        let cosigned = cosigned.map(|(_, _, checkpoint)| checkpoint);
         let book = self.desk.books().borrow().clone().filter(|_| *log == self.ledger);
         let held = self.desk.newest().map(|held| VerifiedCheckpoint::clone(&held));
         if let Some(book) = book {
@@ -107,13 +107,17 @@ impl Court {
             .then(|| Caught::Fork { pinned: pinned.into(), served: offered.clone().into() })
     }
 
-    /// A checkpoint of a known log, and that log's key.
-    fn open(&self, note: &str) -> Option<(&VerifierKey, VerifiedCheckpoint)> {
+    /// A checkpoint of a known log, and which of that log's keys signed it.
+    fn open(&self, note: &str) -> Option<(&VerifierKey, VerifierKey, VerifiedCheckpoint)> {
         let parsed = Note::parse(note.as_bytes()).ok()?;
         let origin = Checkpoint::parse(parsed.text()).ok()?.origin().to_owned();
         let log = std::iter::once(&self.ledger).chain(&self.logs);
         let log = log.into_iter().find(|log| log.name() == origin)?;
-        let opened = VerifiedCheckpoint::open(note.as_bytes(), log, &[]).ok()?;
-        Some((log, opened))
+        let told = self.desk.ledger_keys();
+        let told = told.into_iter().filter(|key| key.name() == origin);
+        told.chain([log.clone()]).find_map(|key| {
+            let opened = VerifiedCheckpoint::open(note.as_bytes(), &key, &[]).ok()?;
+            Some((log, key, opened))
+        })
     }
 }

@@ -88,6 +88,15 @@ impl Desk {
         self.newest.borrow().clone()
     }
 
+    /// All keys that the ledger has told, the newest last; none before there is a book.
+    pub(crate) fn ledger_keys(&self) -> Vec<VerifierKey> {
+        let book = self.book.borrow();
+        let sources = book.iter().map(|book| book.sources());
+        sources
+            .flat_map(|sources| sources.ledger_keys().values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if
     /// they may be other ones than before. Blocks; the first time for as long as it takes to index
     /// the log.

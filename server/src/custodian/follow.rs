@@ -401,7 +401,7 @@ impl Follow {
             self.witness.halt(self.ledger.name());
         }
         let caught = self.convict(caught);
-        let raised = self.alarms.raise_caught(&caught, &self.ledger);
+        let raised = self.alarms.raise(Alarm::of_caught(&caught, &self.ledger));
         if kind.halts() {
             if let Some(record) = raised.record() {
                 Halt::of(record).write(&*self.disk, &self.data)?;

@@ -4,6 +4,9 @@
 //! signs. The folder only holds them. `ledger.key` is the first; `ledger.next.key` is made for a
 //! change that is about to be proposed, and gets the name `ledger-<key id>.key` once the change is
 //! recorded. Former keys go on signing beside the newest for as long as their files are here.
+//!
+//! The key of the ledger's own source changes in the same way (`source.key`, `source.next.key`,
+//! `source-<key id>.key`), but only the one in force seals: the files of former ones may go.
 
 use std::{
     io,
@@ -11,10 +14,7 @@ use std::{
 };
 
 use access_ledger_client::keyfile;
-use access_ledger_proto::{
-    facts::sources::History,
-    note::{KeyType, Signer, VerifierKey},
-};
+use access_ledger_proto::note::{KeyId, KeyType, Signer, VerifierKey};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -24,6 +24,15 @@ use crate::{
     os::{self, Disk},
 };
 
+/// What a key of the ledger is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Signs checkpoints.
+    Ledger,
+    /// Seals what the ledger itself records.
+    Source,
+}
+
 /// The keys that a running ledger holds.
 #[derive(Debug)]
 pub struct Keys {
@@ -31,14 +40,21 @@ pub struct Keys {
     pub ledger: Signer,
     /// Sign checkpoints too, from the entry on that brings them into force.
     pub later: Vec<Signer>,
-    /// Seals what the ledger itself records.
+    /// Seals what the ledger itself records. The oldest one that is here.
     pub source: Signer,
+    /// Seal instead of it, from the entry on that brings them into force.
+    pub later_sources: Vec<Signer>,
 }
 
 impl Keys {
     /// All keys that sign checkpoints, or will.
     pub fn of_ledger(&self) -> impl Iterator<Item = &Signer> {
         std::iter::once(&self.ledger).chain(&self.later)
+    }
+
+    /// All keys that seal for the ledger's own source, did, or will.
+    pub fn of_source(&self) -> impl Iterator<Item = &Signer> {
+        std::iter::once(&self.source).chain(&self.later_sources)
     }
 }
 
@@ -49,9 +65,8 @@ impl Folder {
     ///
     /// [`LedgerError::Io`].
     pub(crate) fn own_keys(&self, disk: &dyn Disk) -> Result<Vec<PathBuf>, LedgerError> {
-        let mut files = self.ledger_key_files(disk)?;
-        files.push(self.keys().join(SOURCE_KEY));
-        Ok(files)
+        let files = [Purpose::Ledger, Purpose::Source].map(|purpose| self.key_files(disk, purpose));
+        Ok(files.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Reads the keys of a running ledger.
@@ -61,83 +76,96 @@ impl Folder {
     /// [`LedgerError::File`] when one is missing or malformed; [`LedgerError::ForeignKey`] when two
     /// are of different ledgers.
     pub fn open_keys(&self, disk: &dyn Disk) -> Result<Keys, LedgerError> {
-        let source = read_signer(disk, &self.keys().join(SOURCE_KEY))?;
-        let mut signers = self.ledger_signers(disk)?.into_iter();
-        let missing = || malformed(&self.keys().join(LEDGER_KEY), "missing");
-        let ledger = signers.next().ok_or_else(missing)?;
-        let later: Vec<Signer> = signers.collect();
+        let open = |purpose: Purpose| {
+            let mut signers = self.signers(disk, purpose)?.into_iter();
+            let missing = || malformed(&self.keys().join(purpose.first()), "missing");
+            let first = signers.next().ok_or_else(missing)?;
+            Ok::<_, LedgerError>((first, signers.collect::<Vec<_>>()))
+        };
+        let ((ledger, later), (source, later_sources)) =
+            (open(Purpose::Ledger)?, open(Purpose::Source)?);
         if let Some(foreign) = later.iter().find(|key| key.name() != ledger.name()) {
             let (key, origin) = (foreign.name().to_owned(), ledger.name().to_owned());
             return Err(LedgerError::ForeignKey { key, origin });
         }
-        Ok(Keys { ledger, later, source })
+        Ok(Keys { ledger, later, source, later_sources })
     }
 
     /// Reads the keys, and makes those that are missing.
     pub(crate) fn make_keys(&self, disk: &dyn Disk, origin: &str) -> Result<Keys, LedgerError> {
-        let make = |file, name| self.make_key(disk, file, (name, KeyType::Ed25519));
-        let (ledger, source) = (make(LEDGER_KEY, origin)?, make(SOURCE_KEY, LEDGER_SOURCE)?);
-        Ok(Keys { ledger, later: Vec::new(), source })
+        let make = |purpose: Purpose, name| {
+            self.make_key(disk, &purpose.first(), (name, KeyType::Ed25519))
+        };
+        let ledger = make(Purpose::Ledger, origin)?;
+        let source = make(Purpose::Source, LEDGER_SOURCE)?;
+        Ok(Keys { ledger, later: Vec::new(), source, later_sources: Vec::new() })
     }
 
-    /// The key that waits to take the place of the ledger's; makes it if there is none. Nothing is
-    /// signed with it before the log has it.
+    /// The key that waits to take the place of the ledger's, or of its own source's; makes it if
+    /// there is none. Nothing is signed with it before the log has it.
     ///
     /// # Errors
     ///
     /// As [`Folder::origin`], and [`LedgerError::Uninitialised`].
-    pub fn next_key(&self, disk: &dyn Disk) -> Result<Signer, LedgerError> {
+    pub fn next_key(&self, disk: &dyn Disk, purpose: Purpose) -> Result<Signer, LedgerError> {
         let uninitialised = || LedgerError::Uninitialised { folder: self.root.clone() };
         let origin = self.origin(disk)?.ok_or_else(uninitialised)?;
-        self.make_key(disk, NEXT_KEY, (&origin, KeyType::Ed25519))
+        let name = match purpose {
+            Purpose::Ledger => origin.as_str(),
+            Purpose::Source => LEDGER_SOURCE,
+        };
+        self.make_key(disk, &purpose.next(), (name, KeyType::Ed25519))
     }
 
-    /// Gives the key that waited its own name, if these are in force and it is one of them: then
-    /// another one can be made to wait. A stop in between changes nothing.
-    pub(crate) fn settle_next_key(&self, disk: &dyn Disk, in_force: &History<VerifierKey>) {
-        let path = self.keys().join(NEXT_KEY);
+    /// Gives the key that waited its own name, if it is in force: then another one can be made to
+    /// wait. A stop in between changes nothing.
+    pub(crate) fn settle_next_key(
+        &self,
+        disk: &dyn Disk,
+        purpose: Purpose,
+        is_in_force: impl Fn(&VerifierKey) -> bool,
+    ) {
+        let path = self.keys().join(purpose.next());
         let next = match read_key(disk, &path) {
             Ok(Some(next)) => next,
             Ok(None) => return,
             Err(failure) => return warn!(%failure, "could not read the key that waits"),
         };
-        if !in_force.values().any(|key| key == next.verifier()) {
+        if !is_in_force(next.verifier()) {
             return;
         }
-        let settled = self.keys().join(format!("ledger-{}.key", next.verifier().id()));
+        let settled = self.keys().join(purpose.settled(next.verifier().id()));
         let renamed = disk.rename(&path, &settled).and_then(|()| disk.sync_dir(&self.keys()));
         match renamed {
-            Ok(()) => info!(key = %settled.display(), "took up the ledger's next key"),
-            Err(failure) => warn!(%failure, "could not rename the ledger's next key"),
+            Ok(()) => info!(key = %settled.display(), "took up the next key"),
+            Err(failure) => warn!(%failure, "could not rename the next key"),
         }
     }
 
-    /// The keys that sign checkpoints or will, the oldest first.
+    /// The keys that sign or seal, or will, the oldest first.
     ///
     /// # Errors
     ///
     /// [`LedgerError::File`] for a file that is no key; [`LedgerError::Io`].
-    pub(crate) fn ledger_signers(&self, disk: &dyn Disk) -> Result<Vec<Signer>, LedgerError> {
-        let files = self.ledger_key_files(disk)?;
+    pub(crate) fn signers(
+        &self,
+        disk: &dyn Disk,
+        purpose: Purpose,
+    ) -> Result<Vec<Signer>, LedgerError> {
+        let files = self.key_files(disk, purpose)?;
         let read = |path: &PathBuf| read_key(disk, path).transpose();
         files.iter().filter_map(read).collect()
     }
 
-    fn ledger_key_files(&self, disk: &dyn Disk) -> Result<Vec<PathBuf>, LedgerError> {
+    fn key_files(&self, disk: &dyn Disk, purpose: Purpose) -> Result<Vec<PathBuf>, LedgerError> {
         let folder = self.keys();
         let names = match disk.list(&folder) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(LedgerError::io(&folder, source)),
         };
-        let age = |name: &str| match name {
-            LEDGER_KEY => Some(0),
-            NEXT_KEY => Some(2),
-            _ if name.starts_with("ledger-") && name.ends_with(".key") => Some(1),
-            _ => None,
-        };
         let names = names.iter().filter_map(|name| name.to_str());
-        let mut found: Vec<_> = names.filter_map(|name| Some((age(name)?, name))).collect();
+        let mut found: Vec<_> = names.filter_map(|name| Some((purpose.age(name)?, name))).collect();
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, name)| folder.join(name)).collect())
     }
@@ -192,16 +220,41 @@ pub(super) fn read_key(disk: &dyn Disk, path: &Path) -> Result<Option<Signer>, L
     keyfile::parse(text).map(Some).map_err(|error| malformed(path, error))
 }
 
-const LEDGER_KEY: &str = "ledger.key";
+impl Purpose {
+    const fn stem(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Source => "source",
+        }
+    }
 
-const NEXT_KEY: &str = "ledger.next.key";
+    /// The file of the first key.
+    fn first(self) -> String {
+        format!("{}.key", self.stem())
+    }
 
-const SOURCE_KEY: &str = "source.key";
+    /// The file of the key that waits.
+    fn next(self) -> String {
+        format!("{}.next.key", self.stem())
+    }
+
+    /// The file of a key that waited.
+    fn settled(self, id: KeyId) -> String {
+        format!("{}-{id}.key", self.stem())
+    }
+
+    /// Orders these files by the age of their keys; `None` for any other file.
+    fn age(self, file: &str) -> Option<u8> {
+        match file.strip_prefix(self.stem())?.strip_suffix(".key")? {
+            "" => Some(0),
+            ".next" => Some(2),
+            id => id.starts_with('-').then_some(1),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use access_ledger_proto::position::Index;
-
     use super::*;
     use crate::folder::real_disk;
 
@@ -209,25 +262,30 @@ mod tests {
     fn the_next_key_waits_until_the_log_has_it() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
-        let first = folder.make_keys(&*disk, "one.example").unwrap().ledger.verifier().clone();
-        assert!(matches!(folder.next_key(&*disk), Err(LedgerError::Uninitialised { .. })));
+        let made = folder.make_keys(&*disk, "one.example").unwrap();
+        let early = folder.next_key(&*disk, Purpose::Ledger);
+        assert!(matches!(early, Err(LedgerError::Uninitialised { .. })));
         folder.write_meta(&*disk, "one.example").unwrap();
-        let next = folder.next_key(&*disk).unwrap().verifier().clone();
-        assert_eq!(folder.next_key(&*disk).unwrap().verifier(), &next, "made once");
-        let held = |folder: &Folder| -> Vec<VerifierKey> {
-            let keys = folder.open_keys(&*disk).unwrap();
-            keys.of_ledger().map(|key| key.verifier().clone()).collect()
-        };
-        assert_eq!(held(&folder), [first.clone(), next.clone()]);
+        for (purpose, first) in [(Purpose::Ledger, made.ledger), (Purpose::Source, made.source)] {
+            let next = || folder.next_key(&*disk, purpose).unwrap().verifier().clone();
+            let (first, second) = (first.verifier().clone(), next());
+            assert_eq!(next(), second, "made once");
+            assert_eq!(first.name(), second.name());
+            let held = || -> Vec<VerifierKey> {
+                let keys = folder.open_keys(&*disk).unwrap();
+                match purpose {
+                    Purpose::Ledger => keys.of_ledger().map(Signer::verifier).cloned().collect(),
+                    Purpose::Source => keys.of_source().map(Signer::verifier).cloned().collect(),
+                }
+            };
+            assert_eq!(held(), [first.clone(), second.clone()]);
 
-        let mut in_force = History::new(first.clone());
-        folder.settle_next_key(&*disk, &in_force);
-        assert_eq!(folder.next_key(&*disk).unwrap().verifier(), &next, "still waits");
-        in_force.change(Index(4), next.clone());
-        folder.settle_next_key(&*disk, &in_force);
-        assert_eq!(held(&folder), [first, next.clone()]);
-        let third = folder.next_key(&*disk).unwrap();
-        assert_ne!(third.verifier(), &next);
-        assert_eq!(folder.own_keys(&*disk).unwrap().len(), 4);
+            folder.settle_next_key(&*disk, purpose, |key| *key == first);
+            assert_eq!(next(), second, "still waits");
+            folder.settle_next_key(&*disk, purpose, |key| *key == second);
+            assert_eq!(held(), [first, second.clone()]);
+            assert_ne!(next(), second);
+        }
+        assert_eq!(folder.own_keys(&*disk).unwrap().len(), 6);
     }
 }

@@ -115,23 +115,31 @@ impl Writer {
                 source: batch.sealed().source,
                 event: change.event(),
             })?;
-            self.admit_ledger_key(change.event())?;
+            self.admit_key(change.event())?;
         }
         Ok(())
     }
 
-    /// A ledger that lacks the key that governance gives it could never sign again.
-    fn admit_ledger_key(&mut self, event: &wire::Event) -> Result<(), Refusal> {
+    /// A ledger that lacks a key that governance gives it could never sign, or seal, again.
+    fn admit_key(&mut self, event: &wire::Event) -> Result<(), Refusal> {
         let Some(EventBody::ControlChange(change)) = &event.body else { return Ok(()) };
-        if change.kind() != ControlKind::LedgerKey {
+        let content = change.content.clone();
+        let is_held = match change.kind() {
+            ControlKind::LedgerKey => {
+                let content = wire::LedgerKey::decode(content).map_err(unreadable)?;
+                let key = VerifierKey::parse(&content.ledger_vkey).map_err(unreadable)?;
+                self.publisher.can_sign_with(&key)
+            }
+            ControlKind::Key if change.target == self.own.name().as_str() => {
+                let content = wire::SourceKey::decode(content).map_err(unreadable)?;
+                self.own.can_seal_with(&content.public_key)
+            }
+            _ => return Ok(()),
+        };
+        if is_held {
             return Ok(());
         }
-        let content = wire::LedgerKey::decode(change.content.clone()).map_err(unreadable)?;
-        let key = VerifierKey::parse(&content.ledger_vkey).map_err(unreadable)?;
-        if self.publisher.can_sign_with(&key) {
-            return Ok(());
-        }
-        let problem = format!("the ledger holds no key {key}: make it with `rotate`");
+        let problem = "the ledger does not hold this key: make it with `rotate`".to_owned();
         Err(Refusal::Request { field: "control_change.content", problem })
     }
 

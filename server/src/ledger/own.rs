@@ -1,28 +1,43 @@
 //! The ledger's own source: what the ledger itself records (registrations, verdicts, reads).
 //!
+//! Its key may change as that of any source; the log decides which one seals.
+//!
 //! Others hand in events; the writer alone numbers and seals them, in its order, so that no number
 //! is ever given twice or left out.
 
+use std::sync::Arc;
+
 use access_ledger_proto::{
-    error::{NameError, SealError},
+    error::SealError,
     event,
     facts::sources::Sources,
-    note::Signer,
+    note::{Signer, VerifierKey},
     position::Index,
     source::{Name, SourceName},
     wire,
 };
 use bytes::Bytes;
+use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
 use super::{Shared, append::Admitted, authorize::Noteworthy, queue::Ticket, writer::ToWrite};
-use crate::{book::unreadable, folder::own_event, reads::Register, refusal::Refusal};
+use crate::{
+    book::unreadable,
+    error::LedgerError,
+    folder::{Folder, Purpose, own_event},
+    os::Disk,
+    reads::Register,
+    refusal::Refusal,
+};
 
-/// The key that seals what the ledger itself records. The writer has the only one.
+/// Seals what the ledger itself records. The writer has the only one.
 pub(crate) struct OwnSource {
     name: SourceName,
-    key: Signer,
+    /// As the folder has them: the one in force is among them.
+    keys: Vec<Signer>,
     origin: String,
+    folder: Folder,
+    disk: Arc<dyn Disk>,
 }
 
 /// An event of the ledger's own that waits for its number. Only [`Shared::record_own`] makes one.
@@ -36,14 +51,26 @@ pub(crate) struct OwnEvent {
 pub(crate) type OwnEvents = (Vec<Bytes>, Vec<Noteworthy>);
 
 impl OwnSource {
-    /// The source that `key` is named like, in the ledger of this origin.
+    /// The ledger's own source among `sources`, with the keys of the folder.
     ///
     /// # Errors
     ///
-    /// [`NameError`] for a key that is named like no source.
-    pub(crate) fn new(key: Signer, origin: &str) -> Result<Self, NameError> {
-        let name = SourceName::parse(key.name())?;
-        Ok(Self { name, key, origin: origin.to_owned() })
+    /// [`LedgerError::OwnKeyMissing`] when the one in force is not among them.
+    pub(crate) fn new(
+        first: Signer,
+        later: Vec<Signer>,
+        sources: &Sources,
+        folder: &Folder,
+        disk: &Arc<dyn Disk>,
+    ) -> Result<Self, LedgerError> {
+        let missing = || LedgerError::OwnKeyMissing { name: sources.ledger_source().to_owned() };
+        let name = SourceName::parse(sources.ledger_source()).map_err(|_| missing())?;
+        let origin = sources.genesis().origin.clone();
+        let keys = std::iter::once(first).chain(later).collect();
+        let own = Self { name, keys, origin, folder: folder.clone(), disk: disk.clone() };
+        own.signer(own.in_force(sources).ok_or_else(missing)?).ok_or_else(missing)?;
+        own.settle(sources);
+        Ok(own)
     }
 
     /// Its name.
@@ -51,21 +78,49 @@ impl OwnSource {
         &self.name
     }
 
-    /// Seals events as one batch: at least one, not more than a batch may have. `now` is
-    /// nanoseconds since the Unix epoch.
+    /// Seals events as one batch with the key that `sources` tell: at least one, not more than a
+    /// batch may have. `now` is nanoseconds since the Unix epoch.
     ///
     /// # Errors
     ///
-    /// As [`access_ledger_proto::seal::Batch::seal`].
+    /// As [`access_ledger_proto::seal::Batch::seal`]; [`SealError::Key`] without that key.
     pub(crate) fn seal(
         &self,
+        sources: &Sources,
         first_seq: u64,
         events: OwnEvents,
         now: u64,
     ) -> Result<Admitted, SealError> {
+        let key = self.in_force(sources).and_then(|key| self.signer(key)).ok_or(SealError::Key)?;
         Admitted::seal_own(self.name.clone(), first_seq, events, now, |batch| {
-            batch.seal(&self.origin, &self.key)
+            batch.seal(&self.origin, key)
         })
+    }
+
+    /// Whether it can seal with this key; looks into the folder, if need be.
+    pub(crate) fn can_seal_with(&mut self, key: &[u8]) -> bool {
+        let is_wanted = |signer: &Signer| signer.verifier().public_key().as_bytes() == key;
+        if !self.keys.iter().any(is_wanted)
+            && let Ok(keys) = self.folder.signers(&*self.disk, Purpose::Source)
+        {
+            self.keys = keys;
+        }
+        self.keys.iter().any(is_wanted)
+    }
+
+    /// Notes in the folder which key is in force by what is durable.
+    pub(crate) fn settle(&self, sources: &Sources) {
+        let in_force = self.in_force(sources);
+        let is_in_force = |next: &VerifierKey| Some(next.public_key()) == in_force;
+        self.folder.settle_next_key(&*self.disk, Purpose::Source, is_in_force);
+    }
+
+    fn in_force<'a>(&self, sources: &'a Sources) -> Option<&'a VerifyingKey> {
+        sources.get(self.name.as_name())?.key()
+    }
+
+    fn signer(&self, key: &VerifyingKey) -> Option<&Signer> {
+        self.keys.iter().find(|signer| signer.verifier().public_key() == key)
     }
 }
 

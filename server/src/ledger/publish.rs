@@ -14,7 +14,12 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
-use crate::{book::Published, error::LedgerError, folder::Folder, os::Disk};
+use crate::{
+    book::Published,
+    error::LedgerError,
+    folder::{Folder, Purpose},
+    os::Disk,
+};
 
 /// Signs checkpoints.
 pub(crate) struct Publisher {
@@ -54,7 +59,7 @@ impl Publisher {
     /// Whether it can sign with this key; looks into the folder, if need be.
     pub(crate) fn can_sign_with(&mut self, key: &VerifierKey) -> bool {
         if self.signer(key).is_none()
-            && let Ok(signers) = self.folder.ledger_signers(&*self.disk)
+            && let Ok(signers) = self.folder.signers(&*self.disk, Purpose::Ledger)
         {
             self.signers = signers;
         }
@@ -63,7 +68,8 @@ impl Publisher {
 
     /// Notes in the folder that these keys are in force.
     pub(crate) fn settle(&self, keys: &History<VerifierKey>) {
-        self.folder.settle_next_key(&*self.disk, keys);
+        let is_in_force = |next: &VerifierKey| keys.values().any(|key| key == next);
+        self.folder.settle_next_key(&*self.disk, Purpose::Ledger, is_in_force);
     }
 
     fn signer(&self, key: &VerifierKey) -> Option<&Signer> {

@@ -219,7 +219,7 @@ impl Writer {
     /// then placed.
     pub(crate) fn seal(&self, events: OwnEvents, now: u64) -> Result<Admitted, LedgerError> {
         let seq = self.sequences.last(self.own.name().as_name()).saturating_add(1);
-        let sealed = self.own.seal(seq, events, now);
+        let sealed = self.own.seal(&self.shared.book.sources(), seq, events, now);
         sealed.map_err(|error| LedgerError::Own { problem: error.to_string() })
     }
 
@@ -334,7 +334,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Signs the tree with the keys that the log names up to there.
+    /// Signs the tree with the keys that the log names up to there, and takes up new ones.
     fn sign(&self, size: Size, root: Digest) -> Result<Arc<Published>, LedgerError> {
         let sources = self.shared.book.sources();
         let keys = sources.ledger_keys();
@@ -343,6 +343,12 @@ impl Writer {
         if keys.changed_at().is_some_and(|changed| !before.contains(changed)) {
             self.publisher.settle(keys);
             info!(key = %keys.now(), "changed the ledger's key");
+        }
+        let own = sources.get(self.own.name().as_name());
+        let changed = own.and_then(|own| own.keys.changed_at());
+        if changed.is_some_and(|changed| !before.contains(changed)) {
+            self.own.settle(&sources);
+            info!("changed the key of the ledger's own source");
         }
         Ok(published)
     }

@@ -13,9 +13,8 @@
 //! <base64 of the new public key>\n
 //! ```
 //!
-//! A source that governs, too, may get another key, but is never left without one; roles of the
-//! sources of the genesis do not change, and nobody else gets the role GOVERN. The ledger's own
-//! source keeps its key.
+//! The sources of the genesis, those that govern and the ledger's own, may get other keys, too, but
+//! are never left without one; their roles do not change, and nobody else gets the role GOVERN.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::VerifyingKey;
@@ -111,14 +110,10 @@ impl Sources {
         }
     }
 
-    /// The source that a change is about: in service, and not the ledger's own.
+    /// The source that a change is about: in service.
     fn amended(&self, target: &str) -> Result<&Source, ControlError> {
         let name = Name::parse(target.as_bytes()).map_err(|_| ControlError::Content)?;
-        let source = self.active(name)?;
-        if target == self.ledger_source() {
-            return Err(SourceError::Founding { name: name.to_owned() }.into());
-        }
-        Ok(source)
+        Ok(self.active(name)?)
     }
 
     fn read_key(
@@ -128,7 +123,8 @@ impl Sources {
     ) -> Result<Amendment, ControlError> {
         let name = source.name.clone();
         if content.public_key.is_empty() {
-            if source.roles.now().contains(SourceRole::Govern) {
+            // Without them nothing could be put right any more.
+            if source.registered_at == Index::GENESIS {
                 return Err(SourceError::Founding { name }.into());
             }
             if source.key().is_none() {

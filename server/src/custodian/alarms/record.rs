@@ -63,8 +63,6 @@ pub enum AlarmKind {
     Behind,
     /// The ledger still serves events that it recorded as erased.
     NotErased,
-    /// A witness cosigned two histories.
-    ForkedWitness,
     /// The own copy is not what was stored.
     CopyDamaged,
 }
@@ -131,7 +129,7 @@ pub(super) struct Key {
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::Fork,
         Self::Rollback,
         Self::CheckpointInvalid,
@@ -145,7 +143,6 @@ impl AlarmKind {
         Self::Stale,
         Self::Behind,
         Self::NotErased,
-        Self::ForkedWitness,
         Self::CopyDamaged,
     ];
 
@@ -166,7 +163,6 @@ impl AlarmKind {
             Self::Stale => "STALE",
             Self::Behind => "BEHIND",
             Self::NotErased => "NOT_ERASED",
-            Self::ForkedWitness => "FORKED_WITNESS",
             Self::CopyDamaged => "COPY_DAMAGED",
         }
     }
@@ -191,9 +187,7 @@ impl AlarmKind {
                 Place::Ledger
             }
             Self::Fork | Self::Rollback => Place::Size(size),
-            Self::SourceSilent | Self::ForkedWitness => {
-                Place::Party(party.unwrap_or_default().to_owned())
-            }
+            Self::SourceSilent => Place::Party(party.unwrap_or_default().to_owned()),
             Self::LogInvalid
             | Self::Withheld
             | Self::Damaged

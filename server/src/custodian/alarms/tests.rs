@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use access_ledger_client::evidence::Caught;
 use access_ledger_proto::{
     checkpoint::{Checkpoint, VerifiedCheckpoint},
-    note::{KeyType, Signer},
+    note::{KeyType, Signer, VerifierKey},
     position::Size,
 };
 use tempfile::TempDir;
@@ -99,11 +100,9 @@ fn the_file_has_the_documented_shape() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::at(NOW));
     let alarms = open(&folder, &clock);
     let (caught, ledger) = fork();
-    let Raised::New(record) = alarms.raise_caught(&caught, &ledger) else { panic!() };
+    let Raised::New(record) = alarms.raise(Alarm::of_caught(&caught, &ledger)) else { panic!() };
     let id = "20260921T141320Z-FORK-size-9";
-    let witness = "20260921T141320Z-FORKED_WITNESS-witness";
-    let names = [id, witness].map(|id| [format!("{id}.json"), format!("{id}.txt")]).concat();
-    assert_eq!(files(&folder), names);
+    assert_eq!(files(&folder), [format!("{id}.json"), format!("{id}.txt")]);
     let evidence = caught.evidence(&ledger);
     let path = alarms.evidence(&record).unwrap();
     assert_eq!(os::read(&*real_disk(), &path, 1 << 20).unwrap(), evidence.as_bytes());

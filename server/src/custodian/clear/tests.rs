@@ -5,7 +5,7 @@ use access_ledger_client::evidence::Caught;
 use super::*;
 use crate::{
     custodian::alarms::{
-        Raised,
+        Alarm, Raised,
         tests::{NOW, TestClock, fork, open},
     },
     folder::real_disk,
@@ -19,7 +19,7 @@ fn a_halt_is_cleared_by_its_own_evidence_and_by_nothing_else() {
     let clear = |evidence: &Path| clear(&disk, &time, data, evidence);
     let alarms = open(&folder, &clock);
     let (caught, ledger) = fork();
-    let Raised::New(record) = alarms.raise_caught(&caught, &ledger) else { panic!() };
+    let Raised::New(record) = alarms.raise(Alarm::of_caught(&caught, &ledger)) else { panic!() };
     let evidence = alarms.evidence(&record).unwrap();
     assert!(matches!(clear(&evidence), Err(ClearError::NotHalted { .. })));
 
@@ -48,7 +48,7 @@ fn a_halt_is_cleared_by_its_own_evidence_and_by_nothing_else() {
     assert!(matches!(clear(&evidence), Err(ClearError::NotHalted { .. })));
     // The next fork is an alarm of its own.
     let (caught, ledger) = fork();
-    assert!(matches!(alarms.raise_caught(&caught, &ledger), Raised::New(_)));
+    assert!(matches!(alarms.raise(Alarm::of_caught(&caught, &ledger)), Raised::New(_)));
 }
 
 #[test]
