@@ -26,6 +26,7 @@ use crate::{
     reads::{Question, Reader, Reads, Sent, is_news, sent},
     refusal::Refusal,
     storage::{LogReader, ReadMemory},
+    works::Works,
 };
 
 mod findings;
@@ -40,6 +41,8 @@ pub(crate) struct Auditor {
     pub(crate) stopping: watch::Receiver<bool>,
     /// Notes who reads.
     pub(crate) reads: Reads,
+    /// Where the disk is asked.
+    pub(crate) works: Works,
 }
 
 /// Where a stream of entries stands.
@@ -119,8 +122,7 @@ impl Auditor {
     ) -> Result<Response<T>, Status> {
         let book = self.book.clone();
         let work = move || work(&book, &book.published());
-        let done = tokio::task::spawn_blocking(work).await.unwrap_or(Err(Refusal::Stopping))?;
-        Ok(Response::new(done))
+        Ok(Response::new(self.works.run(work).await?))
     }
 
     /// A source as the tree of this size shows it; the writer knows of more. `None` when its
@@ -253,6 +255,9 @@ impl AuditService for Auditor {
             let index = match &wanted {
                 AtIndex(index) => Index(*index),
                 Position(position) => {
+                    if !caller.is_reader() {
+                        caller.expect_source(&position.source)?;
+                    }
                     let unknown = || Refusal::NoSource { name: position.source.clone() };
                     let name = Name::parse(position.source.as_bytes()).map_err(|_| unknown())?;
                     book.sources().get(name).ok_or_else(unknown)?;
@@ -263,7 +268,10 @@ impl AuditService for Auditor {
             // Whoever records sees what its sources recorded, and the genesis.
             if !caller.is_reader() && index != Index::GENESIS {
                 let entry = Entry::parse(&response.entry).map_err(unreadable)?;
-                caller.expect_source(entry.source.as_str())?;
+                // Whose it is instead is not told.
+                caller.expect_source(entry.source.as_str()).map_err(|_| {
+                    caller.forbidden("audit or custody, for an entry of another source")
+                })?;
             }
             Ok(response)
         });

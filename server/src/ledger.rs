@@ -388,8 +388,8 @@ impl Shared {
         }
     }
 
-    /// Judges what depends on the order: that the source is still active, with this key, and what
-    /// the batch changes of the sources, for the book to apply. For the writer.
+    /// Judges what depends on the order: that the source is still active, with this key and a role
+    /// for this, and what the batch changes of the sources, for the book to apply. For the writer.
     fn judge_sources(
         &self,
         batch: &Admitted,
@@ -397,6 +397,12 @@ impl Shared {
     ) -> Result<Option<SourceChange>, SourceError> {
         let sources = self.book.sources();
         let (sealer, _) = sources.sealer(batch.sealed().source, batch.seal().key_id)?;
+        if sealer.roles.changed_at().is_some()
+            && let Some(body) = batch.ordinary_body()
+        {
+            // It may have been admitted under other roles.
+            drop(sources.judge(sealer, first, body, false)?);
+        }
         let mut last = None;
         for (body, alone) in batch.control_bodies() {
             last = Some(sources.judge(sealer, first, body, alone)?);

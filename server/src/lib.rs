@@ -39,3 +39,4 @@ pub mod storage;
 pub mod trace;
 pub mod transport;
 pub mod witness;
+mod works;

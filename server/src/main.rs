@@ -178,6 +178,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let health = Health::new();
     serve::runtime(args.threads)?.block_on(async {
+        door.keep_fresh()?;
         let metrics_address = metrics::expose(args.metrics_listen, &door, &health).await?;
         // Nobody can have seen anything of a key that was just made.
         if !is_new && !args.danger_skip_guard {
@@ -208,6 +209,7 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
     let lock = lock(&*disk, &options.folder)?;
     let health = Health::new();
     serve::runtime(args.threads)?.block_on(async {
+        door.keep_fresh()?;
         let metrics_address = metrics::expose(args.metrics_listen, &door, &health).await?;
         let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;

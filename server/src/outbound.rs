@@ -8,7 +8,7 @@ use std::time::Duration;
 use access_ledger_client::connect::Credentials;
 use bytes::Bytes;
 use reqwest::{
-    Certificate, Client, Identity, RequestBuilder, header::CONTENT_TYPE, redirect::Policy,
+    Certificate, Client, Identity, RequestBuilder, Url, header::CONTENT_TYPE, redirect::Policy,
 };
 use thiserror::Error;
 use tonic::codegen::http;
@@ -25,18 +25,18 @@ pub enum OutboundError {
         problem: String,
     },
     /// Nobody answered in time, or not in HTTP.
-    #[error("no answer from {url}: {problem}")]
+    #[error("no answer from {origin}: {problem}")]
     Unanswered {
-        /// What was called.
-        url: String,
+        /// Who was called.
+        origin: String,
         /// What the network said.
         problem: String,
     },
     /// More bytes than any lawful answer has.
-    #[error("answer from {url} is longer than {most} bytes")]
+    #[error("answer from {origin} is longer than {most} bytes")]
     TooLong {
-        /// What was called.
-        url: String,
+        /// Who was called.
+        origin: String,
         /// What is read at most.
         most: usize,
     },
@@ -128,18 +128,24 @@ impl Outbound {
 
 async fn call(url: &str, request: RequestBuilder) -> Result<Answer, OutboundError> {
     let unanswered = |error: reqwest::Error| OutboundError::Unanswered {
-        url: url.to_owned(),
+        origin: origin(url),
         problem: told(&error.without_url()),
     };
     let mut response = request.send().await.map_err(unanswered)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(OutboundError::TooLong { url: url.to_owned(), most: ANSWER_BYTES_MAX });
+            return Err(OutboundError::TooLong { origin: origin(url), most: ANSWER_BYTES_MAX });
         }
         body.extend_from_slice(&chunk);
     }
     Ok(Answer { status: response.status().as_u16(), body: body.into() })
+}
+
+/// Scheme, host and port: the rest of an address may be a secret, as those of many webhooks are.
+fn origin(url: &str) -> String {
+    Url::parse(url)
+        .map_or_else(|_| "no address".to_owned(), |url| url.origin().ascii_serialization())
 }
 
 /// An error with its causes, in one line.

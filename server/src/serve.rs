@@ -27,6 +27,7 @@ use crate::{
     reads::{self, Reads},
     transport::Transport,
     witness::Witness,
+    works::Works,
 };
 
 /// The runtime that serves: `threads` threads for the network, by default half the processors, for
@@ -178,8 +179,9 @@ pub(crate) async fn serve(
     offer: Offer,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    door.keep_fresh()?;
     let (reporter, health_service) = tonic_health::server::health_reporter();
+    // It is open to anybody: nobody has to hold long messages for that.
+    let health_service = health_service.max_decoding_message_size(HEALTH_BYTES_MAX);
     let (stopping, is_stopping) = watch::channel(false);
     let Offer { book, recorder, witness, health, reads } = offer;
     let reflection = || {
@@ -187,15 +189,19 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let auditor =
-        Auditor { book: book.clone(), stopping: is_stopping.clone(), reads: reads.clone() };
+    let auditor = Auditor {
+        book: book.clone(),
+        stopping: is_stopping.clone(),
+        reads: reads.clone(),
+        works: Works::new(),
+    };
     let mut services = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(AuditServiceServer::new(auditor));
     let mut told = vec![OVERALL, AUDITOR, STORAGE];
     if let Some(shared) = recorder {
-        let recorder = Recorder { shared, stopping: is_stopping };
+        let recorder = Recorder { shared, stopping: is_stopping, works: Works::new() };
         let recorder = RecorderServiceServer::new(recorder);
         services = services.add_service(recorder.max_decoding_message_size(MESSAGE_BYTES_MAX));
         told.push(RECORDER);
@@ -217,7 +223,6 @@ async fn serve_until(
     stop: impl Future<Output = ()> + Send,
     (stopping, report): (watch::Sender<bool>, Report),
 ) {
-    let (drained, is_drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async {
         let reporter = report.reporter.clone();
         let (health, services) = (report.health.clone(), report.services.clone());
@@ -232,18 +237,9 @@ async fn serve_until(
         stopping.send_replace(true);
         // Whoever watches the health has heard it; its stream would keep the server otherwise.
         forget_health(&reporter, &services).await;
-        drop(drained);
     };
     let explained = MapResponseLayer::new(explain_large_message as ExplainResponse).layer(split);
-    let served = Transport::new(listener, door).serve(explained, shutdown);
-    let limit = async {
-        let _is_dropped = is_drained.await;
-        tokio::time::sleep(DRAIN_TIME).await;
-    };
-    tokio::select! {
-        () = served => {}
-        () = limit => warn!(seconds = DRAIN_TIME.as_secs(), "gave up on calls that did not end"),
-    }
+    Transport::new(listener, door).serve(explained, shutdown).await;
 }
 
 /// Tells the health service of gRPC what `/readyz` tells: of the server as a whole, and of the
@@ -348,8 +344,8 @@ const AUDITOR: &str = "access_ledger.v1.AuditService";
 /// No service: what is stored, as far as the scrub has read it.
 const STORAGE: &str = "access_ledger.v1.Storage";
 
+/// The name of a service, and room for what is around it.
+const HEALTH_BYTES_MAX: usize = 1 << 10;
+
 /// A batch's events, and room for what is around them. Larger messages are refused by tonic.
 pub const MESSAGE_BYTES_MAX: usize = 6 << 20;
-
-/// How long calls that are under way may take to end when the server stops.
-const DRAIN_TIME: Duration = Duration::from_secs(20);

@@ -65,6 +65,8 @@ struct Times {
     call: Duration,
     /// What a caller that is told to go has for saying goodbye.
     farewell: Duration,
+    /// What calls that are under way have to end when the server stops.
+    drain: Duration,
 }
 
 impl Default for Times {
@@ -78,6 +80,7 @@ impl Default for Times {
             stall: Duration::from_secs(30),
             call: Duration::from_secs(60),
             farewell: Duration::from_secs(5),
+            drain: Duration::from_secs(20),
         }
     }
 }
@@ -97,7 +100,7 @@ impl Transport {
     }
 
     /// Serves calls until `stop` resolves. Then nobody is let in any more, connections end with the
-    /// calls that are under way, and this returns when all have ended.
+    /// calls that are under way, or after 20 s, and this returns when all have ended.
     pub async fn serve<S>(self, service: S, stop: impl Future<Output = ()>)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -177,12 +180,16 @@ async fn serve_link<S>(
         _ = stopping.wait_for(|&stopping| stopping) => false,
     };
     connection.as_mut().graceful_shutdown();
-    if !is_forsaken {
-        return tell(address, connection.await);
+    // A stranger that takes no answer is not waited for: the places are for those who are known.
+    let patience = match activity.is_known() {
+        true if is_forsaken => times.call,
+        true => times.drain,
+        false => times.farewell,
+    };
+    match timeout(patience, connection).await {
+        Ok(ended) => tell(address, ended),
+        Err(_) => debug!(%address, is_forsaken, "gave up on a caller"),
     }
-    debug!(%address, "closed an idle connection");
-    // Whoever called in the last moment is answered.
-    while timeout(times.farewell, &mut connection).await.is_err() && activity.is_busy() {}
 }
 
 fn tell(address: SocketAddr, ended: Result<(), BoxError>) {

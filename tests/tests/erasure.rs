@@ -131,7 +131,8 @@ async fn what_may_not_be_erased_is_refused_by_name_and_index() -> anyhow::Result
         ((size, size), (Code::OutOfRange, "REDACTION_INVALID")),
         ((first, size), (Code::OutOfRange, "REDACTION_INVALID")),
         ((first + 1, first), (Code::InvalidArgument, "REDACTION_INVALID")),
-        ((first, u64::MAX), (Code::InvalidArgument, "REQUEST_INVALID")),
+        ((first, u64::MAX - 1), (Code::InvalidArgument, "REQUEST_INVALID")),
+        ((first, u64::MAX), (Code::OutOfRange, "REDACTION_INVALID")),
     ] {
         let wanted = redaction(&governance, first, last);
         let refused = redact(&clients, &mut governance.company, wanted).await?.unwrap_err();
@@ -151,6 +152,13 @@ async fn what_may_not_be_erased_is_refused_by_name_and_index() -> anyhow::Result
     let both = redaction(&governance, first, first);
     let refused = redact(&clients, &mut payments, both.clone()).await?.unwrap_err();
     assert_eq!(refused.kind(), (Code::PermissionDenied, "ROLE_MISSING"));
+    // Who has no say is told nothing of what is there.
+    let mut kept = redaction(&governance, 0, 0);
+    let refused = redact(&clients, &mut payments, kept.clone()).await?.unwrap_err();
+    assert_eq!(refused.kind(), (Code::PermissionDenied, "ROLE_MISSING"));
+    kept.approvals.clear();
+    let refused = redact(&clients, &mut governance.company, kept).await?.unwrap_err();
+    assert_eq!(refused.kind(), (Code::PermissionDenied, "CONTROL_CHANGED_ALONE"));
     let event = governance.company.event(Body::Redaction(both.clone()));
     let pair = governance.company.seal_at(1, vec![event.clone(), event])?;
     let refused = clients.refused(pair.batch).await?;

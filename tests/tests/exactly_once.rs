@@ -1,12 +1,12 @@
 //! A batch is recorded exactly once, however often, however late and by however many it is sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use access_ledger_proto::wire;
 use access_ledger_tests::{
     model::{Acknowledged, Audit},
     node::{Clients, Node},
-    source::{Place, Refused, Sealed},
+    source::{Place, Refused, Sealed, Source},
 };
 use anyhow::{Context as _, ensure};
 use prost::Message as _;
@@ -237,6 +237,33 @@ async fn other_events_under_used_numbers_are_refused_and_kept_as_evidence() -> a
     }
     assert_eq!(kept, contradictions);
     clients.record(&source.record(1)?).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_source_takes_the_place_of_the_evidence_against_another() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(folder.path()).await?;
+    let clients = node.clients();
+    let mut noisy = clients.enrolled("noisy", 1, &node.vkey).await?;
+    let mut quiet = clients.enrolled("quiet", 2, &node.vkey).await?;
+    for source in [&mut noisy, &mut quiet] {
+        clients.record(&source.record(1)?).await?;
+    }
+    let contradict = async |source: &mut Source| {
+        let events = source.events(1);
+        clients.refused(source.seal_at(1, events)?.batch).await
+    };
+    for _ in 0..40 {
+        contradict(&mut noisy).await?;
+    }
+    contradict(&mut quiet).await?;
+    let mut kept = BTreeMap::<String, usize>::new();
+    for file in std::fs::read_dir(folder.path().join("evidence"))? {
+        let batch = wire::SealedBatch::decode(&std::fs::read(file?.path())?[..])?;
+        *kept.entry(batch.source).or_default() += 1;
+    }
+    assert_eq!(kept, BTreeMap::from([("noisy".to_owned(), 16), ("quiet".to_owned(), 1)]));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Keys change by both parties' word: a source's, and the ledger's own. What was signed before
 //! holds; who has the old key alone is caught.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions, Audited, audit},
@@ -16,7 +16,7 @@ use access_ledger_proto::{
     hash::sha256,
     note::{KeyType, Signer, VerifierKey},
     quorum::Quorum,
-    wire::{self, ControlKind, event::Body},
+    wire::{self, ControlKind, SourceRole, event::Body},
     witness::AddCheckpoint,
 };
 use access_ledger_server::{
@@ -27,14 +27,16 @@ use access_ledger_server::{
 };
 use access_ledger_tests::{
     custodian::Keeper,
+    gate::{GatedDisk, Mode},
     hostile::{Hostile, Server},
-    node::{Clients, Node},
+    node::{Clients, Node, Setup},
     operator::{Crime, append},
     pages,
     parties::{Governance, ledger_key, source_key},
     source::{Refused, Source},
 };
 use anyhow::{Context as _, ensure};
+use prost::Message as _;
 use tonic::Code;
 
 fn signer(name: &str, seed: u8) -> anyhow::Result<Signer> {
@@ -178,10 +180,10 @@ async fn a_source_goes_on_with_its_new_key() -> anyhow::Result<()> {
     assert_eq!(refused.kind(), (Code::PermissionDenied, "KEY_REVOKED"));
     let puller = Puller::new(clients.channel.clone());
     let mut view = View::open(&folder.path().join("view.json"), &vkey)?;
-    let audited = audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    let audited = audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
     assert!(audited.verifier.totals().seals_checked > 5);
     // A view that stands behind the changes goes on from there.
-    let again = audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    let again = audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
     assert_eq!(again.known, again.checkpoint.size());
     Ok(())
 }
@@ -227,7 +229,7 @@ async fn the_ledger_changes_its_key_and_nobody_is_lost() -> anyhow::Result<()> {
     let before = note(&node.clients()).await?;
     let view = |name: &str| folder.path().join(name);
     let pull = |node: &Node| Puller::new(node.clients().channel);
-    let quiet = || std::sync::Arc::new(|_, _| ());
+    let quiet = || Arc::new(|_, _| ());
     let mut pinned = View::open(&view("pinned"), &old)?;
     audit(&pull(&node), &mut pinned, &options(), quiet()).await?;
 
@@ -408,7 +410,7 @@ async fn the_ledgers_own_source_goes_on_with_its_new_key() -> anyhow::Result<()>
     }
     let mut view = View::open(&folder.path().join("view"), &vkey)?;
     let puller = Puller::new(node.clients().channel);
-    audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
     node.stop().await?;
 
     // Who has the old one alone is caught; a ledger without the new one does not start.
@@ -431,4 +433,47 @@ async fn the_ledgers_own_source_goes_on_with_its_new_key() -> anyhow::Result<()>
     let Err(refused) = Node::start(&data).await else { anyhow::bail!("started") };
     ensure!(format!("{refused:#}").contains("no file of the key of source ledger"), "{refused:#}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_judged_by_the_roles_that_it_finds() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk = GatedDisk::default();
+    let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
+    let _opener = disk.opener();
+    let node = setup.start().await?;
+    let clients = node.clients();
+    let mut governance = Governance::of(folder.path(), &node.vkey)?;
+    let mut payments = clients.enrolled("payments", 1, &node.vkey).await?;
+    let roles = wire::SourceRoles { roles: vec![SourceRole::Enrol.into()], ..Default::default() };
+    let content = roles.encode_to_vec();
+    let change = governance.change(ControlKind::Role, "payments", 1, content);
+    let event = governance.company.event(Body::ControlChange(change));
+    let change = governance.company.seal(vec![event])?;
+    // Behind a sync that is held up, the change is admitted first; the batch is still lawful then.
+    disk.set(Mode::HeldSyncs);
+    let held = payments.record(1)?;
+    let late = payments.record(1)?;
+    let (sender, requests) = tokio::sync::mpsc::channel(2);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut recorder = clients.recorder.clone();
+    let answers = tokio::spawn(async move { recorder.append_stream(requests).await });
+    sender.send(held.request()).await?;
+    let gate = disk.clone();
+    tokio::task::spawn_blocking(move || gate.wait_until_held()).await?;
+    for sealed in [&change, &late] {
+        sender.send(sealed.request()).await?;
+    }
+    let mut answers = answers.await??.into_inner();
+    // Nothing tells when the last one is admitted; if it is not, this proves less.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    disk.set(Mode::Open);
+    answers.message().await?.context("no receipt")?;
+    answers.message().await?.context("no receipt")?;
+    let refused = Refused::of(&answers.message().await.err().context("recorded")?);
+    assert_eq!(refused.kind(), (Code::PermissionDenied, "ROLE_MISSING"));
+    let mut view = View::open(&folder.path().join("view.json"), &node.vkey)?;
+    let puller = Puller::new(clients.channel.clone());
+    audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
+    node.stop().await
 }

@@ -444,7 +444,16 @@ async fn a_bound_principal_speaks_for_its_own_sources_alone() -> anyhow::Result<
     };
     receipt(place.first_index).await?;
     receipt(0).await?;
-    assert_eq!(receipt(1).await.err().map(forbidden).as_deref(), Some("SOURCE_FORBIDDEN"));
+    let refused = receipt(1).await.err().context("another's receipt")?;
+    assert!(!refused.message().contains("payments"), "{}", refused.message());
+    assert_eq!(forbidden(refused), "CALL_FORBIDDEN");
+    // Nor whether there is such a source, or what it recorded.
+    for (name, seq) in [("payments", 1), ("payments", 9), ("nobody", 1)] {
+        let position = wire::SourcePosition { source: name.to_owned(), seq };
+        let entry = Some(wire::get_receipt_request::Entry::Position(position));
+        let refused = pods.auditor.clone().get_receipt(wire::GetReceiptRequest { entry }).await;
+        assert_eq!(refused.err().map(forbidden).as_deref(), Some("SOURCE_FORBIDDEN"), "{name}");
+    }
     let read = async |first_index, end_index| {
         let request = wire::ReadEntriesRequest { first_index, end_index, with_events: true };
         pods.auditor.clone().read_entries(request).await

@@ -10,6 +10,7 @@ use access_ledger_proto::{
 use anyhow::{Context as _, anyhow};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
+use zeroize::Zeroizing;
 
 use super::{Failure, keys::write_key, say};
 
@@ -31,9 +32,9 @@ pub(super) struct Keygen {
 impl Keygen {
     pub(super) fn run(self) -> Result<(), Failure> {
         let name = SourceName::parse(&self.name).with_context(|| self.name.clone())?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| anyhow!("no random bytes: {error}"))?;
-        let key = Signer::new(name.as_str(), KeyType::Ed25519, seed)?;
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).map_err(|error| anyhow!("no random bytes: {error}"))?;
+        let key = Signer::new(name.as_str(), KeyType::Ed25519, *seed)?;
         write_key(&self.out, &key)?;
         say(format_args!("{}", key.verifier()))?;
         if let Some(origin) = &self.replaces_at {

@@ -30,7 +30,7 @@ impl Caller {
 
     /// Whether the principal may read the log, and not only what proves its own records.
     pub(crate) fn is_reader(&self) -> bool {
-        self.0.has(Role::Audit) || self.0.has(Role::Custody)
+        self.0.is_reader()
     }
 
     /// Whether the principal may read everything to judge it, and not only to hold it.

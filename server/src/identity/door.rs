@@ -168,7 +168,7 @@ impl Door {
     /// # Errors
     ///
     /// [`ServeError::Signal`] when the system refuses a handler.
-    pub(crate) fn keep_fresh(self: &Arc<Self>) -> Result<(), ServeError> {
+    pub fn keep_fresh(self: &Arc<Self>) -> Result<(), ServeError> {
         if self.files.tls.is_none() && self.files.principals.is_none() {
             return Ok(());
         }

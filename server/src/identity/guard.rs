@@ -62,7 +62,8 @@ pub(crate) fn admit(
     let is_grpc = is_grpc(&request);
     let mut request = request.map(|body| held.passage.paced(body));
     if is_grpc {
-        request = request.map(|body| Body::new(Intake::new(body, intake)));
+        let standing = held.standing.as_ref().map(Standing::again);
+        request = request.map(|body| Body::new(Intake::new(body, intake, standing)));
     }
     request.extensions_mut().insert(caller);
     Ok(Admitted { request, held: Some(held) })

@@ -4,6 +4,8 @@
 //! begins many and ends none would hold as much as it likes. Here a message of some length takes
 //! that much of its principal's budget before more of it is read than flow control lets through
 //! anyway; when the budget is used up, it waits, and with it its sender.
+//!
+//! Nothing more arrives of a principal that may not call any more.
 
 use std::{
     pin::Pin,
@@ -21,6 +23,7 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
+use super::standing::Standing;
 use crate::refusal::Refusal;
 
 /// Of one principal.
@@ -35,6 +38,8 @@ pub(super) fn budget() -> Budget {
 pub(super) struct Intake {
     inner: Body,
     budget: Budget,
+    /// `None` where everybody may call.
+    standing: Option<Standing>,
     message: Message,
     /// A part that is not passed on before there is room for the rest of its message.
     held_back: Option<Bytes>,
@@ -85,9 +90,9 @@ impl Message {
 
 impl Intake {
     /// A body whose messages take their room of this budget.
-    pub(super) fn new(inner: Body, budget: Budget) -> Self {
+    pub(super) fn new(inner: Body, budget: Budget, standing: Option<Standing>) -> Self {
         let message = Message::default();
-        Self { inner, budget, message, held_back: None, waiting: None, room: None }
+        Self { inner, budget, standing, message, held_back: None, waiting: None, room: None }
     }
 
     /// Notes where a part leaves its message, and begins to wait if there is no room for that.
@@ -122,6 +127,9 @@ impl HttpBody for Intake {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(refusal) = self.standing.as_mut().and_then(Standing::lost) {
+            return Poll::Ready(Some(Err(refusal.into())));
+        }
         loop {
             if let Some(waiting) = &mut self.waiting {
                 let bytes = ready!(waiting.as_mut().poll(context));
@@ -188,7 +196,7 @@ mod tests {
     fn body(parts: Vec<Bytes>, budget: &Budget) -> axum::body::BodyDataStream {
         let parts = stream::iter(parts).chain(stream::pending()).map(Ok::<_, Status>);
         let body = Body::new(axum::body::Body::from_stream(parts));
-        axum::body::Body::new(Intake::new(body, budget.clone())).into_data_stream()
+        axum::body::Body::new(Intake::new(body, budget.clone(), None)).into_data_stream()
     }
 
     #[test]

@@ -206,6 +206,11 @@ impl Principal {
     pub(super) fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
+
+    /// Whether it may read the log, and not only what proves its own records.
+    pub(super) fn is_reader(&self) -> bool {
+        self.has(Role::Audit) || self.has(Role::Custody)
+    }
 }
 
 impl CertificateName {

@@ -1,5 +1,5 @@
 //! Whether a call that goes on may still go on: a principal that is taken away, or loses the role
-//! that the call needs, loses its streams too.
+//! that the call needs or the right to read, loses its streams too.
 
 use std::{
     sync::Arc,
@@ -65,6 +65,12 @@ impl Standing {
         Self { credential, principal, roles, states, changed: None }
     }
 
+    /// The same, for whoever else has to ask.
+    pub(super) fn again(&self) -> Self {
+        let (credential, principal) = (self.credential.clone(), self.principal.clone());
+        Self::new(credential, principal, self.roles, self.states.clone())
+    }
+
     /// Why the call may not go on, as soon as that is so.
     pub(crate) fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
         loop {
@@ -97,12 +103,71 @@ impl Standing {
 
     fn renew(&mut self, principals: &Principals) -> Result<(), Refusal> {
         let principal = self.credential.principal(principals)?;
+        let before = &self.principal;
         let may_still = self.roles.iter().any(|&role| principal.has(role));
-        if !may_still || principal.sources != self.principal.sources {
+        // What a call may see of the log was decided at its beginning, and by whom it is noted.
+        let is_same = principal.name == before.name
+            && principal.sources == before.sources
+            && principal.is_reader() >= before.is_reader();
+        if !may_still || !is_same {
             let wanted = Permission::AnyOf(self.roles).roles();
             return Err(Refusal::CallForbidden { principal: principal.name.clone(), wanted });
         }
         self.principal = principal.clone();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use access_ledger_proto::hash::sha256;
+
+    use super::*;
+    use crate::{
+        folder::real_disk,
+        identity::{Door, DoorFiles},
+        os,
+    };
+
+    const ROLES: &[Role] = &[Role::Audit, Role::Record];
+
+    /// Whether a call that principal `before` makes goes on when the file says `after`.
+    fn goes_on(before: &str, after: &str) -> bool {
+        let (disk, folder) = (real_disk(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("principals.toml");
+        let token = sha256(b"token");
+        let write = |principal: &str| {
+            let text = format!("[[principal]]\n{principal}\ntokens = [\"sha256:{token}\"]\n");
+            os::replace(&*disk, &path, text.as_bytes()).unwrap();
+        };
+        write(before);
+        let files = DoorFiles { tls: None, principals: Some(path.clone()) };
+        let door = Door::open(&disk, files).unwrap();
+        let credential = Credential::Token(token);
+        let states = door.states();
+        let state = states.borrow().clone();
+        let Admission::Known(principals) = &state.admission else { panic!() };
+        let principal = credential.principal(principals).unwrap().clone();
+        let mut standing = Standing::new(credential, principal, ROLES, states);
+        let mut beside = standing.again();
+        assert!(standing.lost().is_none());
+        write(after);
+        door.reload().unwrap();
+        let lost = standing.lost().is_some();
+        assert_eq!(beside.lost().is_some(), lost);
+        !lost
+    }
+
+    #[test]
+    fn a_call_goes_on_as_what_it_began_as_or_ends() {
+        let both = "name = \"a\"\nroles = [\"audit\", \"record\"]";
+        let records = "name = \"a\"\nroles = [\"record\"]";
+        assert!(goes_on(both, "name = \"a\"\nroles = [\"operate\", \"record\", \"audit\"]"));
+        assert!(goes_on(records, both), "what it may not see it was not shown");
+        assert!(!goes_on(both, records), "reads on without the right to");
+        assert!(!goes_on(both, "name = \"a\"\nroles = [\"operate\"]"));
+        let bound = "name = \"a\"\nroles = [\"record\"]\nsources = [\"shop\"]";
+        assert!(!goes_on(records, bound));
+        assert!(!goes_on(records, "name = \"b\"\nroles = [\"record\"]"), "another's token");
     }
 }

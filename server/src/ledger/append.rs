@@ -163,6 +163,11 @@ impl Admitted {
         events.iter().filter_map(|event| event::body(event)).map(move |body| (body, alone))
     }
 
+    /// One event, where none may change the rules: a role that suffices for it does for all.
+    pub(crate) fn ordinary_body(&self) -> Option<Body<'_>> {
+        self.events.first().filter(|_| !self.is_control).and_then(|event| event::body(event))
+    }
+
     /// The redactions in the batch: one, alone, unless the writer is to refuse it.
     pub(crate) fn redactions(&self) -> impl Iterator<Item = &wire::Redaction> {
         self.noteworthy.iter().filter_map(|note| match &note.event().body {

@@ -6,7 +6,7 @@
 //! the source sealed: they are refused and kept as evidence. This runs on its own thread, so that
 //! repeats, which read the disk, do not hold up the writer.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use access_ledger_proto::{
     entry::Entry,
@@ -134,17 +134,26 @@ impl Repeats {
         Ok(found)
     }
 
-    /// Keeps the sealed batch that contradicts the log: an encoded `SealedBatch`.
+    /// Keeps the sealed batch that contradicts the log: an encoded `SealedBatch`, in a file that is
+    /// named by the digests of its source's name and of itself.
     fn keep_evidence(&self, batch: &Admitted) {
-        let bytes = batch.to_wire().encode_to_vec();
-        let path = self.evidence.join(format!("{}.batch", sha256(&bytes)));
-        let kept = self.disk.create_dir(&self.evidence).and_then(|()| {
-            let kept = self.disk.list(&self.evidence)?.len();
-            if kept < EVIDENCE_FILES_MAX { os::replace(&*self.disk, &path, &bytes) } else { Ok(()) }
-        });
         let (source, first_seq) = (batch.sealed().source, batch.sealed().first_seq);
+        let bytes = batch.to_wire().encode_to_vec();
+        let stem = sha256(source.as_str().as_bytes()).to_string();
+        let path = self.evidence.join(format!("{stem}-{}.batch", sha256(&bytes)));
+        let kept = self.disk.create_dir(&self.evidence).and_then(|()| {
+            let names = self.disk.list(&self.evidence)?;
+            let is_same = |name: &&OsString| name.to_string_lossy().starts_with(&stem);
+            let is_enough = names.iter().filter(is_same).count() >= EVIDENCE_FILES_MAX;
+            if is_enough {
+                Ok(false)
+            } else {
+                os::replace(&*self.disk, &path, &bytes).map(|()| true)
+            }
+        });
         match kept {
-            Ok(()) => warn!(%source, first_seq, path = %path.display(), "kept reused numbers"),
+            Ok(true) => warn!(%source, first_seq, path = %path.display(), "kept reused numbers"),
+            Ok(false) => warn!(%source, first_seq, "reused numbers once more: kept enough of that"),
             Err(failure) => warn!(%source, first_seq, %failure, "could not keep reused numbers"),
         }
     }
@@ -168,4 +177,4 @@ const READ_ENTRIES: usize = 256;
 const READ_BYTES: usize = 256 << 10;
 
 /// A source that keeps contradicting itself adds nothing new after so many.
-const EVIDENCE_FILES_MAX: usize = 256;
+const EVIDENCE_FILES_MAX: usize = 16;

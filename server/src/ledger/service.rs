@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{
     event::{self, Body},
+    facts::redactions,
+    position::Index,
     source::Name,
     wire::{self, recorder_service_server::RecorderService},
 };
@@ -18,6 +20,7 @@ use crate::{
     identity::Caller,
     refusal::Refusal,
     trace::{self, BatchTrace},
+    works::Works,
 };
 
 /// The service. Cloning is cheap.
@@ -26,6 +29,8 @@ pub(crate) struct Recorder {
     pub(crate) shared: Arc<Shared>,
     /// Turns true when the server is about to stop: streams end then.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Where large batches are judged.
+    pub(crate) works: Works,
 }
 
 /// What a batch may hold.
@@ -61,7 +66,7 @@ impl Recorder {
         if bytes <= INLINE_BYTES_MAX && !is_redaction {
             return judge();
         }
-        tokio::task::spawn_blocking(judge).await.unwrap_or(Err(Refusal::Stopping))
+        self.works.run(judge).await
     }
 
     /// Admits what the stream brings, in order, until it ends or a batch is refused.
@@ -182,8 +187,20 @@ impl Shared {
             MayHold::Anything => admitted,
             MayHold::Intents => admitted.expect_intents()?,
         };
-        admitted.redactions().try_for_each(|redaction| erase::check(&self.book, redaction))?;
+        for redaction in admitted.redactions().filter(|one| self.may_redact(&admitted, one)) {
+            erase::check(&self.book, redaction)?;
+        }
         Ok(admitted)
+    }
+
+    /// Whether what a redaction covers may be read, and be told of, before the writer judges it, who
+    /// refuses all others: not for whoever has no say in it.
+    fn may_redact(&self, batch: &Admitted, redaction: &wire::Redaction) -> bool {
+        let next = self.book.published().size.next_index();
+        // Whether the range lies before it depends on the order.
+        let (place, sealer) = ((Index(u64::MAX), 0), batch.sealed().source);
+        self.judge_sources(batch, next).is_ok()
+            && redactions::judge(&self.book.sources(), None, place, sealer, redaction).is_ok()
     }
 }
 

@@ -46,9 +46,9 @@ impl Activity {
         self.state().is_known = true;
     }
 
-    /// Whether a call is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.state().calls > 0
+    /// Whether somebody known ever made a call.
+    pub(super) fn is_known(&self) -> bool {
+        self.state().is_known
     }
 
     /// Until when there is nothing to complain of. Whoever is not known has `stranger` from the

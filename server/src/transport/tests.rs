@@ -40,6 +40,7 @@ const PATIENT: Times = Times {
     stall: LONG,
     call: LONG,
     farewell: LONG,
+    drain: LONG,
 };
 
 struct Bench {
@@ -132,6 +133,53 @@ async fn strangers_leave_whatever_they_do() {
     ask(&mut known, "/checkpoint").await;
     until(&mut known, "here\n").await;
     assert_eq!(bench.calls.load(Ordering::SeqCst), 3);
+}
+
+/// Asks as a stranger over HTTP/2, and lets no byte of the answer's body come.
+async fn ask_deafly(bench: &Bench) -> TcpStream {
+    let mut stream = bench.connect().await;
+    let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    let headers = b"\x00\x00\x0c\x01\x05\x00\x00\x00\x01\x82\x86\x04\x05/nope\x01\x01l";
+    let asked = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", settings, headers].concat();
+    stream.write_all(&asked).await.unwrap();
+    stream
+}
+
+/// Reads up to the frame that begins the answer: HEADERS of stream 1.
+async fn answered(stream: &mut TcpStream) {
+    loop {
+        let mut head = [0; 9];
+        timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("no answer").unwrap();
+        let [a, b, c, kind, _, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if (kind, id) == (1, [0, 0, 0, 1]) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_takes_no_answer_is_not_waited_for() {
+    let bench = Bench::start(Times { stranger: SOON, farewell: SOON, ..PATIENT }).await;
+    let mut deaf = ask_deafly(&bench).await;
+    answered(&mut deaf).await;
+    rest(&mut deaf).await;
+    // Nor when the server stops.
+    let bench = Bench::start(Times { farewell: SOON, ..PATIENT }).await;
+    let mut deaf = ask_deafly(&bench).await;
+    answered(&mut deaf).await;
+    drop(bench.stop);
+    timeout(PATIENCE, bench.served).await.unwrap().unwrap();
+    // One that is known has the time that calls have, and no more.
+    let bench = Bench::start(Times { drain: SOON, ..PATIENT }).await;
+    let mut busy = bench.connect().await;
+    ask(&mut busy, "/tile/never").await;
+    while bench.calls.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(bench.stop);
+    timeout(PATIENCE, bench.served).await.unwrap().unwrap();
 }
 
 #[tokio::test]
