@@ -30,6 +30,9 @@ async fn health_is_serving_for_the_server_and_for_each_service() -> anyhow::Resu
     }
     let request = HealthCheckRequest { service: "other".to_owned() };
     assert_eq!(health.check(request).await.unwrap_err().code(), tonic::Code::NotFound);
+    // Anybody may ask, so nobody has the server hold much for that.
+    let request = HealthCheckRequest { service: "x".repeat(1 << 10) };
+    assert_eq!(health.check(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     Ok(())
 }
 
