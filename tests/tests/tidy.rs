@@ -48,6 +48,14 @@ fn is_source(file: &Tracked) -> bool {
     matches!(extension, Some("rs" | "proto" | "py" | "toml"))
 }
 
+/// The documents that a text names, as paths. Addresses elsewhere are nobody's business here.
+fn documents(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "./_-:".contains(c);
+    text.split(move |c| !is_part(c))
+        .map(|word| word.trim_end_matches(['.', ':']))
+        .filter(|word| word.ends_with(".md") && *word != ".md" && !word.contains("://"))
+}
+
 /// Tells of every line that is against a rule.
 fn report(problems: &[String]) {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
@@ -128,6 +136,19 @@ fn nothing_names_the_machine_that_it_was_made_on() -> anyhow::Result<()> {
         |file| file.path != own,
         |line| marks.iter().any(|mark| line.contains(mark)),
     )?);
+    Ok(())
+}
+
+#[test]
+fn every_document_that_is_named_is_there() -> anyhow::Result<()> {
+    let files = files()?;
+    let is_there = |name: &str| {
+        files.iter().any(|file| file.path.ends_with(name.trim_start_matches(['.', '/'])))
+    };
+    let is_text = |file: &Tracked| {
+        is_source(file) || file.path.extension().is_some_and(|extension| extension == "md")
+    };
+    report(&bad_lines(is_text, |line| !documents(line).all(is_there))?);
     Ok(())
 }
 
