@@ -190,6 +190,26 @@ fn help_shows_a_flag_under_the_heading_of_its_kind() -> Result<()> {
 }
 
 #[test]
+fn every_reason_of_a_refusal_is_documented_where_clients_look() -> Result<()> {
+    let text = fs::read_to_string(server().join("src/refusal.rs"))?;
+    let text = text.split("#[cfg(test)]").next().context("empty")?;
+    let is_reason = |text: &&str| {
+        text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let reasons: BTreeSet<&str> = quoted(text).filter(is_reason).collect();
+    assert!(reasons.len() > 30, "{reasons:?}");
+    let mut documented = String::new();
+    for service in ["recorder", "audit"] {
+        let path = format!("../proto/access_ledger/v1/{service}.proto");
+        documented.push_str(&fs::read_to_string(server().join(path))?);
+    }
+    let words: BTreeSet<&str> =
+        documented.split(|c: char| !c.is_ascii_uppercase() && c != '_').collect();
+    assert_eq!(reasons.difference(&words).collect::<Vec<_>>(), Vec::<&&str>::new());
+    Ok(())
+}
+
+#[test]
 fn the_units_start_the_server_with_flags_that_it_has() -> Result<()> {
     for unit in ["server", "custodian"] {
         let path = server().join(format!("packaging/access-ledger-{unit}.service"));
