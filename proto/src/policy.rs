@@ -98,6 +98,12 @@ impl Policy {
         self.set.policies().filter_map(|rule| rule.annotation("id")).collect()
     }
 
+    /// Whether any rule permits something; whatever none permits is denied.
+    #[must_use]
+    pub fn permits(&self) -> bool {
+        self.set.policies().any(|rule| rule.effect() == Effect::Permit)
+    }
+
     /// Answers a question.
     #[must_use]
     pub fn answer(&self, question: &Question<'_>) -> Answer {
