@@ -72,6 +72,7 @@ enum Command {
     Keygen(keygen::Keygen),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(alias = "enrol")]
     Enroll(enroll::Enroll),
     Record(record::Record),
     Authorize(authorize::Authorize),

@@ -93,6 +93,7 @@ pub(super) enum Role {
     /// Record events
     Record,
     /// Register children below its own name
+    #[value(alias = "enroll")]
     Enrol,
     /// Answer access requests
     Approve,
