@@ -22,7 +22,8 @@ const SERVICES: [(&str, &str, &str); 2] = [
 ];
 
 /// Variables that tell the client the same.
-const SHARED: [(&str, &str); 2] = [("ledger", "ACCESS_LEDGER_SERVER"), ("ledger-key", "LEDGER")];
+const SHARED: [(&str, &str); 2] = 
+    [("ledger", "ACCESS_LEDGER_SERVER"), ("ledger-key", "ACCESS_LEDGER_KEY")];
 
 /// The lines of an example that are settings, without the sign in front.
 fn settings_of(example: &str) -> Result<Vec<String>> {
