@@ -122,8 +122,8 @@ fn names_of_files_say_what_is_in_them() -> anyhow::Result<()> {
 
 #[test]
 fn lines_fit_on_a_page() -> anyhow::Result<()> {
-    // What cannot be broken: addresses, text in quotes, rows of tables, code in documentation.
-    const WHOLE: [&str; 4] = ["http", "\"", "//! |", "//! # async fn"];
+    // What cannot be broken: addresses, text in quotes, rows of tables.
+    const WHOLE: [&str; 3] = ["http", "\"", "//! |"];
     let is_breakable = |line: &str| !WHOLE.iter().any(|part| line.contains(part));
     report(&bad_lines(is_source, |line| line.chars().count() > 100 && is_breakable(line))?);
     Ok(())
