@@ -57,7 +57,7 @@ pub struct Cli {
     pub passphrase_file: Option<PathBuf>,
 
     /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
-    /// command line and the environment count before it.
+    /// command line and the environment take precedence over it.
     #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -281,7 +281,7 @@ pub enum ConfigError {
         address: SocketAddr,
     },
     /// No ledger to follow.
-    #[error("wanted are --ledger and --ledger-key")]
+    #[error("expected --ledger and --ledger-key")]
     NoLedger,
     /// A file cannot be used.
     #[error("{}: {problem}", .path.display())]

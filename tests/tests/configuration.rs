@@ -1,5 +1,5 @@
-//! Settings: a flag counts before the environment, that before the file, that before the default;
-//! the example files have them all, with their defaults.
+//! Settings: a flag takes precedence over the environment, that over the file, that over the
+//! default; the example files have them all, with their defaults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

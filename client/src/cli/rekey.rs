@@ -107,6 +107,6 @@ fn signature(text: &str) -> Result<Bytes, String> {
     let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
     match bytes.len() {
         64 => Ok(bytes.into()),
-        length => Err(format!("{length} bytes, wanted are the 64 of a signature")),
+        length => Err(format!("{length} bytes, expected the 64 of a signature")),
     }
 }

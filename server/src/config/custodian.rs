@@ -103,7 +103,7 @@ pub struct CustodianArgs {
     )]
     pub stale_after: u32,
 
-    /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
+    /// Seconds that the time of an entry may be off by its own clock before that is an alarm.
     #[arg(
         long,
         value_name = "SECONDS",
