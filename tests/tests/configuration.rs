@@ -22,7 +22,7 @@ const SERVICES: [(&str, &str, &str); 2] = [
 ];
 
 /// Variables that tell the client the same.
-const SHARED: [(&str, &str); 2] = 
+const SHARED: [(&str, &str); 2] =
     [("ledger", "ACCESS_LEDGER_SERVER"), ("ledger-key", "ACCESS_LEDGER_KEY")];
 
 /// The lines of an example that are settings, without the sign in front.

@@ -183,7 +183,11 @@ fn help_shows_a_flag_under_the_heading_of_its_kind() -> Result<()> {
         let shown = Command::new(binaries()?.join(binary)).args([subcommand, "--help"]).output()?;
         let headings = headings(&String::from_utf8(shown.stdout)?);
         for flag in flags {
-            assert_eq!(headings.get(*flag).map(String::as_str), Some(heading), "{subcommand} {flag}");
+            assert_eq!(
+                headings.get(*flag).map(String::as_str),
+                Some(heading),
+                "{subcommand} {flag}"
+            );
         }
     }
     Ok(())

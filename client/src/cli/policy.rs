@@ -115,10 +115,9 @@ fn print(text: &str) -> Result<(), Failure> {
 fn read_policy(path: &Path) -> anyhow::Result<(String, Rules)> {
     let text = read_text(path)?;
     match Rules::parse(&text) {
-        Ok(rules) if !rules.permits() => Err(anyhow!(
-            "{}: no rule permits anything: everything would be denied",
-            path.display()
-        )),
+        Ok(rules) if !rules.permits() => {
+            Err(anyhow!("{}: no rule permits anything: everything would be denied", path.display()))
+        }
         Ok(rules) => Ok((text, rules)),
         Err(PolicyError { line, column, problem }) => {
             Err(anyhow!("{}:{line}:{column}: {problem}", path.display()))

@@ -50,7 +50,8 @@ fn documented_lines_parse() {
         "access-ledger findings --server http://h:1 --ledger VKEY --by-server",
         "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state closed --note x",
     ] {
-        let line = line.replace("VKEY", VKEY).replace("SIGNATURE", &format!("{}==", "A".repeat(86)));
+        let line =
+            line.replace("VKEY", VKEY).replace("SIGNATURE", &format!("{}==", "A".repeat(86)));
         assert!(parses(&line), "{line}");
     }
 }
@@ -72,7 +73,8 @@ fn what_contradicts_itself_or_is_malformed_is_usage() {
         "access-ledger findings --server http://h:1",
         "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state open --note x",
     ] {
-        let line = line.replace("VKEY", VKEY).replace("SIGNATURE", &format!("{}==", "A".repeat(86)));
+        let line =
+            line.replace("VKEY", VKEY).replace("SIGNATURE", &format!("{}==", "A".repeat(86)));
         assert!(!parses(&line), "{line}");
         let args = line.split(' ').map(OsString::from);
         assert_eq!(format!("{:?}", run(args)), format!("{:?}", ExitCode::from(2)));
