@@ -4,8 +4,14 @@
 //! ```no_run
 //! # use access_ledger_client::{authorize::Denied, recorder::Recorder};
 //! # use access_ledger_proto::wire;
-//! # async fn example(recorder: &Recorder, intent: wire::Event, access: wire::Event) -> Result<(),
-//! Box<dyn std::error::Error>> { match recorder.authorize(intent).await {
+//! # use std::error::Error;
+//! #
+//! # async fn example(
+//! #     recorder: &Recorder,
+//! #     intent: wire::Event,
+//! #     access: wire::Event,
+//! # ) -> Result<(), Box<dyn Error>> {
+//! match recorder.authorize(intent).await {
 //!     Ok(permit) => {
 //!         // Touch the data here, then say what was touched.
 //!         let _recorded = permit.access(access).await?.receipt().await?;

@@ -72,6 +72,7 @@ enum Command {
     Keygen(keygen::Keygen),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(alias = "enrol")]
     Enroll(enroll::Enroll),
     Record(record::Record),
     Authorize(authorize::Authorize),
@@ -128,7 +129,8 @@ Start a ledger to try it on with `access-ledger-server serve`.";
 /// Where the ledger is.
 #[derive(Clone, Debug, Args)]
 struct Server {
-    /// Address of the ledger or custodian, as in http://127.0.0.1:7070 or https://ledger.example:7070
+    /// Address of the ledger (for reading, a custodian's too), as in http://127.0.0.1:7070 or
+    /// https://ledger.example:7070
     #[arg(long = "server", value_name = "URL", env = "ACCESS_LEDGER_SERVER")]
     url: String,
     #[command(flatten)]

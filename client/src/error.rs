@@ -256,7 +256,7 @@ pub enum ReportError {
         found: String,
     },
     /// Not whole days, or none: the caller must correct it. In nanoseconds since the Unix epoch.
-    #[error("period from {from} ns to {to} ns, wanted are two midnights in UTC, the earlier first")]
+    #[error("period from {from} ns to {to} ns, expected two midnights in UTC, the earlier first")]
     Period {
         /// Where it begins.
         from: u64,

@@ -176,20 +176,6 @@ pub enum Caught {
 }
 
 impl Caught {
-    /// The witnesses that cosigned both of two histories, as far as their keys were known when the
-    /// checkpoints were opened.
-    #[must_use]
-    pub fn double_signers(&self) -> Vec<VerifierKey> {
-        let (one, other) = match self {
-            Self::Fork { pinned, served } | Self::Inconsistent { pinned, served, .. } => {
-                (pinned, served)
-            }
-            Self::Diverged { smaller, larger, .. } => (smaller, larger),
-            _ => return Vec::new(),
-        };
-        cosigners(one).filter(|key| cosigners(other).any(|known| known == *key)).cloned().collect()
-    }
-
     /// Whether a path that the ledger served leads from another root of the smaller size to what it
     /// signed of the larger one: its own word for another history. A path that leads nowhere proves
     /// nothing to who can read the entries: a damaged tree makes such.

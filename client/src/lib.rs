@@ -2,14 +2,20 @@
 //! nothing that they have not verified.
 //!
 //! ```no_run
-//! # use access_ledger_client::{connect, recorder::Recorder};
+//! use access_ledger_client::{connect, recorder::Recorder};
 //! # use access_ledger_proto::{note::{Signer, VerifierKey}, wire};
-//! # async fn example(key: Signer, ledger: VerifierKey, event: wire::Event) -> Result<(), Box<dyn
-//! std::error::Error>> { let recorder =
-//! Recorder::builder(connect::channel("http://127.0.0.1:7070")?, key, ledger).start().await?; let
-//! recorded = recorder.record(event).await?.receipt().await?;
-//! # println!("{}", recorded.index());
-//! # recorder.close().await?;
+//! # use std::error::Error;
+//! #
+//! # async fn example(
+//! #     key: Signer,
+//! #     ledger: VerifierKey,
+//! #     event: wire::Event,
+//! # ) -> Result<(), Box<dyn Error>> {
+//! let channel = connect::channel("http://127.0.0.1:7070")?;
+//! let recorder = Recorder::builder(channel, key, ledger).start().await?;
+//! let recorded = recorder.record(event).await?.receipt().await?; // in the ledger, proven
+//! println!("{}", recorded.index());
+//! recorder.close().await?;
 //! # Ok(())
 //! # }
 //! ```

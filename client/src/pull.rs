@@ -424,7 +424,7 @@ pub fn records_of(run: wire::EntryRun) -> Vec<Record> {
 pub fn digests(hashes: &[Bytes]) -> Result<Vec<Digest>, PullError> {
     let digest = |hash: &Bytes| {
         Digest::from_slice(hash).ok_or_else(|| PullError::Answer {
-            problem: format!("hash of {} bytes, wanted are 32", hash.len()),
+            problem: format!("hash of {} bytes, expected 32", hash.len()),
         })
     };
     hashes.iter().map(digest).collect()

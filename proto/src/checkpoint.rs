@@ -1,4 +1,4 @@
-//! Checkpoints and cosignatures (C2SP tlog-checkpoint and tlog-cosignature; formats.md, section 5).
+//! Checkpoints and cosignatures (C2SP tlog-checkpoint and tlog-cosignature; FORMATS.md, section 5).
 //!
 //! A checkpoint is a signed note over origin, size and root. [`Checkpoint`] is the text alone;
 //! [`VerifiedCheckpoint`] proves that the ledger signed it, and says which witnesses did.

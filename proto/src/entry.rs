@@ -13,7 +13,7 @@
 //! | seal key id | 4 | only with a seal |
 //! | seal signature | 64 | only with a seal |
 //!
-//! Integers are big-endian; no trailing bytes (formats.md, section 2).
+//! Integers are big-endian; no trailing bytes (FORMATS.md, section 2).
 
 use crate::{error::EntryError, hash::Digest, note::KeyId, position::Index, source::Name};
 

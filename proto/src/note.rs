@@ -1,4 +1,4 @@
-//! Signed notes and keys (C2SP signed-note; formats.md, section 4).
+//! Signed notes and keys (C2SP signed-note; FORMATS.md, section 4).
 //!
 //! A note is a text, an empty line, and one or more lines `— <name> <base64(key id || signature)>`.
 //! Whoever reads a note names the keys that it knows; signatures of others are ignored, and a known

@@ -98,6 +98,12 @@ impl Policy {
         self.set.policies().filter_map(|rule| rule.annotation("id")).collect()
     }
 
+    /// Whether any rule permits something; whatever none permits is denied.
+    #[must_use]
+    pub fn permits(&self) -> bool {
+        self.set.policies().any(|rule| rule.effect() == Effect::Permit)
+    }
+
     /// Answers a question.
     #[must_use]
     pub fn answer(&self, question: &Question<'_>) -> Answer {
@@ -193,7 +199,7 @@ fn check_rules(text: &str, statements: &[Statement], set: &PolicySet) -> Result<
         let at = statement.id.unwrap_or(statement.start);
         let fits = (1..=Policy::ID_LEN_MAX).contains(&name.len());
         if !fits || !name.bytes().all(|it| matches!(it, b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-')) {
-            let problem = format!("`@id` {name:?}, wanted are 1 to 64 of A-Z, 0-9, `_`, `-`");
+            let problem = format!("`@id` {name:?}, expected 1 to 64 of A-Z, 0-9, `_`, `-`");
             return Err(place(text, at, problem));
         }
         if !ids.insert(name) {

@@ -2,7 +2,7 @@
 //!
 //! In a response to an append a receipt is a message, which together with the service's own batch
 //! gives the entries: [`verify_receipt`]. On disk it is a C2SP tlog-proof file for one entry:
-//! [`TlogProof`] (formats.md, section 6). Either way the proof ends at a checkpoint that the ledger
+//! [`TlogProof`] (FORMATS.md, section 6). Either way the proof ends at a checkpoint that the ledger
 //! signed, and nothing else is believed.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -1,4 +1,4 @@
-//! The seal: a source's signature over one batch (formats.md, section 2).
+//! The seal: a source's signature over one batch (FORMATS.md, section 2).
 //!
 //! ```text
 //! access-ledger/batch/v1\n

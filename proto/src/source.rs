@@ -1,6 +1,6 @@
 //! Names of sources.
 //!
-//! A name is 1 to 128 bytes of `[a-z0-9._/:@-]` (formats.md, section 2). Names are hierarchical:
+//! A name is 1 to 128 bytes of `[a-z0-9._/:@-]` (FORMATS.md, section 2). Names are hierarchical:
 //! `payments/pod-7f3` lies below `payments`.
 
 use std::{fmt, sync::Arc};

@@ -7,7 +7,7 @@
 //! walk it, so they cannot disagree about the shape.
 //!
 //! Complete nodes never change, so they can be stored. Storage keeps one binary level in
-//! [`TILE_HEIGHT`] (formats.md, section 7) and computes the nodes between: [`Node::stored`].
+//! [`TILE_HEIGHT`] (FORMATS.md, section 7) and computes the nodes between: [`Node::stored`].
 
 use std::cmp::Ordering;
 

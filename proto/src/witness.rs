@@ -1,5 +1,5 @@
 //! What a log sends to a witness, and where it reads what the witness keeps (C2SP tlog-witness;
-//! formats.md, section 8).
+//! FORMATS.md, section 8).
 //!
 //! ```text
 //! POST <prefix>/add-checkpoint      GET <prefix>/<hex SHA-256 of the origin>/checkpoint

@@ -63,7 +63,7 @@ pub enum BackupError {
         path: PathBuf,
     },
     /// There is something where the copy should go.
-    #[error("{} is not empty, wanted is a folder for this copy alone", .folder.display())]
+    #[error("{} is not empty, expected a folder for this copy alone", .folder.display())]
     NotEmpty {
         /// The folder.
         folder: PathBuf,

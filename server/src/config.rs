@@ -57,7 +57,7 @@ pub struct Cli {
     pub passphrase_file: Option<PathBuf>,
 
     /// A TOML file with settings: the long flags of the subcommand, without their dashes. The
-    /// command line and the environment count before it.
+    /// command line and the environment take precedence over it.
     #[arg(long, global = true, value_name = "FILE", env = "ACCESS_LEDGER_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -83,14 +83,15 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Make a ledger, without self-enrolment unless asked for.
     Init(InitArgs),
-    /// Verify everything that a stopped ledger has on disk; name the first entry that does not
-    /// hold.
+    /// Verify everything that a stopped ledger or custodian has on disk; name the first entry that
+    /// does not hold.
     Check(CheckArgs),
     /// Follow a ledger: hold a verified copy, cosign what is held, raise alarms, serve auditors.
     Custodian(Box<CustodianArgs>),
-    /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
+    /// Bring back what a stopped ledger lost, from a custodian that has cosigned it; or what a
+    /// custodian lost, from the ledger.
     Restore(RestoreArgs),
-    /// Copy a ledger's folder, also while it is served, and verify the copy.
+    /// Copy the folder of a ledger or custodian, also while it is served, and verify the copy.
     Backup(BackupArgs),
     /// Make the key that is to take the place of the ledger's, also while that is served; it does
     /// when governance has recorded the change that is printed.
@@ -115,7 +116,7 @@ pub enum Command {
 /// Where the ledger lies.
 #[derive(Clone, Debug, Args)]
 pub struct DataArgs {
-    /// The ledger's data folder.
+    /// The data folder: a ledger's; of `check`, `restore` and `backup` a custodian's too.
     #[arg(
         long,
         value_name = "DIR",
@@ -132,11 +133,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub data: DataArgs,
 
-    /// Address for gRPC. Port 0: any free one.
+    /// Address for gRPC and HTTP. Port 0: any free one.
     #[arg(long, default_value = "127.0.0.1:7070", env = "ACCESS_LEDGER_LISTEN")]
     pub listen: SocketAddr,
 
-    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
+    /// Address for `/metrics`, `/healthz` and `/readyz`. Port 0: any free one.
     #[arg(long, default_value = "127.0.0.1:7071", env = "ACCESS_LEDGER_METRICS_LISTEN")]
     pub metrics_listen: SocketAddr,
 
@@ -280,7 +281,7 @@ pub enum ConfigError {
         address: SocketAddr,
     },
     /// No ledger to follow.
-    #[error("wanted are --ledger and --ledger-key")]
+    #[error("expected --ledger and --ledger-key")]
     NoLedger,
     /// A file cannot be used.
     #[error("{}: {problem}", .path.display())]

@@ -185,7 +185,7 @@ pub enum LedgerError {
         problem: String,
     },
     /// The folder is not what the command is for.
-    #[error("{} is the folder of a {found}, wanted is that of a {wanted}", .folder.display())]
+    #[error("{} is the folder of a {found}, expected that of a {wanted}", .folder.display())]
     Role {
         /// The data folder.
         folder: PathBuf,
@@ -206,7 +206,7 @@ pub enum LedgerError {
     },
     /// A single governance party, which could change no rule, for that takes two.
     #[error(
-        "{name} is the only governance key, wanted are two of two parties, who change rules only \
+        "{name} is the only governance key, expected two of two parties, who change rules only \
          together (or none: both are made)"
     )]
     GovernanceAlone {
@@ -280,7 +280,7 @@ pub enum LedgerError {
     /// A witness has cosigned more than there is here: entries were lost.
     #[error(
         "the ledger was rolled back: it holds {local} entries, {by} has cosigned {cosigned}; bring \
-         back the {} that are missing with `access-ledger-server restore --from {by}`",
+         back the missing entries ({}) with `access-ledger-server restore --from {by}`",
         .cosigned.0.saturating_sub(.local.0)
     )]
     RolledBack {

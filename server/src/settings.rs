@@ -7,8 +7,8 @@
 //! ```
 //!
 //! There is one list of settings, that of the flags, so file and flags never differ in what they
-//! know or how they are explained. What the command line says counts before the environment, that
-//! before the file, and that before the default.
+//! know or how they are explained. The command line takes precedence over the environment,
+//! that over the file, and that over the default.
 
 use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
@@ -161,7 +161,7 @@ impl File {
         let takes_many = matches!(argument.get_action(), ArgAction::Append);
         let wrong = |wanted: &str| {
             let found = value.get_ref().type_str();
-            self.wrong(value.span().start, format!("{key} is of type {found}, wanted is {wanted}"))
+            self.wrong(value.span().start, format!("{key} is of type {found}, expected {wanted}"))
         };
         let flag = |text: &str| OsString::from(format!("--{key}={text}"));
         match value.get_ref() {
@@ -335,7 +335,7 @@ mod tests {
         refused("config = 'x'", "FILE:1:1: unknown setting config");
         refused("listen = 'nowhere'", "FILE:1:10: invalid value 'nowhere' for '--listen");
         refused("queue-mib = -1", "FILE:1:13: invalid value '-1' for '--queue-mib");
-        refused("queue-mib = [1]", "FILE:1:13: queue-mib is of type array, wanted is string or");
+        refused("queue-mib = [1]", "FILE:1:13: queue-mib is of type array, expected string or");
         refused("danger-plaintext = 1", "FILE:1:20: danger-plaintext is of type integer, wanted");
         refused("data = ", "FILE:1:");
     }

@@ -1,5 +1,5 @@
 //! The witness: signs what is consistent with all that it signed before (C2SP tlog-witness;
-//! formats.md, section 8), and nothing else, whoever asks, however many at once, and wherever the
+//! FORMATS.md, section 8), and nothing else, whoever asks, however many at once, and wherever the
 //! machine stops.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-"""The byte formats of the access ledger, as formats.md defines them.
+"""The byte formats of the access ledger, as proto/FORMATS.md defines them.
 
 Everything that a client in another language has to build or check, and nothing else: hashes, the
 tree's proofs, keys, signed notes, checkpoints, seals, entries, receipts, and the walk over a whole
@@ -137,7 +137,7 @@ def check_consistency(
     require(new_digest == new_root, f"consistency path leads to another root of size {new}")
 
 
-# --- Keys, signed notes, checkpoints (formats.md, sections 4 and 5) -------------------------------
+# --- Keys, signed notes, checkpoints (FORMATS.md, sections 4 and 5) -------------------------------
 
 ED25519 = 0x01
 COSIGNATURE_V1 = 0x04
@@ -226,7 +226,7 @@ def open_note(note: bytes, *keys: VerifierKey) -> str:
     return text
 
 
-# --- Seals and enrolment (formats.md, section 2) --------------------------------------------------
+# --- Seals and enrolment (FORMATS.md, section 2) --------------------------------------------------
 
 
 def seal_message(origin: str, source: str, first_seq: int, digests: list[bytes]) -> bytes:
@@ -274,7 +274,7 @@ class Batch:
         return cls(source, first_seq, events, key_id(source, ED25519, public_key), signature)
 
 
-# --- Entries (formats.md, section 2) --------------------------------------------------------------
+# --- Entries (FORMATS.md, section 2) --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ class Entry:
         return entry
 
 
-# --- Receipts (formats.md, section 6) -------------------------------------------------------------
+# --- Receipts (FORMATS.md, section 6) -------------------------------------------------------------
 
 
 def check_receipt(

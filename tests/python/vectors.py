@@ -1,4 +1,4 @@
-"""Checks `formats.py` against known answers made by another implementation of formats.md."""
+"""Checks `formats.py` against known answers made by another implementation of FORMATS.md."""
 
 import json
 import re
@@ -92,7 +92,7 @@ def check_proofs(vectors: dict, leaves: list[bytes], roots: dict) -> None:
 
 
 def check_tlog_proofs(vectors: dict, ledger: VerifierKey) -> None:
-    """Receipts as files: c2sp.org/tlog-proof (formats.md, section 6)."""
+    """Receipts as files: c2sp.org/tlog-proof (FORMATS.md, section 6)."""
     for known in vectors["tlog_proofs"]:
         proof, _, note = known["text"].partition("\n\n")
         header, extra, index, *path = proof.split("\n")

@@ -165,12 +165,6 @@ impl Story {
         &self.lines
     }
 
-    /// Takes the log so far out; indexes go on behind it.
-    #[must_use]
-    pub fn into_lines(self) -> Vec<Line> {
-        self.lines
-    }
-
     /// The index of the next entry.
     #[must_use]
     pub const fn next_index(&self) -> Index {

@@ -157,7 +157,7 @@ fn a_bad_line_is_named_and_what_came_before_it_is_recorded_once() -> anyhow::Res
         (r#"{"access": {"action": "ACTION_READ"}}"#, "access.data: missing"),
         (
             &READ.replace("{\"actor\"", r#"{"eventId": "AAEC", "actor""#),
-            "event_id: 3 bytes, wanted are 16",
+            "event_id: 3 bytes, expected 16",
         ),
         (
             &READ.replace("{\"actor\"", r#"{"occurredAt": "2999-01-01T00:00:00Z", "actor""#),

@@ -1,5 +1,5 @@
-//! Settings: a flag counts before the environment, that before the file, that before the default;
-//! the example files have them all, with their defaults.
+//! Settings: a flag takes precedence over the environment, that over the file, that over the
+//! default; the example files have them all, with their defaults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,8 @@ const SERVICES: [(&str, &str, &str); 2] = [
 ];
 
 /// Variables that tell the client the same.
-const SHARED: [(&str, &str); 2] = [("ledger", "ACCESS_LEDGER_SERVER"), ("ledger-key", "LEDGER")];
+const SHARED: [(&str, &str); 2] =
+    [("ledger", "ACCESS_LEDGER_SERVER"), ("ledger-key", "ACCESS_LEDGER_KEY")];
 
 /// The lines of an example that are settings, without the sign in front.
 fn settings_of(example: &str) -> Result<Vec<String>> {

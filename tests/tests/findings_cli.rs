@@ -7,9 +7,14 @@ use anyhow::ensure;
 
 /// Runs `access-ledger` with these words; what it printed.
 fn access_ledger(words: &[&str]) -> anyhow::Result<String> {
+    Ok(run(words)?.0)
+}
+
+/// The same with what it said beside.
+fn run(words: &[&str]) -> anyhow::Result<(String, String)> {
     let output = Command::new(binaries()?.join("access-ledger")).args(words).output()?;
     ensure!(output.status.success(), "{words:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
+    Ok((String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
 }
 
 #[test]
@@ -32,6 +37,15 @@ fn findings_are_listed_from_verified_entries_and_handled() -> anyhow::Result<()>
     ensure!(found.lines().count() == 1, "{found}");
     ensure!(found.contains("low       SOURCE_UNVETTED-1  source=shop"), "{found}");
     ensure!(list(&["--rule", "SOURCE_GAP"])?.is_empty());
+    // What the rule means is said once, to people alone.
+    let words = ["findings", "--server", &url, "--ledger", &vkey, "--view", &view];
+    let meaning = "SOURCE_UNVETTED: a source registered itself and nobody vouched for it\n";
+    for more in [&[][..], &["--by-server"]] {
+        let (_, beside) = run(&[&words, more].concat())?;
+        ensure!(beside.matches(meaning).count() == 1, "{beside}");
+    }
+    let (_, beside) = run(&[&words[..], &["--format", "json"]].concat())?;
+    ensure!(!beside.contains("SOURCE_UNVETTED"), "{beside}");
 
     let (id, note) = ("SOURCE_UNVETTED-1", "the shop's pod, seen by its team");
     let handle = ["findings", "handle", "--server", &url, "--ledger", &vkey, "--key", &governance];

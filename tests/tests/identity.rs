@@ -113,7 +113,7 @@ fn the_client_takes_credentials_from_flags_environment_and_file() -> anyhow::Res
     ended(&run("source list --server URL", &[])?, 2, "UnknownIssuer");
     let plain = url.replace("https://localhost", "http://ledger.example");
     let in_the_clear = format!("source list --server {plain} --credentials client.toml");
-    ended(&run(&in_the_clear, &[])?, 2, "wanted is https for credentials");
+    ended(&run(&in_the_clear, &[])?, 2, "expected https for credentials");
     put(&pki.path("client.toml"), b"ca = \"ca.pem\"\ntokens = \"token\"\n")?;
     ended(&run(by_file, &[])?, 2, "client.toml: line 2: unknown field `tokens`");
     Ok(())

@@ -149,6 +149,70 @@ fn manual_pages_and_completions_are_those_of_the_commands() -> Result<()> {
     Ok(())
 }
 
+/// The heading that each flag stands under in a help text.
+fn headings(help: &str) -> BTreeMap<String, String> {
+    let (mut found, mut heading) = (BTreeMap::new(), "");
+    for line in help.lines() {
+        match line.trim_start() {
+            flag if flag.starts_with("--") => {
+                let flag = flag.split_whitespace().next().unwrap_or_default();
+                found.insert(flag.to_owned(), heading.to_owned());
+            }
+            _ if line.ends_with(':') && !line.starts_with(' ') => heading = line,
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn help_shows_a_flag_under_the_heading_of_its_kind() -> Result<()> {
+    for (binary, subcommand, heading, flags) in [
+        ("access-ledger", "record", "Options:", &["--server", "--key", "--ledger"][..]),
+        ("access-ledger", "record", "Credentials:", &["--ca", "--token-file"]),
+        ("access-ledger", "verify", "Options:", &["--ledger", "--view", "--full", "--quorum"]),
+        ("access-ledger", "request", "Options:", &["--duration", "--key", "--justification"]),
+        ("access-ledger", "request", "Scope:", &["--dataset", "--actor", "--country"]),
+        ("access-ledger-server", "serve", "Options:", &["--listen", "--origin", "--threads"]),
+        ("access-ledger-server", "serve", "Who may call:", &["--principals", "--tls-key"]),
+        ("access-ledger-server", "serve", "Calling others:", &["--ca", "--certificate"]),
+        ("access-ledger-server", "serve", "Traces:", &["--otlp"]),
+        ("access-ledger-server", "custodian", "Options:", &["--ledger", "--name", "--webhook"]),
+        ("access-ledger-server", "restore", "Options:", &["--from", "--custodian"]),
+    ] {
+        let shown = Command::new(binaries()?.join(binary)).args([subcommand, "--help"]).output()?;
+        let headings = headings(&String::from_utf8(shown.stdout)?);
+        for flag in flags {
+            assert_eq!(
+                headings.get(*flag).map(String::as_str),
+                Some(heading),
+                "{subcommand} {flag}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_reason_of_a_refusal_is_documented_where_clients_look() -> Result<()> {
+    let text = fs::read_to_string(server().join("src/refusal.rs"))?;
+    let text = text.split("#[cfg(test)]").next().context("empty")?;
+    let is_reason = |text: &&str| {
+        text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let reasons: BTreeSet<&str> = quoted(text).filter(is_reason).collect();
+    assert!(reasons.len() > 30, "{reasons:?}");
+    let mut documented = String::new();
+    for service in ["recorder", "audit"] {
+        let path = format!("../proto/access_ledger/v1/{service}.proto");
+        documented.push_str(&fs::read_to_string(server().join(path))?);
+    }
+    let words: BTreeSet<&str> =
+        documented.split(|c: char| !c.is_ascii_uppercase() && c != '_').collect();
+    assert_eq!(reasons.difference(&words).collect::<Vec<_>>(), Vec::<&&str>::new());
+    Ok(())
+}
+
 #[test]
 fn the_units_start_the_server_with_flags_that_it_has() -> Result<()> {
     for unit in ["server", "custodian"] {

@@ -1,5 +1,5 @@
-//! The tour of the README, taken from its text: every command is run as it stands there, and prints
-//! what stands there, but for keys, hashes, times and ports.
+//! The tours of the README, taken from its text: every command is run as it stands there, and
+//! prints what stands there, but for keys, hashes, times and ports.
 
 use std::{
     fs,
@@ -64,8 +64,11 @@ fn lasting_word(word: &str) -> String {
     let name = word.trim_end_matches([',', ':', ';', '"']);
     let is_made = ["localhost", "my-service+", "us-user-data+", "evidence-", "://"]
         .iter()
-        .any(|part| name.contains(part));
-    let is_hex = [8, 64].contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        .any(|part| name.contains(part))
+        || name.ends_with("==");
+    // A digest, or the version of a policy, which ends with some of one.
+    let hex = name.rsplit('-').next().unwrap_or(name);
+    let is_hex = [8, 64].contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_time = name.ends_with('Z') && name.starts_with("20");
     // How long an entry is depends on its time.
     let is_offset = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_digit());
@@ -106,7 +109,13 @@ fn expect(step: &Step, printed: &str, code: &str) {
     let found = without_batches(lasting(printed.lines()));
     assert_eq!(found, wanted, "`{command}` printed\n{printed}");
     let is_caught = printed.contains("caught") || printed.contains("DAMAGED");
-    assert_eq!(code.trim(), if is_caught { "1" } else { "0" }, "`{command}` printed\n{printed}");
+    let is_denied = printed.starts_with("denied: ");
+    let wanted = match (is_denied, is_caught) {
+        (true, _) => "3",
+        (false, true) => "1",
+        (false, false) => "0",
+    };
+    assert_eq!(code.trim(), wanted, "`{command}` printed\n{printed}");
 }
 
 #[test]
@@ -334,6 +343,26 @@ fn the_leaking_tool_is_found_as_the_readme_says() -> anyhow::Result<()> {
     assert_eq!(copies.matches("moderation-tool #").count(), 3, "{copies}");
     assert!(findings.contains("COPY_OUTSIDE_CUSTODY-"), "{findings}");
     assert!(findings.contains("to=sg-review-cache SG"), "{findings}");
+    Ok(())
+}
+
+#[test]
+fn who_asks_first_is_answered_as_the_readme_says() -> anyhow::Result<()> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let steps = steps(&readme, "## Ask first: approvals, policy, authorize\n")?;
+    let (serve, steps) = steps.split_first().context("the tour has no step")?;
+    assert_eq!(serve.command, "access-ledger-server serve --data office");
+    let folder = tempfile::tempdir()?;
+    let server = Process::serve(&folder.path().join("office"), &[])?;
+    let results = run(steps, folder.path(), &server)?;
+    for (step, (printed, code)) in steps.iter().zip(&results) {
+        expect(step, printed, code);
+    }
+    // That the README shows all three answers.
+    let printed = |wanted: &str| results.iter().any(|(printed, _)| printed.starts_with(wanted));
+    for answer in ["denied: GRANT_UNKNOWN", "allowed ", "denied: GRANT_REVOKED"] {
+        assert!(printed(answer), "{answer}: {results:?}");
+    }
     Ok(())
 }
 

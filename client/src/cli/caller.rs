@@ -24,7 +24,7 @@ pub(super) struct Caller {
     #[arg(long, value_name = "FILE")]
     pub(super) key: PathBuf,
     /// Verifier key of the ledger; else the one pinned beside the key file, else the server's word
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: Option<VerifierKey>,
     /// Trust policy (C2SP tlog-policy): an event counts as recorded once the policy's witnesses
     /// have cosigned it

@@ -17,7 +17,7 @@ pub(super) struct CheckEvidence {
     file: PathBuf,
     /// Verifier key of the ledger that the evidence must be against; without it, whose the key in
     /// the file is remains for you to find out
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: Option<VerifierKey>,
     /// Verifier key of a witness that you know, beside those that the file names; repeat for more
     #[arg(long = "witness", value_name = "VKEY")]

@@ -17,7 +17,7 @@ pub(super) struct CheckProof {
     #[arg(value_name = "FILE.tlog-proof")]
     file: PathBuf,
     /// Verifier key of the ledger
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: VerifierKey,
     /// The event's bytes, to be compared with the entry
     #[arg(long, value_name = "FILE")]

@@ -9,8 +9,7 @@ use clap::Args;
 /// Known witnesses, or a policy that says which of them must have cosigned.
 #[derive(Debug, Default, Args)]
 pub(super) struct Cosigners {
-    /// Verifier key of a cosigner whose signature is told, and the newest checkpoint with one is
-    /// asked for; repeat for more
+    /// Verifier key of a cosigner whose signature on the checkpoint is reported; repeat for more
     #[arg(long = "witness", value_name = "VKEY", conflicts_with = "quorum")]
     witnesses: Vec<VerifierKey>,
     /// Trust policy (C2SP tlog-policy): nothing is believed that its witnesses have not cosigned

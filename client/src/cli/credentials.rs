@@ -15,24 +15,43 @@ use crate::{
 /// A token itself is no flag, for others see the flags of a process: `ACCESS_LEDGER_TOKEN`, or a
 /// file.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Credentials")]
 pub(super) struct CredentialArgs {
     /// Certificates (PEM) of the authorities that vouch for the server; else those of the system
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CA")]
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CA", help_heading = "Credentials")]
     ca: Option<PathBuf>,
     /// The client's certificate chain (PEM)
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CERTIFICATE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ACCESS_LEDGER_CERTIFICATE",
+        help_heading = "Credentials"
+    )]
     certificate: Option<PathBuf>,
     /// The private key (PEM) to the client's certificate, mode 0600
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CERTIFICATE_KEY")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ACCESS_LEDGER_CERTIFICATE_KEY",
+        help_heading = "Credentials"
+    )]
     certificate_key: Option<PathBuf>,
     /// The file with the bearer token, mode 0600; the variable `ACCESS_LEDGER_TOKEN` holds the
     /// token itself
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_TOKEN_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ACCESS_LEDGER_TOKEN_FILE",
+        help_heading = "Credentials"
+    )]
     token_file: Option<PathBuf>,
     /// TOML with the files `ca`, `certificate`, `key` and `token`, for what is given in no other
     /// way
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CREDENTIALS")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ACCESS_LEDGER_CREDENTIALS",
+        help_heading = "Credentials"
+    )]
     credentials: Option<PathBuf>,
 }
 

@@ -1,9 +1,13 @@
 //! `findings`: what an auditor must look at; `findings handle`: what somebody made of it.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
-use access_ledger_proto::wire::{
-    self, FindingRecord, FindingState, ListFindingsRequest, event::Body,
+use access_ledger_proto::{
+    findings::rules,
+    wire::{self, FindingRecord, FindingState, ListFindingsRequest, event::Body},
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -15,7 +19,8 @@ use crate::{evidence::printable, fold::FindingsList};
 ///
 /// Reads and verifies the whole log like `verify`, and computes the findings from it. One line
 /// each, in the order in which they come to light: index and time of what it is about, how grave
-/// it is, the finding's id (rule and index), and the facts.
+/// it is, the finding's id (rule and index), and the facts. What each of the rules means follows on
+/// the standard error.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Findings {
@@ -111,14 +116,16 @@ impl List {
     async fn compute(&self, ledger: &LedgerArgs) -> Result<(), Failure> {
         let (audited, observed) = ledger.observe(FindingsList::default()).await?;
         let findings = observed.conclude()?;
-        let mut shown = 0_u64;
+        let (mut shown, mut rules) = (0_u64, BTreeSet::new());
         let mut out = io::BufWriter::new(io::stdout().lock());
         for finding in findings.iter().filter(|finding| self.wants(finding)) {
             self.print(&mut out, finding)?;
+            rules.insert(finding.rule.as_str());
             shown += 1;
         }
         out.flush()?;
         drop(out);
+        self.explain(&rules);
         let (origin, size) = (audited.checkpoint.origin(), audited.checkpoint.size());
         let found = findings.len();
         complain(format_args!(
@@ -135,13 +142,16 @@ impl List {
             states: self.states.iter().map(|state| state.wire().into()).collect(),
             ..Default::default()
         };
+        let mut rules = BTreeSet::new();
         loop {
             let page = puller.findings(request.clone()).await?;
             let mut out = io::BufWriter::new(io::stdout().lock());
             page.findings.iter().try_for_each(|finding| self.print(&mut out, finding))?;
             out.flush()?;
+            rules.extend(page.findings.into_iter().map(|finding| finding.rule));
             request.page_token = page.next_page_token;
             if request.page_token.is_empty() {
+                self.explain(&rules.iter().map(String::as_str).collect());
                 let size = page.indexed_size;
                 complain(format_args!(
                     "NOT verified: as the server tells them, from {size} entries"
@@ -155,6 +165,17 @@ impl List {
         let in_state = |state: &State| finding.state() == state.wire();
         (self.rules.is_empty() || self.rules.contains(&finding.rule))
             && (self.states.is_empty() || self.states.iter().any(in_state))
+    }
+
+    /// Tells people what the rules mean, beside the list, so that its lines stay findings alone.
+    /// What a rule of a policy's own means, only that policy says.
+    fn explain(&self, names: &BTreeSet<&str>) {
+        if matches!(self.format, Format::Json) {
+            return;
+        }
+        for rule in names.iter().filter_map(|name| rules::find(name)) {
+            complain(format_args!("{}: {}", rule.name, rule.meaning));
+        }
     }
 
     fn print(&self, out: &mut impl Write, finding: &FindingRecord) -> io::Result<()> {

@@ -37,7 +37,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[group(args = ["ledger"])]
 pub(super) struct LedgerArgs {
-    /// Address of the ledger or custodian, as in http://127.0.0.1:7070
+    /// Address of the ledger or a custodian, as in http://127.0.0.1:7070
     #[arg(
         long = "server",
         value_name = "URL",
@@ -51,13 +51,13 @@ pub(super) struct LedgerArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Verifier key of the ledger, from somebody you trust
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: VerifierKey,
     /// The view file; default: the ledger's name, `/` replaced by `_`, + `.view.json`, in the
     /// current directory
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
-    /// Verifier key of a cosigner whose signature is told; repeat for more
+    /// Verifier key of a cosigner whose signature on the checkpoint is reported; repeat for more
     #[arg(long = "witness", value_name = "VKEY", conflicts_with = "quorum")]
     witnesses: Vec<VerifierKey>,
     /// Trust policy (C2SP tlog-policy): nothing is believed that its witnesses have not cosigned

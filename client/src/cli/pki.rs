@@ -133,7 +133,7 @@ impl Client {
         let name = self.uri.as_ref().or(self.dns.as_ref()).context("no name")?;
         let mut params = params(name, self.issued.days)?;
         if let Some(uri) = &self.uri {
-            ensure!(uri.contains("://"), "uri {uri:?}, wanted is one like spiffe://corp.example/a");
+            ensure!(uri.contains("://"), "uri {uri:?}, expected one like spiffe://corp.example/a");
             params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
         }
         if let Some(host) = &self.dns {

@@ -12,7 +12,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use super::{
-    Failure,
+    Failure, complain,
     control::{Apply, Out, Sign, read_text},
     ledger::LedgerArgs,
     say,
@@ -43,7 +43,7 @@ pub(super) struct Check {
     file: PathBuf,
 }
 
-/// Prints the policy in force, from the verified log
+/// Prints the policy in force, from the verified log; its version on the standard error
 #[derive(Debug, Args)]
 pub(super) struct Show {
     #[command(flatten)]
@@ -93,7 +93,8 @@ impl Show {
         let facts = self.ledger.facts().await?;
         let policy = facts.policy();
         let version = policy::version(policy.revision, &policy.text);
-        say(format_args!("// version {version}, in force since index {}", policy.index))?;
+        // Beside the text, which is to be edited and proposed again.
+        complain(format_args!("version {version}, in force since index {}", policy.index));
         print(&policy.text)
     }
 }
@@ -109,10 +110,14 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(say(format_args!("{}", text.trim_end()))?)
 }
 
-/// Reads and checks a policy; an error names file, line and column.
+/// Reads and checks a policy; an error names file, line and column. One that permits nothing is more
+/// likely a file gone wrong than what somebody means, who can forbid everything in a rule.
 fn read_policy(path: &Path) -> anyhow::Result<(String, Rules)> {
     let text = read_text(path)?;
     match Rules::parse(&text) {
+        Ok(rules) if !rules.permits() => {
+            Err(anyhow!("{}: no rule permits anything: everything would be denied", path.display()))
+        }
         Ok(rules) => Ok((text, rules)),
         Err(PolicyError { line, column, problem }) => {
             Err(anyhow!("{}:{line}:{column}: {problem}", path.display()))

@@ -19,7 +19,7 @@ pub(super) struct Prove {
     #[command(flatten)]
     server: Server,
     /// Verifier key of the ledger
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: VerifierKey,
     /// The entry
     #[arg(long, value_name = "N")]

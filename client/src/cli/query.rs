@@ -58,7 +58,7 @@ pub(super) struct Query {
     #[arg(long, requires = "ledger", conflicts_with = "proofs")]
     verified: bool,
     /// Verifier key of the ledger, from somebody you trust
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: Option<VerifierKey>,
     /// The view file of `--verified`; default: that of `verify`
     #[arg(long, value_name = "FILE", requires = "verified")]

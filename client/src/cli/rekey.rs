@@ -21,20 +21,21 @@ pub(super) struct Key {
     source: String,
     #[command(flatten)]
     what: NewKey,
+    /// With --new-key: what `keygen --replaces-at ORIGIN` prints below it, which shows that the
+    /// source holds the key
+    #[arg(long, value_name = "BASE64", requires = "new_key", value_parser = signature)]
+    possession: Option<Bytes>,
     /// Why, for those who read the log
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
+#[group(required = true, multiple = false)]
 struct NewKey {
-    /// The new verifier key, as `keygen --replaces-at ORIGIN` prints it
-    #[arg(long, value_name = "VKEY", requires = "possession", conflicts_with = "revoke")]
+    /// The new verifier key, as `keygen --replaces-at ORIGIN` prints it; goes with --possession
+    #[arg(long, value_name = "VKEY", requires = "possession")]
     new_key: Option<VerifierKey>,
-    /// What `keygen --replaces-at ORIGIN` prints below it: that the source holds the key
-    #[arg(long, value_name = "BASE64", requires = "new_key", value_parser = signature)]
-    possession: Option<Bytes>,
     /// The source has no key any more, until it gets another one
     #[arg(long)]
     revoke: bool,
@@ -77,7 +78,7 @@ pub(super) struct LedgerKey {
 
 impl Key {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let Self { out, source, what: NewKey { new_key, possession, .. }, reason } = self;
+        let Self { out, source, what: NewKey { new_key, .. }, possession, reason } = self;
         let key = new_key.map(|key| Bytes::copy_from_slice(key.public_key().as_bytes()));
         let (public_key, possession) = (key.unwrap_or_default(), possession.unwrap_or_default());
         let content = wire::SourceKey { public_key, possession, reason };
@@ -106,6 +107,6 @@ fn signature(text: &str) -> Result<Bytes, String> {
     let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
     match bytes.len() {
         64 => Ok(bytes.into()),
-        length => Err(format!("{length} bytes, wanted are the 64 of a signature")),
+        length => Err(format!("{length} bytes, expected the 64 of a signature")),
     }
 }

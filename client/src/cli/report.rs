@@ -32,8 +32,8 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "DATE")]
     to: Day,
     /// Of the report "subject": the person's token, in hex
-    #[arg(long, value_name = "HEX", required_if_eq("name", "subject"))]
-    token: Option<String>,
+    #[arg(long, alias = "token", value_name = "HEX", required_if_eq("name", "subject"))]
+    subject: Option<String>,
     /// Of the report "subject": name the staff
     #[arg(long)]
     with_staff: bool,
@@ -69,7 +69,7 @@ Reports:
   unapproved    accesses that no approval covered
   privileged    what privileged accounts reached
   flows         which tool moved which data from where to where
-  subject       what happened to the data of one person (--token)
+  subject       what happened to the data of one person (--subject)
   transparency  what authorities asked for, and got, by half-year
   grants        grants in force, and requests that wait for one
   approvals     how approvers decide
@@ -85,15 +85,15 @@ impl Grants {
         let now = jiff::Timestamp::now().as_nanosecond();
         let from = Day::of(u64::try_from(now).unwrap_or_default());
         let to = Day(from.0.saturating_add(1));
-        let (name, token, with_staff) = (Report::Grants, None, false);
-        let report = ReportArgs { name, from, to, token, with_staff, format, by_server, ledger };
+        let (name, subject, with_staff) = (Report::Grants, None, false);
+        let report = ReportArgs { name, from, to, subject, with_staff, format, by_server, ledger };
         Box::pin(report.run()).await
     }
 }
 
 impl ReportArgs {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let subject = match &self.token {
+        let subject = match &self.subject {
             Some(hex) => Some(unhex(hex).ok_or_else(|| anyhow!("token {hex:?} is no hex"))?),
             None => None,
         };

@@ -7,22 +7,31 @@ use super::words;
 
 /// A scope; a kind of which none is given does not restrict.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Scope")]
 pub(super) struct ScopeArgs {
     /// Who may use the grant; `team-a/*` stands for all names that begin so; repeat for more
-    #[arg(long = "actor", value_name = "ID")]
+    #[arg(long = "actor", value_name = "ID", help_heading = "Scope")]
     actors: Vec<String>,
     /// Which data; `accounts.*` stands for all names that begin so; repeat for more
-    #[arg(long = "dataset", value_name = "NAME")]
+    #[arg(long = "dataset", value_name = "NAME", help_heading = "Scope")]
     datasets: Vec<String>,
     /// To do what: read, query, export, ...; repeat for more
-    #[arg(long = "action", value_name = "ACTION", value_parser = words::action)]
+    #[arg(
+        long = "action",
+        value_name = "ACTION",
+        value_parser = words::action,
+        help_heading = "Scope"
+    )]
     actions: Vec<i32>,
     /// Which kinds of data: contact, device, location, ...; repeat for more
-    #[arg(long = "category", value_name = "CATEGORY", value_parser = words::category)]
+    #[arg(
+        long = "category",
+        value_name = "CATEGORY",
+        value_parser = words::category,
+        help_heading = "Scope"
+    )]
     categories: Vec<i32>,
     /// From where: ISO 3166 code of the country; repeat for more
-    #[arg(long = "country", value_name = "CODE")]
+    #[arg(long = "country", value_name = "CODE", help_heading = "Scope")]
     countries: Vec<String>,
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Register {
 #[derive(Debug, Args)]
 pub(super) struct Propose {
     /// Verifier key of the ledger
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: VerifierKey,
     /// The file to write the proposal to; must not exist
     #[arg(long, value_name = "PROPOSAL")]
@@ -93,6 +93,7 @@ pub(super) enum Role {
     /// Record events
     Record,
     /// Register children below its own name
+    #[value(alias = "enroll")]
     Enrol,
     /// Answer access requests
     Approve,

@@ -13,6 +13,9 @@ fn documented_lines_parse() {
     for line in [
         "access-ledger keygen --name a --out a.key",
         "access-ledger enroll --server http://h:1 --key a.key --parent p.key --role record",
+        "access-ledger enrol --server http://h:1 --key a.key --parent p.key --role enroll",
+        "access-ledger control key a --new-key VKEY --possession SIGNATURE --server http://h:1 --ledger VKEY --out k.toml",
+        "access-ledger control key a --revoke --server http://h:1 --ledger VKEY --out k.toml",
         "access-ledger record --server http://h:1 --key a.key --receipts d file.jsonl",
         "access-ledger record --server http://h:1 --key a.key -",
         "access-ledger verify --server http://h:1 --ledger VKEY --view v.json --full",
@@ -40,13 +43,16 @@ fn documented_lines_parse() {
         "access-ledger extend req-1 --until 2026-01-01T08:00:00Z --server http://h:1 --key a.key",
         "access-ledger grants --server http://h:1 --ledger VKEY",
         "access-ledger report flows --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY",
+        "access-ledger report subject --subject 00ff --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY",
         "access-ledger report subject --token 00ff --with-staff --from 2026-01-01 --to 2026-07-01 --server http://h:1 --ledger VKEY --format csv --by-server",
         "access-ledger findings --server http://h:1 --ledger VKEY --rule NO_GRANT --rule SOURCE_GAP",
         "access-ledger findings --server http://h:1 --ledger VKEY --state open --format json",
         "access-ledger findings --server http://h:1 --ledger VKEY --by-server",
         "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state closed --note x",
     ] {
-        assert!(parses(&line.replace("VKEY", VKEY)), "{line}");
+        let line =
+            line.replace("VKEY", VKEY).replace("SIGNATURE", &format!("{}==", "A".repeat(86)));
+        assert!(parses(&line), "{line}");
     }
 }
 
@@ -56,6 +62,10 @@ fn what_contradicts_itself_or_is_malformed_is_usage() {
         "access-ledger read --server http://h:1 --follow --to 7",
         "access-ledger verify --server http://h:1 --ledger PeterNeumann+00000000+AQ==",
         "access-ledger verify --server http://h:1",
+        "access-ledger control key a --server http://h:1 --ledger VKEY --out k.toml",
+        "access-ledger control key a --new-key VKEY --server http://h:1 --ledger VKEY --out k.toml",
+        "access-ledger control key a --possession SIGNATURE --server http://h:1 --ledger VKEY --out k.toml",
+        "access-ledger control key a --new-key VKEY --possession SIGNATURE --revoke --server http://h:1 --ledger VKEY --out k.toml",
         "access-ledger extend req-1 --server http://h:1 --key a.key",
         "access-ledger request --server http://h:1 --key a.key --dataset users --justification x",
         "access-ledger report rumours --from 2026-01-01 --to 2026-07-01 --server http://h:1",
@@ -63,7 +73,9 @@ fn what_contradicts_itself_or_is_malformed_is_usage() {
         "access-ledger findings --server http://h:1",
         "access-ledger findings handle --server http://h:1 --key a.key NO_GRANT-7 --state open --note x",
     ] {
-        assert!(!parses(line), "{line}");
+        let line =
+            line.replace("VKEY", VKEY).replace("SIGNATURE", &format!("{}==", "A".repeat(86)));
+        assert!(!parses(&line), "{line}");
         let args = line.split(' ').map(OsString::from);
         assert_eq!(format!("{:?}", run(args)), format!("{:?}", ExitCode::from(2)));
     }

@@ -18,13 +18,14 @@ use crate::{
 /// of what was verified before has changed
 ///
 /// Goes on from the pinned view. When the ledger is caught, the finding is one sentence, the
-/// evidence is written into the current directory, and the exit code is 1.
+/// evidence is written into the current directory, and the exit code is 1. With --witness or
+/// --quorum the newest checkpoint that has such signatures is asked for.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     #[command(flatten)]
     server: Server,
     /// Verifier key of the ledger, from somebody you trust
-    #[arg(long, value_name = "VKEY")]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY")]
     ledger: VerifierKey,
     /// The view file; default: the ledger's name, `/` replaced by `_`, + `.view.json`, in the
     /// current directory

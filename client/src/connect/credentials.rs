@@ -100,7 +100,7 @@ impl Credentials {
         if endpoint.uri().scheme_str() == Some("http") {
             let shows = self.identity.is_some() || self.authorization.is_some();
             if shows && !is_loopback(&host) {
-                let problem = format!("{uri} is not encrypted, wanted is https for credentials");
+                let problem = format!("{uri} is not encrypted, expected https for credentials");
                 return Err(ConnectError::Credentials { problem });
             }
             return Ok(endpoint);

@@ -9,7 +9,7 @@ use crate::{hash::Digest, position::Index};
 #[non_exhaustive]
 pub enum NameError {
     /// Empty or too long.
-    #[error("name of {len} bytes, allowed are 1 to 128")]
+    #[error("name of {len} bytes, expected 1 to 128")]
     Length {
         /// Bytes found.
         len: usize,
@@ -50,7 +50,7 @@ pub enum EntryError {
     #[error("source number 0, numbers start at 1")]
     SourceSeq,
     /// The seal covers too many entries.
-    #[error("seal over {found} entries, allowed are 4096")]
+    #[error("seal over {found} entries, at most 4096 allowed")]
     SealCount {
         /// The count found.
         found: u16,
@@ -65,7 +65,7 @@ pub enum EntryError {
 #[non_exhaustive]
 pub enum SealError {
     /// Empty or too large.
-    #[error("batch of {found} events, allowed are 1 to 4096")]
+    #[error("batch of {found} events, expected 1 to 4096")]
     Count {
         /// Events found.
         found: usize,

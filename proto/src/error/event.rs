@@ -48,7 +48,7 @@ impl From<EventFault> for EventError {
 #[non_exhaustive]
 pub enum EventFault {
     /// The event is empty or too long.
-    #[error("event of {len} bytes, allowed are 1 to 32768")]
+    #[error("event of {len} bytes, expected 1 to 32768")]
     EventLen {
         /// Bytes found.
         len: usize,
@@ -63,7 +63,7 @@ pub enum EventFault {
     #[error("missing, the field is required")]
     Missing,
     /// A singular field or a oneof is set more than once.
-    #[error("set twice, allowed is once")]
+    #[error("set twice, allowed once")]
     Twice,
     /// Too many items.
     #[error("more items than the {max} allowed")]
@@ -72,7 +72,7 @@ pub enum EventFault {
         max: u32,
     },
     /// A string or bytes field is too long.
-    #[error("{len} bytes, allowed are {max}")]
+    #[error("{len} bytes, at most {max} allowed")]
     Len {
         /// Bytes found.
         len: usize,
@@ -80,7 +80,7 @@ pub enum EventFault {
         max: usize,
     },
     /// A bytes field of fixed length has another length.
-    #[error("{len} bytes, wanted are {wanted}")]
+    #[error("{len} bytes, expected {wanted}")]
     Exactly {
         /// Bytes found.
         len: usize,

@@ -17,13 +17,13 @@ pub struct FilterError {
 #[non_exhaustive]
 pub enum FilterFault {
     /// Too many values.
-    #[error("{count} values, allowed are {}", crate::terms::Criteria::VALUES_MAX)]
+    #[error("{count} values, at most {} allowed", crate::terms::Criteria::VALUES_MAX)]
     Count {
         /// How many there are.
         count: usize,
     },
     /// No event has a value of this length.
-    #[error("value of {len} bytes, allowed are {min} to {max}")]
+    #[error("value of {len} bytes, expected {min} to {max}")]
     Len {
         /// Bytes found.
         len: usize,
@@ -33,7 +33,7 @@ pub enum FilterFault {
         max: usize,
     },
     /// Not a country.
-    #[error("{found:?} is not a country, wanted are two capital letters (ISO 3166-1)")]
+    #[error("{found:?} is not a country, expected two capital letters (ISO 3166-1)")]
     Country {
         /// The value.
         found: String,
@@ -45,13 +45,13 @@ pub enum FilterFault {
         found: String,
     },
     /// Not the name of a body.
-    #[error("{found:?} is not a kind of event, wanted is a name like \"access_request\"")]
+    #[error("{found:?} is not a kind of event, expected a name like \"access_request\"")]
     Body {
         /// The value.
         found: String,
     },
     /// Not a time.
-    #[error("not a time: {nanos} nanoseconds, allowed are 0 to 999999999")]
+    #[error("not a time: {nanos} nanoseconds, expected 0 to 999999999")]
     Time {
         /// The nanoseconds found.
         nanos: i32,

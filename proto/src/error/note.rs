@@ -73,7 +73,7 @@ pub enum NoteError {
         found: usize,
     },
     /// A signature line is malformed.
-    #[error("signature line {line} is malformed, wanted is a dash, a key name and base64")]
+    #[error("signature line {line} is malformed, expected a dash, a key name and base64")]
     SignatureLine {
         /// Its number among the signature lines, from 1.
         line: usize,
@@ -90,7 +90,7 @@ pub enum NoteError {
     #[error("no signature of a known key")]
     NoKnownKey,
     /// A key of another type than its use asks for.
-    #[error("key {name} of type {found}, wanted is {wanted}")]
+    #[error("key {name} of type {found}, expected {wanted}")]
     KeyType {
         /// Name of the key.
         name: String,
@@ -100,7 +100,7 @@ pub enum NoteError {
         wanted: KeyType,
     },
     /// A cosignature's time beyond the range that C2SP allows.
-    #[error("cosignature time {found} s, allowed is less than 2^63")]
+    #[error("cosignature time {found} s, expected less than 2^63")]
     Timestamp {
         /// Seconds since the Unix epoch.
         found: u64,
@@ -115,7 +115,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Note(#[from] NoteError),
     /// Fewer than three lines.
-    #[error("checkpoint of fewer than three lines, wanted are origin, size and root")]
+    #[error("checkpoint of fewer than three lines, expected origin, size and root")]
     Lines,
     /// The origin is empty or holds a control character.
     #[error("origin that is empty or holds a control character")]
@@ -156,10 +156,10 @@ pub enum TlogProofError {
         position: usize,
     },
     /// The proof ends before its checkpoint.
-    #[error("proof that ends too early, wanted are a proof, an empty line and a checkpoint")]
+    #[error("proof that ends too early, expected a proof, an empty line and a checkpoint")]
     Truncated,
     /// A line is malformed.
-    #[error("line {line} of a proof is malformed, wanted is \"{wanted}\"")]
+    #[error("line {line} of a proof is malformed, expected \"{wanted}\"")]
     Line {
         /// Its number, from 1.
         line: u64,
@@ -194,7 +194,7 @@ pub enum ReceiptError {
         wanted: Index,
     },
     /// A digest of another length.
-    #[error("digest of {len} bytes in {field}, wanted are 32")]
+    #[error("digest of {len} bytes in {field}, expected 32")]
     Hash {
         /// The receipt's field.
         field: &'static str,
@@ -202,7 +202,7 @@ pub enum ReceiptError {
         len: usize,
     },
     /// An entry before entry 0.
-    #[error("leaf hash {found} before entry 0, wanted are zeros")]
+    #[error("leaf hash {found} before entry 0, expected zeros")]
     Genesis {
         /// What the receipt says.
         found: Digest,

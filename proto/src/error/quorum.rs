@@ -29,7 +29,7 @@ pub enum QuorumFault {
     #[error("last line without a line feed")]
     Unterminated,
     /// A line of no known kind.
-    #[error("{found:?}, wanted is log, witness, group, quorum or #")]
+    #[error("{found:?}, expected log, witness, group, quorum or #")]
     Keyword {
         /// The first word.
         found: String,
@@ -44,7 +44,7 @@ pub enum QuorumFault {
     #[error("verifier key: {0}")]
     Key(#[from] KeyError),
     /// A key that signs other things.
-    #[error("key of type {found}, wanted is {wanted}")]
+    #[error("key of type {found}, expected {wanted}")]
     KeyType {
         /// Its type.
         found: KeyType,
@@ -76,7 +76,7 @@ pub enum QuorumFault {
         name: String,
     },
     /// A threshold that no decimal number is, or that never or always holds.
-    #[error("threshold {found:?}, wanted is any, all or a number from 1 to {members}")]
+    #[error("threshold {found:?}, expected any, all or a number from 1 to {members}")]
     Threshold {
         /// The word found.
         found: String,

@@ -93,7 +93,7 @@ pub enum SourceError {
         value: i32,
     },
     /// A source without any role.
-    #[error("no role, wanted is at least one")]
+    #[error("no role, expected at least one")]
     NoRole,
     /// A signature of the enrolment is missing or fails.
     #[error("signature of the enrolment does not verify")]

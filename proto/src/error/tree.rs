@@ -20,7 +20,7 @@ pub enum BuildError<E> {
         size: Size,
     },
     /// Sizes between which no consistency can be proven.
-    #[error("old size {old}, allowed are 1 to {new}")]
+    #[error("old size {old}, expected 1 to {new}")]
     Sizes {
         /// Size of the old tree.
         old: Size,
@@ -45,7 +45,7 @@ pub enum ProofError {
         size: Size,
     },
     /// Sizes between which no consistency can be proven.
-    #[error("old size {old}, allowed are 1 to {new}")]
+    #[error("old size {old}, expected 1 to {new}")]
     Sizes {
         /// Size of the old tree.
         old: Size,

@@ -7,10 +7,10 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum AddCheckpointError {
     /// The first line is no old size.
-    #[error("line 1 is malformed, wanted is \"old <size in decimal>\"")]
+    #[error("line 1 is malformed, expected \"old <size in decimal>\"")]
     Old,
     /// A line of the proof is no hash.
-    #[error("line {line} is malformed, wanted is a hash in base64 or an empty line")]
+    #[error("line {line} is malformed, expected a hash in base64 or an empty line")]
     Hash {
         /// Its number, from 1.
         line: usize,
@@ -19,6 +19,6 @@ pub enum AddCheckpointError {
     #[error("proof of more than 63 hashes")]
     ProofLength,
     /// The body ends, or is no text, before the checkpoint.
-    #[error("body ends too early, wanted are an old size, hashes, an empty line and a checkpoint")]
+    #[error("body ends too early, expected an old size, hashes, an empty line and a checkpoint")]
     Truncated,
 }

@@ -33,6 +33,6 @@ fn parse_token(token: &str) -> Result<u64, Refusal> {
     }
     token.parse().map_err(|_| Refusal::Request {
         field: "page_token",
-        problem: format!("{token:?}, wanted is that of the page before"),
+        problem: format!("{token:?}, expected that of the page before"),
     })
 }

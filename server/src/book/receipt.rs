@@ -165,7 +165,7 @@ fn build_refusal<E: ToString>(error: BuildError<E>) -> Refusal {
         }
         BuildError::Sizes { old, new } => Refusal::Request {
             field: "old_size",
-            problem: format!("{old}, allowed are 1 to the new size {new}"),
+            problem: format!("{old}, expected 1 to the new size {new}"),
         },
         BuildError::Source(error) => unreadable(error.to_string()),
         _ => unreadable("proof cannot be built"),

@@ -30,7 +30,7 @@ pub struct CustodianArgs {
     pub ledger: Option<String>,
 
     /// Verifier key of the ledger, from a source that is not the ledger.
-    #[arg(long, value_name = "VKEY", env = "LEDGER", required = true)]
+    #[arg(long, value_name = "VKEY", env = "ACCESS_LEDGER_KEY", required = true)]
     pub ledger_key: Option<VerifierKey>,
 
     /// Where the custodian lies.
@@ -41,7 +41,7 @@ pub struct CustodianArgs {
     #[arg(long, default_value = "127.0.0.1:7170", env = "ACCESS_LEDGER_CUSTODIAN_LISTEN")]
     pub listen: SocketAddr,
 
-    /// Address for Prometheus metrics (`/metrics`). Port 0: any free one.
+    /// Address for `/metrics`, `/healthz` and `/readyz`. Port 0: any free one.
     #[arg(long, default_value = "127.0.0.1:7171", env = "ACCESS_LEDGER_CUSTODIAN_METRICS_LISTEN")]
     pub metrics_listen: SocketAddr,
 
@@ -103,7 +103,7 @@ pub struct CustodianArgs {
     )]
     pub stale_after: u32,
 
-    /// Seconds that the time of an entry may be off by the own clock before that is an alarm.
+    /// Seconds that the time of an entry may be off by its own clock before that is an alarm.
     #[arg(
         long,
         value_name = "SECONDS",

@@ -13,15 +13,26 @@ use crate::identity::{DoorFiles, TlsFiles};
 
 /// Who may call a server, and how.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Who may call")]
 pub struct DoorArgs {
     /// The server's certificate chain (PEM), its own first: all connections are TLS then. Read
     /// again when it changes, as the other files here.
-    #[arg(long, value_name = "FILE", requires = "tls_key", env = "ACCESS_LEDGER_TLS_CERTIFICATE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        env = "ACCESS_LEDGER_TLS_CERTIFICATE",
+        help_heading = "Who may call"
+    )]
     pub tls_certificate: Option<PathBuf>,
 
     /// The private key (PEM) to it, mode 0600.
-    #[arg(long, value_name = "FILE", requires = "tls_certificate", env = "ACCESS_LEDGER_TLS_KEY")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_certificate",
+        env = "ACCESS_LEDGER_TLS_KEY",
+        help_heading = "Who may call"
+    )]
     pub tls_key: Option<PathBuf>,
 
     /// The authorities (PEM) whose client certificates are believed.
@@ -29,13 +40,19 @@ pub struct DoorArgs {
         long,
         value_name = "FILE",
         requires = "tls_certificate",
-        env = "ACCESS_LEDGER_TLS_CLIENT_CA"
+        env = "ACCESS_LEDGER_TLS_CLIENT_CA",
+        help_heading = "Who may call"
     )]
     pub tls_client_ca: Option<PathBuf>,
 
     /// The principals (TOML): who may call, by which certificate or token, in which roles. Without
     /// it everybody may do everything, which is for loopback.
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_PRINCIPALS")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ACCESS_LEDGER_PRINCIPALS",
+        help_heading = "Who may call"
+    )]
     pub principals: Option<PathBuf>,
 
     /// Seconds over which what a principal reads is added up into one record. Searches are recorded
@@ -45,13 +62,14 @@ pub struct DoorArgs {
         value_name = "S",
         default_value_t = 10,
         value_parser = value_parser!(u32).range(1..),
-        env = "ACCESS_LEDGER_READS_WINDOW_S"
+        env = "ACCESS_LEDGER_READS_WINDOW_S",
+        help_heading = "Who may call"
     )]
     pub reads_window_s: u32,
 
     /// Serve on an address other than loopback although nothing is encrypted. Without --principals
     /// whoever can reach the port can record and read.
-    #[arg(long, env = "ACCESS_LEDGER_DANGER_PLAINTEXT")]
+    #[arg(long, env = "ACCESS_LEDGER_DANGER_PLAINTEXT", help_heading = "Who may call")]
     pub danger_plaintext: bool,
 }
 
@@ -92,11 +110,10 @@ impl DoorArgs {
 
 /// What this server shows when it calls others, and whom it believes.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Calling others")]
 pub struct CredentialArgs {
     /// Certificates (PEM) of the authorities that vouch for the ledger, besides those of the system
     /// for witnesses, instead of them for the ledger.
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CA")]
+    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_CA", help_heading = "Calling others")]
     pub ca: Option<PathBuf>,
 
     /// The certificate chain (PEM) that is shown.
@@ -104,7 +121,8 @@ pub struct CredentialArgs {
         long,
         value_name = "FILE",
         requires = "certificate_key",
-        env = "ACCESS_LEDGER_CERTIFICATE"
+        env = "ACCESS_LEDGER_CERTIFICATE",
+        help_heading = "Calling others"
     )]
     pub certificate: Option<PathBuf>,
 
@@ -113,13 +131,19 @@ pub struct CredentialArgs {
         long,
         value_name = "FILE",
         requires = "certificate",
-        env = "ACCESS_LEDGER_CERTIFICATE_KEY"
+        env = "ACCESS_LEDGER_CERTIFICATE_KEY",
+        help_heading = "Calling others"
     )]
     pub certificate_key: Option<PathBuf>,
 
     /// The file with the bearer token, mode 0600. The followed ledger sees it, no witness does:
     /// each of them could use it elsewhere.
-    #[arg(long, value_name = "FILE", env = "ACCESS_LEDGER_TOKEN_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ACCESS_LEDGER_TOKEN_FILE",
+        help_heading = "Calling others"
+    )]
     pub token_file: Option<PathBuf>,
 }
 

@@ -11,7 +11,7 @@ use crate::{backup::BackupOptions, folder::Purpose};
 /// Flags of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// Where the ledger lies. No server may have it open.
+    /// Where the ledger lies, or the custodian. No server may have it open.
     #[command(flatten)]
     pub data: DataArgs,
 }

@@ -8,11 +8,10 @@ use crate::trace::ExportOptions;
 
 /// Where traces go.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
     /// Collector of OpenTelemetry that gets traces (OTLP over HTTP), as in `http://127.0.0.1:4318`.
     /// Without it there are none.
-    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_OTLP")]
+    #[arg(long, value_name = "URL", env = "ACCESS_LEDGER_OTLP", help_heading = "Traces")]
     pub otlp: Option<String>,
 }
 

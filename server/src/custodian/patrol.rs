@@ -277,7 +277,7 @@ impl Patrol {
             failed => {
                 // What else is served is compared all the same.
                 if let (Ok(Err(problem)), false) = (failed, found.own_fails) {
-                    error!(%problem, "patrol could not read the own copy");
+                    error!(%problem, "patrol could not read its own copy");
                 }
                 (found.own_fails, found.is_full) = (true, true);
                 return Ok(());

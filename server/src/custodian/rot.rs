@@ -25,7 +25,7 @@ pub(super) async fn watch_copy(desk: Arc<Desk>, alarms: Arc<Alarms>) {
         let judge = move || match is_damaged {
             Some(true) => {
                 let held = desk.newest().map(|newest| newest.size()).unwrap_or_default();
-                let told = "bytes of the own copy are damaged: stop, and restore from the ledger";
+                let told = "bytes of its own copy are damaged: stop, and restore from the ledger";
                 alarms.raise(Alarm::new(AlarmKind::CopyDamaged, &origin, held, told));
             }
             Some(false) => {

@@ -154,7 +154,7 @@ impl Folder {
         if key.name() == name {
             return Ok(key);
         }
-        let problem = format!("the key of {}, wanted is that of {name}", key.name());
+        let problem = format!("the key of {}, expected that of {name}", key.name());
         Err(malformed(&self.keys().join(file), problem))
     }
 }

@@ -1,4 +1,4 @@
-//! The witness calls: `add-checkpoint`, with each status of formats.md, section 8.
+//! The witness calls: `add-checkpoint`, with each status of FORMATS.md, section 8.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Paths of tiles and entry bundles (C2SP tlog-tiles; formats.md, section 7).
+//! Paths of tiles and entry bundles (C2SP tlog-tiles; FORMATS.md, section 7).
 //!
 //! ```text
 //! <level>/<tile>[.p/<width>]      level 0 to 63, or "entries"; width 1 to 255

@@ -376,7 +376,7 @@ fn by_ledger(checkpoint: &VerifiedCheckpoint, keys: &History<VerifierKey>) -> St
     format!("{}\n{lines}", checkpoint.checkpoint().text())
 }
 
-/// What a custodian's mirror key is called behind the name of its witness key (formats.md,
+/// What a custodian's mirror key is called behind the name of its witness key (FORMATS.md,
 /// section 8).
 const MIRROR_SUFFIX: &str = "/mirror";
 

@@ -221,7 +221,7 @@ const PREPARE_STEP: u64 = 1 << 20;
 /// Zeros are written ahead when fewer than these are left.
 const PREPARE_HEADROOM: u64 = 256 << 10;
 
-/// Groups below this length gain from prepared space (measured.md: 64 KiB and below).
+/// Groups below this length gain from prepared space (measured: 64 KiB and below).
 const SMALL_GROUP_LEN: usize = 64 << 10;
 
 /// A buffer up to this capacity is kept for the next group.

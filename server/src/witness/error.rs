@@ -57,7 +57,7 @@ pub enum AddRefusal {
     #[error("consistency: {0}")]
     Proof(#[from] ProofError),
     /// A proof where there is nothing to prove. 422.
-    #[error("proof of {found} hashes, wanted is none from size 0")]
+    #[error("proof of {found} hashes, expected none from size 0")]
     ProofFromNothing {
         /// Hashes in the proof.
         found: usize,

@@ -24,7 +24,7 @@ pub struct LogsError {
 #[non_exhaustive]
 pub enum LogsProblem {
     /// Another line than wanted.
-    #[error("wanted is \"log <vkey> [<url>]\"")]
+    #[error("expected \"log <vkey> [<url>]\"")]
     Form,
     /// The key is malformed.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! Asks one witness (C2SP tlog-witness; formats.md, section 8).
+//! Asks one witness (C2SP tlog-witness; FORMATS.md, section 8).
 
 use std::{sync::Arc, time::Duration};
 
