@@ -89,7 +89,7 @@ pub enum Command {
     /// Follow a ledger: hold a verified copy, cosign what is held, raise alarms, serve auditors.
     Custodian(Box<CustodianArgs>),
     /// Bring a ledger's folder that lost entries back to what a custodian has cosigned.
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Copy a ledger's folder, also while it is served, and verify the copy.
     Backup(BackupArgs),
     /// Make the key that is to take the place of the ledger's, also while that is served; it does

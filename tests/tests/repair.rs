@@ -138,7 +138,7 @@ impl Scene {
         puller: &Puller,
     ) -> Result<Restored, RestoreError> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        restore(&disk, Path::new(DATA), puller, &[], |_, _| {}).await
+        restore(&disk, Path::new(DATA), puller, (None, &[]), |_, _| {}).await
     }
 
     /// That all is there, verified, and nothing that was erased.
@@ -452,7 +452,7 @@ async fn a_custodian_mends_its_copy_from_the_ledger_and_cosigns_on() -> Result<(
     let node = setup.start().await?;
     ensure!(custodian.start(node.address).await.is_err(), "took a damaged copy");
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let restored = restore(&disk, &data, &puller(&node)?, &[], |_, _| {}).await?;
+    let restored = restore(&disk, &data, &puller(&node)?, (None, &[]), |_, _| {}).await?;
     let damaged = name.trim_end_matches(".seg").parse()?;
     ensure!(restored.mended.segments == [Index(damaged)], "{restored:?}");
     ensure!((restored.size, restored.root) == (size, root), "{restored:?}");
