@@ -202,6 +202,7 @@ struct Look<'a> {
 impl Look<'_> {
     async fn run<O: Observer>(&self, view: &View, observer: O) -> Result<(Audited, O), AuditError> {
         let Self { puller, ledger, options, .. } = *self;
+        view.check_scope(options.scope)?;
         let (mut checkpoint, mut newest) = next_checkpoint(puller, view, None, options).await?;
         let usable =
             view.pinned().filter(|pin| !options.full && pin.state.scope() == options.scope);

@@ -56,8 +56,9 @@ pub use self::{
 
 /// A log that is being verified from entry 0 on, or from a saved state on.
 ///
-/// Memory grows with the number of sources, not with the log. After a violation the verifier has no
-/// further use.
+/// Memory grows with the number of sources, not with the log, but for some bits an entry where
+/// events are missing whose redaction is yet to come. After a violation the verifier has no further
+/// use.
 #[derive(Clone, Debug)]
 pub struct LogVerifier {
     origin: Arc<str>,

@@ -24,7 +24,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{evidence::Caught, verify::SavedState};
+use crate::{
+    evidence::Caught,
+    verify::{SavedState, Scope},
+};
 
 /// A view file cannot be used.
 #[derive(Debug, Error)]
@@ -60,7 +63,8 @@ pub enum ViewError {
         /// The version found.
         found: u32,
     },
-    /// The view is of another ledger, or of one with another key.
+    /// The view is of another ledger, or of one with another key, and nothing tells whether the one
+    /// asked for took its place.
     #[error("view {} is of {found}, asked for was {wanted}", .path.display())]
     OtherLedger {
         /// The file.
@@ -86,6 +90,8 @@ pub struct View {
     path: PathBuf,
     ledger: VerifierKey,
     pinned: Option<Pinned>,
+    /// The key that the file names, where the log has not told yet that `ledger` took its place.
+    former: Option<String>,
     /// Digest of the file as it was read or written; `None` without a file.
     content: Option<Digest>,
 }
@@ -116,9 +122,9 @@ struct ViewFile {
 }
 
 impl View {
-    /// Opens the view at `path` of the ledger with this key, or with one that took its place in the
-    /// log that the view has verified; a file that does not exist is a view without a pin, if there
-    /// is a folder for it.
+    /// Opens the view at `path` of the ledger with this key, or of the same name with one that this
+    /// key took the place of; a file that does not exist is a view without a pin, if there is a
+    /// folder for it. That it took its place, an audit has the log tell before it moves the pin.
     ///
     /// # Errors
     ///
@@ -126,7 +132,8 @@ impl View {
     pub fn open(path: &Path, ledger: &VerifierKey) -> Result<Self, ViewError> {
         let at = || path.to_owned();
         let io = |error| ViewError::Io { path: at(), error };
-        let mut view = Self { path: at(), ledger: ledger.clone(), pinned: None, content: None };
+        let (pinned, former, content) = (None, None, None);
+        let mut view = Self { path: at(), ledger: ledger.clone(), pinned, former, content };
         // Better said here than after an audit.
         File::open(folder_of(path)).map_err(io)?;
         let Some(text) = read(path).map_err(io)? else {
@@ -139,11 +146,19 @@ impl View {
         }
         let file: ViewFile = serde_json::from_slice(&text).map_err(malformed)?;
         let wanted = ledger.to_string();
-        // The verified log has named the key that governance put in the place of the first one.
-        if file.ledger != wanted && !file.state.knows_ledger_key(ledger) {
-            return Err(ViewError::OtherLedger { path: at(), found: file.ledger, wanted });
+        let mut others = Vec::new();
+        if file.ledger != wanted {
+            let former = VerifierKey::parse(&file.ledger).ok();
+            let Some(former) = former.filter(|former| former.name() == ledger.name()) else {
+                return Err(ViewError::OtherLedger { path: at(), found: file.ledger, wanted });
+            };
+            // The pin may be from before there was the new key.
+            let told = file.state.ledger_keys();
+            view.former = (!told.contains(ledger)).then_some(file.ledger);
+            others.extend(told.into_iter().chain([former]));
         }
-        let checkpoint = VerifiedCheckpoint::open(file.checkpoint.as_bytes(), ledger, &[])
+        let note = file.checkpoint.as_bytes();
+        let checkpoint = VerifiedCheckpoint::open_by_any(note, ledger, &others)
             .map_err(|error| ViewError::Checkpoint { path: at(), error })?;
         view.content = Some(sha256(&text));
         view.pinned = Some(Pinned { checkpoint, state: file.state });
@@ -160,6 +175,23 @@ impl View {
     #[must_use]
     pub const fn ledger(&self) -> &VerifierKey {
         &self.ledger
+    }
+
+    /// That an audit of this scope can tell whether the ledger's key took the place of the one that
+    /// the file names: only events do.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::OtherLedger`] when it cannot.
+    pub fn check_scope(&self, scope: Scope) -> Result<(), ViewError> {
+        match &self.former {
+            Some(found) if scope == Scope::EntriesOnly => Err(ViewError::OtherLedger {
+                path: self.path.clone(),
+                found: found.clone(),
+                wanted: self.ledger.to_string(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What is pinned; `None` before the first audit.
@@ -195,6 +227,7 @@ impl View {
         }
         replace(&self.path, &text, &folder).map_err(io)?;
         self.content = Some(sha256(&text));
+        self.former = None;
         self.pinned = Some(Pinned { checkpoint, state });
         Ok(())
     }

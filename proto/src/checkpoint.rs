@@ -219,6 +219,23 @@ impl VerifiedCheckpoint {
         Ok(Self { checkpoint, note: parsed.as_str().to_owned(), cosignatures })
     }
 
+    /// Opens a checkpoint that the key `ledger` has signed, or one of `others`, without
+    /// cosignatures.
+    ///
+    /// # Errors
+    ///
+    /// As [`VerifiedCheckpoint::open`] for `ledger`.
+    pub fn open_by_any(
+        note: &[u8],
+        ledger: &VerifierKey,
+        others: &[VerifierKey],
+    ) -> Result<Self, CheckpointError> {
+        let opened = Self::open(note, ledger, &[]);
+        opened.or_else(|error| {
+            others.iter().find_map(|key| Self::open(note, key, &[]).ok()).ok_or(error)
+        })
+    }
+
     /// Cosigns this checkpoint at `timestamp_s`, in seconds since the Unix epoch: one signature
     /// line, to be appended to the note. What the signature states beyond the ledger's own, the
     /// signer answers for.

@@ -44,7 +44,7 @@ use self::{
 };
 
 /// The fold. Memory is that of the facts, and a little for each source with heartbeats, open
-/// emergency and unanswered intent.
+/// emergency and unanswered intent; some bits for each entry where events are missing.
 #[derive(Clone, Debug)]
 pub struct Findings {
     authority: Authority,

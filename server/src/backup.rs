@@ -102,7 +102,8 @@ pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckRepo
         Role::Custodian => copy.notes(options.with_keys)?,
     };
     // All of these cover what was durable before; read in this order, the largest covers the notes.
-    let newest = from.newest_known(&**disk, &vkey).into_iter().chain(noted);
+    let newest =
+        from.newest_known(&**disk, &from.known_keys(&**disk, None)?).into_iter().chain(noted);
     let checkpoint = newest
         .max_by_key(VerifiedCheckpoint::size)
         .ok_or_else(|| BackupError::NoCheckpoint { path: from.checkpoint() })?;

@@ -90,7 +90,7 @@ pub enum Command {
     Custodian(Box<CustodianArgs>),
     /// Bring back what a stopped ledger lost, from a custodian that has cosigned it; or what a
     /// custodian lost, from the ledger.
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Copy the folder of a ledger or custodian, also while it is served, and verify the copy.
     Backup(BackupArgs),
     /// Make the key that is to take the place of the ledger's, also while that is served; it does

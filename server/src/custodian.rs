@@ -142,18 +142,20 @@ impl Custodian {
         lock: Option<Lock>,
     ) -> Result<Self, CustodianError> {
         let (folder, ledger) = (Folder::new(&options.folder), options.ledger.clone());
-        let memory = Memory::read(&**disk, folder.root(), &ledger)?;
+        folder.clear_mending(&**disk)?;
+        let mut memory = Memory::read(&**disk, folder.root(), &ledger)?;
+        let keys = folder.open_custodian(&**disk, &ledger, options.name.as_deref())?;
+        let known_keys = folder.known_keys(&**disk, Some(&ledger))?;
+        memory.former = memory.former.or_else(|| known_keys.last().cloned());
+        memory.former.take_if(|former| *former == ledger);
         let pinned = memory.pinned.as_ref();
-        let is_successor = pinned.is_some_and(|pinned| pinned.state.knows_ledger_key(&ledger));
-        let keys =
-            folder.open_custodian(&**disk, &ledger, is_successor, options.name.as_deref())?;
         let alarms = Alarms::open(disk.clone(), clock.clone(), &folder.alarms())?;
         let halt = Halt::read(&**disk, folder.root())?;
 
         let known = pinned.map(|pinned| pinned.checkpoint.clone()).into_iter();
         // All of these were written when the entries were durable. Of two that are of one size the
         // last: that with the cosignatures.
-        let known = known.chain(folder.newest_known(&**disk, &ledger));
+        let known = known.chain(folder.newest_known(&**disk, &known_keys));
         let known = known.max_by_key(VerifiedCheckpoint::size);
         let segment_bytes = options.segment_bytes;
         let storage = Options { segment_bytes, ..Options::new(folder.root(), ledger.name()) };

@@ -188,6 +188,23 @@ impl Folder {
         self.root.join("evidence")
     }
 
+    /// Segments that a restore writes before they go into the log.
+    pub(crate) fn mending(&self) -> PathBuf {
+        self.root.join("mending")
+    }
+
+    /// Removes what a restore has left there: events that no redaction reaches. Nothing of the log
+    /// is there alone.
+    pub(crate) fn clear_mending(&self, disk: &dyn Disk) -> Result<(), LedgerError> {
+        let folder = self.mending();
+        let cleared = match disk.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(names) => names.iter().try_for_each(|name| disk.remove(&folder.join(name))),
+        };
+        cleared.map_err(|source| LedgerError::io(&folder, source))
+    }
+
     /// The index.
     #[must_use]
     pub fn index(&self) -> PathBuf {
@@ -244,6 +261,56 @@ impl Folder {
         }
     }
 
+    /// The keys of which one has signed what lies here, or what was signed since it was copied:
+    /// `given`, the ledger's own ones, the newest first, and the one that `meta.toml` names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::origin`]; [`LedgerError::Uninitialised`]; [`LedgerError::ForeignKey`] for a
+    /// `given` one of another ledger; [`LedgerError::File`] for keys, and without any.
+    pub(crate) fn known_keys(
+        &self,
+        disk: &dyn Disk,
+        given: Option<&VerifierKey>,
+    ) -> Result<Vec<VerifierKey>, LedgerError> {
+        let uninitialised = || LedgerError::Uninitialised { folder: self.root.clone() };
+        let Meta { origin, role, ledger, .. } = self.read_meta(disk)?.ok_or_else(uninitialised)?;
+        if let Some(key) = given.filter(|key| key.name() != origin) {
+            return Err(LedgerError::ForeignKey { key: key.name().to_owned(), origin });
+        }
+        let own = match role {
+            Role::Ledger => self.signers(disk, Purpose::Ledger)?,
+            Role::Custodian => Vec::new(),
+        };
+        let own = own.iter().rev().map(|own| own.verifier().clone());
+        let mut keys: Vec<_> = given.cloned().into_iter().chain(own).collect();
+        keys.retain(|key| key.name() == origin);
+        if let Some(key) = ledger {
+            let key = VerifierKey::parse(&key).map_err(|error| malformed(&self.meta(), error))?;
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return Err(malformed(&self.keys().join("ledger.key"), "missing"));
+        }
+        Ok(keys)
+    }
+
+    /// Has `meta.toml`, where it names a key of the ledger, name this one: the verified log tells
+    /// that it is. With `None`, for a ledger that holds its keys, no key.
+    pub(crate) fn name_key(
+        &self,
+        disk: &dyn Disk,
+        key: Option<&VerifierKey>,
+    ) -> Result<(), LedgerError> {
+        let ledger = key.map(ToString::to_string);
+        match self.read_meta(disk)? {
+            Some(meta) if meta.ledger.is_some() && meta.ledger != ledger => {
+                self.put_meta(disk, &Meta { ledger, ..meta })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_role(&self, meta: &Meta, wanted: Role) -> Result<(), LedgerError> {
         let found = meta.role;
         if found == wanted {
@@ -290,14 +357,14 @@ impl Folder {
         os::replace(disk, &path, text.as_bytes()).map_err(|source| LedgerError::io(&path, source))
     }
 
-    /// The newest checkpoint that this ledger signed, as far as its file tells: a file that is
-    /// missing or torn is as good as none, the log has it all.
+    /// The newest checkpoint that this ledger signed, with one of these keys, as far as its file
+    /// tells: a file that is missing or torn is as good as none, the log has it all.
     pub(crate) fn read_checkpoint(
         &self,
         disk: &dyn Disk,
-        key: &VerifierKey,
+        keys: &[VerifierKey],
     ) -> Option<VerifiedCheckpoint> {
-        read_note(disk, &self.checkpoint(), key)
+        read_note(disk, &self.checkpoint(), keys)
     }
 
     /// The event of entry 0; makes the governance keys when `genesis` names none.
@@ -367,10 +434,11 @@ pub(crate) fn timestamp(nanos: u64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos }
 }
 
-/// A checkpoint of this ledger, as far as the file can be read.
-fn read_note(disk: &dyn Disk, path: &Path, key: &VerifierKey) -> Option<VerifiedCheckpoint> {
+/// A checkpoint that one of these keys has signed, as far as the file can be read.
+fn read_note(disk: &dyn Disk, path: &Path, keys: &[VerifierKey]) -> Option<VerifiedCheckpoint> {
     let note = os::read(disk, path, CHECKPOINT_BYTES_MAX).ok()?;
-    VerifiedCheckpoint::open(&note, key, &[])
+    let (key, others) = keys.split_first()?;
+    VerifiedCheckpoint::open_by_any(&note, key, others)
         .inspect_err(|error| warn!(path = %path.display(), %error, "ignored checkpoint file"))
         .ok()
 }

@@ -184,6 +184,7 @@ impl Ledger {
         let Some(origin) = folder.origin(&**disk)? else {
             return Err(LedgerError::Uninitialised { folder: options.folder.clone() });
         };
+        folder.clear_mending(&**disk)?;
         let keys = folder.open_keys(&**disk)?;
         if keys.ledger.name() != origin {
             let (key, origin) = (keys.ledger.name().to_owned(), origin);
@@ -192,12 +193,15 @@ impl Ledger {
         let vkey = keys.ledger.verifier();
         let signers: Vec<_> = keys.of_ledger().map(Signer::verifier).collect();
         options.cosigning.check(&signers)?;
-        let stored = folder.read_checkpoint(&**disk, vkey);
+        let stored = folder.read_checkpoint(&**disk, &folder.known_keys(&**disk, None)?);
         let signed = stored.as_ref().map(|checkpoint| (checkpoint.size(), checkpoint.root()));
         let opened = storage::open(disk.clone(), &storage_options(options, vkey), signed)?;
         info!(size = opened.link.size.0, recovery = ?opened.recovery, "opened log");
         guard::compare(&options.seen, opened.link.size, &opened.tree)?;
-        Start { folder, options, disk, clock, keys, stored, opened, lock }.start()
+        let ledger = Start { folder, options, disk, clock, keys, stored, opened, lock }.start()?;
+        // It may have been a copy, which somebody gave its keys.
+        Folder::new(&options.folder).name_key(&**disk, None)?;
+        Ok(ledger)
     }
 
     /// What the services need.

@@ -48,7 +48,7 @@ mod salvage;
 mod survey;
 
 pub use self::mend::Mended;
-use self::mend::Mending;
+use self::mend::{Mending, look_again};
 use crate::{
     custodian::{copy::Copy, error::CopyError},
     error::{LedgerError, StorageError},
@@ -161,7 +161,7 @@ pub fn run(
     disk: &Arc<dyn Disk>,
     folder: &Path,
     (url, credentials): (&str, &Credentials),
-    custodians: &[VerifierKey],
+    trusted: (Option<&VerifierKey>, &[VerifierKey]),
 ) -> anyhow::Result<ExitCode> {
     let bar = ProgressBar::new(0).with_style(style());
     let told = bar.clone();
@@ -171,7 +171,7 @@ pub fn run(
     };
     let restored = serve::runtime(None)?.block_on(async {
         let puller = Puller::new(credentials.link(url)?);
-        restore(disk, folder, &puller, custodians, progress).await
+        restore(disk, folder, &puller, trusted, progress).await
     });
     bar.finish_and_clear();
     let mut out = io::stdout().lock();
@@ -204,6 +204,9 @@ pub fn run(
 /// custodian that all of `custodians` have cosigned. `progress` is told how many entries are there,
 /// and how many there will be.
 ///
+/// The checkpoint is signed by `ledger`, or by one of the keys that the folder knows; the log up to
+/// there tells that this key is its own.
+///
 /// May be cut off at any point and repeated.
 ///
 /// # Errors
@@ -213,15 +216,14 @@ pub async fn restore(
     disk: &Arc<dyn Disk>,
     folder: &Path,
     puller: &Puller,
-    custodians: &[VerifierKey],
+    (ledger, custodians): (Option<&VerifierKey>, &[VerifierKey]),
     progress: impl Fn(Size, Size) + Send,
 ) -> Result<Restored, RestoreError> {
     let data = Folder::new(folder);
-    let ledger = data
-        .ledger_key(&**disk)?
-        .ok_or_else(|| LedgerError::Uninitialised { folder: folder.to_owned() })?;
-    let cosigned = cosigned(puller, &ledger, custodians).await?;
-    let signed = data.newest_known(&**disk, &ledger);
+    let known = data.known_keys(&**disk, ledger)?;
+    let signers = ledger.map_or(&known[..], std::slice::from_ref);
+    let (ledger, cosigned) = cosigned(puller, signers, custodians).await?;
+    let signed = data.newest_known(&**disk, &known);
     if let Some(signed) = &signed {
         check_signed(disk, (&data, &ledger), puller, (signed, &cosigned)).await?;
     }
@@ -234,9 +236,13 @@ pub async fn restore(
         signed: signed.as_ref(),
     };
     let mended = mending.mend().await?;
-    let local = Local::open(disk, data, &ledger).await?;
+    let local = Local::open(disk, data, (&ledger, &known)).await?;
     let (size, end) = (local.size(), cosigned.size());
     local.compare(puller, &cosigned).await?;
+    if size < end {
+        // The other side may be late with a redaction that was carried out here.
+        look_again(&**disk, &local.data)?;
+    }
     let (mut copy, mut records) =
         (local.copy, puller.records(size.next_index(), end, Scope::Events));
     while copy.next_index() < end.next_index() {
@@ -269,25 +275,32 @@ pub async fn restore(
             let (path, note) = (data.checkpoint(), cosigned.note().as_bytes());
             os::replace(&*disk, &path, note).map_err(|source| LedgerError::io(&path, source))?;
         }
+        let sources = copy.verifier().sources();
+        if sources.is_some_and(|sources| sources.ledger_keys().values().any(|key| *key == ledger)) {
+            data.name_key(&*disk, Some(&ledger))?;
+        }
         Ok(restored)
     })
     .await
 }
 
-/// The newest checkpoint of the custodian with the cosignatures that are asked for. Right after a
-/// checkpoint was stored they may be on their way.
+/// The newest checkpoint of the custodian with the cosignatures that are asked for, and which of
+/// these keys has signed it. Right after a checkpoint was stored they may be on their way.
 async fn cosigned(
     puller: &Puller,
-    ledger: &VerifierKey,
+    signers: &[VerifierKey],
     custodians: &[VerifierKey],
-) -> Result<VerifiedCheckpoint, RestoreError> {
+) -> Result<(VerifierKey, VerifiedCheckpoint), RestoreError> {
     let begun = Instant::now();
     loop {
         let note = puller.checkpoint().await?;
-        let checkpoint = VerifiedCheckpoint::open(&note, ledger, custodians)?;
+        let open = |key| Ok((key, VerifiedCheckpoint::open(&note, key, custodians)?));
+        let opened = signers.iter().map(open);
+        let opened = opened.reduce(|first, next| first.or_else(|error| next.or(Err(error))));
+        let (ledger, checkpoint) = opened.unwrap_or(Err(CheckpointError::Lines))?;
         let has = |key: &&VerifierKey| checkpoint.cosignatures().iter().all(|by| by.key != **key);
         let Some(key) = custodians.iter().find(has) else {
-            return Ok(checkpoint);
+            return Ok((ledger.clone(), checkpoint));
         };
         if begun.elapsed() >= COSIGN_WAIT {
             let (size, key) = (checkpoint.size(), Box::new(key.clone()));
@@ -355,11 +368,11 @@ impl Local {
     async fn open(
         disk: &Arc<dyn Disk>,
         data: Folder,
-        ledger: &VerifierKey,
+        (ledger, known): (&VerifierKey, &[VerifierKey]),
     ) -> Result<Self, RestoreError> {
-        let (disk, ledger) = (disk.clone(), ledger.clone());
+        let (disk, ledger, known) = (disk.clone(), ledger.clone(), known.to_vec());
         blocking(move || {
-            let signed = data.read_checkpoint(&*disk, &ledger);
+            let signed = data.read_checkpoint(&*disk, &known);
             let options = Options::new(data.root(), ledger.name());
             // The checkpoint may cover what was lost.
             let copy = Copy::open(&disk, &options, &ledger, None, None)?;

@@ -210,7 +210,7 @@ async fn a_custodian_that_was_put_back_signs_nothing_before_it_knows_what_it_sig
     let early = Keeper::start(&second, &vkey, node.address).await.map(drop);
     ensure!(early.is_err(), "went on with less than it has signed for");
     let puller = Puller::new(clients.channel.clone());
-    restore(&disk, &second, &puller, &[], |_, _| {}).await?;
+    restore(&disk, &second, &puller, (None, &[]), |_, _| {}).await?;
     let keeper = Keeper::start(&second, &vkey, node.address).await?;
     keeper.cosigns(newest.size().0 + 1).await?;
     keeper.stop().await?;

@@ -138,11 +138,12 @@ impl Scene {
         puller: &Puller,
     ) -> Result<Restored, RestoreError> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        restore(&disk, Path::new(DATA), puller, &[], |_, _| {}).await
+        restore(&disk, Path::new(DATA), puller, (None, &[]), |_, _| {}).await
     }
 
-    /// That all is there, verified, and nothing that was erased.
+    /// That all is there, verified, and nothing that was erased; and nothing beside it.
     fn check(&self, disk: &SimulatedDisk) -> Result<()> {
+        ensure!(drafts(disk).is_empty(), "{:?}", drafts(disk));
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let known = Some((self.size, self.root));
         let report = check::check(&disk, &Options::new(DATA, ORIGIN), &self.vkey, known, &|_| {})?;
@@ -158,6 +159,10 @@ const ERASED: Index = Index(9);
 fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let paths = disk.paths().into_iter();
     paths.filter(|path| path.starts_with("data/log")).collect()
+}
+
+fn drafts(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.starts_with("data/mending")).collect()
 }
 
 /// What happens to a file.
@@ -291,6 +296,12 @@ async fn what_was_erased_is_looked_at_once_more_when_its_frames_came_from_elsewh
     scene.restore(&disk).await?;
     ensure!(text(&disk)?.contains("size = 0\n"), "{}", text(&disk)?);
     scene.check(&disk)?;
+    // And when they were pulled behind the end.
+    let disk = scene.loaded()?;
+    Damage::Gone.inflict(&disk, segments(&disk).last().context("no segment")?)?;
+    ensure!(scene.restore(&disk).await?.local < scene.size);
+    ensure!(text(&disk)?.contains("size = 0\n"), "{}", text(&disk)?);
+    scene.check(&disk)?;
     // Where an erased event was, zeros that rot say nothing, but are no zeros.
     let disk = scene.loaded()?;
     let zeros = |path: &PathBuf| -> Option<i64> {
@@ -375,6 +386,7 @@ async fn who_holds_too_little_or_another_history_changes_nothing() -> Result<()>
     let before = stored(&disk);
     let refused = scene.restore_from(&disk, &puller(&behind)?).await;
     ensure!(matches!(refused, Err(RestoreError::Beyond { .. })), "{refused:?}");
+    ensure!(drafts(&disk).is_empty(), "events are left where no redaction reaches them");
     ensure!(stored(&disk) == before, "changed what cannot be mended");
 
     // A footer is mended from what is left, whoever holds however little.
@@ -449,10 +461,16 @@ async fn a_custodian_mends_its_copy_from_the_ledger_and_cosigns_on() -> Result<(
     let mut bytes = fs::read(&segment)?;
     *bytes.get_mut(300).context("a short segment")? ^= 1;
     access_ledger_server::os::replace(&RealDisk, &segment, &bytes)?;
+    let left = |data: &Path| data.join("mending/00000000000000000000.seg");
+    for data in [setup.options.folder.as_path(), &data] {
+        RealDisk.create_dir(&data.join("mending"))?;
+        RealDisk.create(&left(data))?.write_at(b"events of a restore that was stopped", 0)?;
+    }
     let node = setup.start().await?;
     ensure!(custodian.start(node.address).await.is_err(), "took a damaged copy");
+    ensure!(!left(&setup.options.folder).exists() && !left(&data).exists());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let restored = restore(&disk, &data, &puller(&node)?, &[], |_, _| {}).await?;
+    let restored = restore(&disk, &data, &puller(&node)?, (None, &[]), |_, _| {}).await?;
     let damaged = name.trim_end_matches(".seg").parse()?;
     ensure!(restored.mended.segments == [Index(damaged)], "{restored:?}");
     ensure!((restored.size, restored.root) == (size, root), "{restored:?}");

@@ -73,7 +73,7 @@ impl Scene {
     async fn restore(&self) -> Result<Restored, RestoreError> {
         let puller = self.keeper.puller().map_err(|_| RestoreError::CutOff)?;
         let data = self.folder.path().join("ledger");
-        restore(&real_disk(), &data, &puller, &self.keeper.vkeys, |_, _| {}).await
+        restore(&real_disk(), &data, &puller, (None, &self.keeper.vkeys), |_, _| {}).await
     }
 
     fn data(&self) -> std::path::PathBuf {
@@ -152,7 +152,7 @@ async fn a_log_that_went_on_from_the_backup_is_refused_and_left_as_it_is() -> an
         let puller = scene.keeper.puller()?;
         let disk = real_disk();
         let before = fs::read(copy.join("log/00000000000000000000.seg"))?;
-        let refused = restore(&disk, &copy, &puller, &[], |_, _| {}).await;
+        let refused = restore(&disk, &copy, &puller, (None, &[]), |_, _| {}).await;
         let Err(RestoreError::Contradiction { local, cosigned, evidence, .. }) = refused else {
             anyhow::bail!("{refused:?}");
         };
@@ -181,7 +181,7 @@ async fn only_what_the_named_custodian_cosigned_is_restored() -> anyhow::Result<
     let puller = scene.keeper.puller()?;
     let keys = [stranger.verifier().clone()];
     let before = check_folder(&data)?;
-    let refused = restore(&real_disk(), &data, &puller, &keys, |_, _| {}).await;
+    let refused = restore(&real_disk(), &data, &puller, (None, &keys), |_, _| {}).await;
     ensure!(matches!(refused, Err(RestoreError::NotCosigned { .. })), "{refused:?}");
     ensure!(check_folder(&data)? == before, "nothing was restored");
 

@@ -94,10 +94,12 @@ impl SavedState {
         Size(self.size)
     }
 
-    /// Whether this is one of the ledger's keys, as the log told them up to there.
+    /// The ledger's keys, as the log told them up to there; none when entries alone were verified.
     #[must_use]
-    pub fn knows_ledger_key(&self, key: &VerifierKey) -> bool {
-        self.registry.as_ref().and_then(|registry| registry.restore(key).ok()).is_some()
+    pub fn ledger_keys(&self) -> Vec<VerifierKey> {
+        let founded = self.registry.as_ref().and_then(|registry| registry.founded().ok());
+        let sources = founded.iter().map(|(_, sources)| sources);
+        sources.flat_map(|sources| sources.ledger_keys().values().cloned()).collect()
     }
 
     /// What was verified.
@@ -131,7 +133,8 @@ impl LogVerifier {
         }
     }
 
-    /// The verifier as it was saved, behind the checkpoint that it concluded at.
+    /// The verifier as it was saved, behind the checkpoint that it concluded at. That `ledger` is a
+    /// key of this log, it tells where it concludes: the log may name it behind that checkpoint.
     ///
     /// # Errors
     ///
@@ -167,16 +170,22 @@ impl LogVerifier {
 }
 
 impl SavedRegistry {
-    fn restore(&self, ledger: &VerifierKey) -> Result<Registry, StateError> {
+    /// The genesis, and the sources as it has them, with all keys of the ledger.
+    fn founded(&self) -> Result<(Bytes, Sources), StateError> {
         let genesis = Bytes::from(unhex(&self.genesis).ok_or(field("genesis"))?);
         let mut sources = Sources::from_genesis(&genesis).map_err(|_| field("genesis"))?;
         let mut keys = sources.ledger_keys().clone();
         restore_changes(&mut keys, &self.ledger_keys, |key| VerifierKey::parse(key).ok())
             .ok_or(field("ledger_keys"))?;
-        if !keys.values().any(|key| key == ledger) {
+        sources.restore_ledger_keys(keys);
+        Ok((genesis, sources))
+    }
+
+    fn restore(&self, ledger: &VerifierKey) -> Result<Registry, StateError> {
+        let (genesis, mut sources) = self.founded()?;
+        if sources.genesis().origin != ledger.name() {
             return Err(field("genesis"));
         }
-        sources.restore_ledger_keys(keys);
         let saved = self.sources.iter().map(SavedSource::restore);
         sources.restore(saved.collect::<Result<Vec<_>, _>>()?);
         let retention = self.retention.clone().map(SavedRetention::restore);

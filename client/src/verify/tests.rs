@@ -4,7 +4,7 @@ use access_ledger_proto::{
     entry::Entry,
     error::{SealError, SourceError},
     hash::sha256,
-    note::KeyId,
+    note::{KeyId, KeyType, Signer},
     source::SourceName,
     wire::SourceRole,
 };
@@ -425,9 +425,14 @@ fn a_state_of_another_tree_or_ledger_is_refused() {
         let saved = serde_json::from_value(json).unwrap();
         assert_eq!(restore(&saved), Err(StateError::Field { field }));
     }
-    let foreign = Honest::with_key(9);
-    let refused = LogVerifier::restore(foreign.signer.verifier(), &checkpoint, &saved);
+    let other = Signer::new("another.example", KeyType::Ed25519, [9; 32]).unwrap();
+    let refused = LogVerifier::restore(other.verifier(), &checkpoint, &saved);
     assert_eq!(refused.map(|_| ()), Err(StateError::Field { field: "genesis" }));
+    // Another key of this name may be one that the log has yet to name, but not for long.
+    let foreign = Honest::with_key(9);
+    let restored = LogVerifier::restore(foreign.signer.verifier(), &checkpoint, &saved);
+    let violation = restored.unwrap().finish(&checkpoint).unwrap_err();
+    assert!(matches!(violation.what, Fault::ForeignGenesis { .. }), "{violation}");
     ledger.record("a", 1);
     let refused = LogVerifier::restore(ledger.signer.verifier(), &ledger.checkpoint(), &saved);
     assert!(matches!(refused, Err(StateError::Root { .. })));

@@ -1,6 +1,10 @@
 //! A view keeps what was verified, belongs to one ledger, and catches what contradicts it.
 
-use access_ledger_proto::{checkpoint::Checkpoint, hash::sha256};
+use access_ledger_proto::{
+    checkpoint::Checkpoint,
+    hash::sha256,
+    note::{KeyType, Signer},
+};
 
 use super::*;
 use crate::verify::{LogVerifier, Record, Scope, honest::Honest};
@@ -51,8 +55,14 @@ fn a_view_of_another_ledger_or_one_that_was_edited_is_refused() {
     let ledger = log(1);
     let vkey = ledger.signer.verifier();
     View::open(&path, vkey).unwrap().pin(ledger.checkpoint(), state(&ledger)).unwrap();
+    let other = Signer::new("another.example", KeyType::Ed25519, [9; 32]).unwrap();
+    let refused = View::open(&path, other.verifier());
+    assert!(matches!(refused, Err(ViewError::OtherLedger { .. })));
+    // Another key of this name: the log must tell, so its events are wanted.
     let foreign = Honest::with_key(9);
-    let refused = View::open(&path, foreign.signer.verifier());
+    let view = View::open(&path, foreign.signer.verifier()).unwrap();
+    assert!(view.pinned().is_some() && view.check_scope(Scope::Events).is_ok());
+    let refused = view.check_scope(Scope::EntriesOnly);
     assert!(matches!(refused, Err(ViewError::OtherLedger { .. })));
 
     let text = fs::read_to_string(&path).unwrap();

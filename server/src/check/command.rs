@@ -20,7 +20,7 @@ pub fn run(disk: &Arc<dyn Disk>, folder: &Path) -> anyhow::Result<ExitCode> {
     let ledger = data
         .ledger_key(&**disk)?
         .with_context(|| format!("folder {} holds no ledger", folder.display()))?;
-    let signed = data.read_checkpoint(&**disk, &ledger);
+    let signed = data.read_checkpoint(&**disk, &data.known_keys(&**disk, None)?);
     let signed = signed.map(|checkpoint| (checkpoint.size(), checkpoint.root()));
 
     let bar = ProgressBar::new(0).with_style(style());

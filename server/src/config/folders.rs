@@ -28,6 +28,12 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "URL")]
     pub from: String,
 
+    /// Verifier key of the ledger that has signed what is restored, where it changed since. By
+    /// default one of those in `keys/`, or the one that the copy or custodian knows. The log that
+    /// is restored must tell of the change.
+    #[arg(long, value_name = "VKEY")]
+    pub ledger_key: Option<VerifierKey>,
+
     /// What the custodian is shown.
     #[command(flatten)]
     pub credentials: CredentialArgs,

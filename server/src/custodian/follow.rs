@@ -52,7 +52,7 @@ use super::{
     memory::Memory,
     vigil::Vigil,
 };
-use crate::{error::StorageError, os::Disk, witness::Witness};
+use crate::{error::StorageError, folder::Folder, os::Disk, witness::Witness};
 
 mod broken;
 mod incoming;
@@ -335,7 +335,9 @@ impl Follow {
         self.take(Vec::new(), &newest)?;
         let State { copy, memory, saved_at, .. } = &mut self.state;
         copy.sync()?;
-        let is_due = memory.pinned.is_none() || saved_at.elapsed() >= SAVE_INTERVAL;
+        // The log was verified to name the key that is followed.
+        let is_proven = memory.former.take().is_some();
+        let is_due = is_proven || memory.pinned.is_none() || saved_at.elapsed() >= SAVE_INTERVAL;
         if is_due {
             memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
         }
@@ -343,7 +345,14 @@ impl Follow {
             self.witness.learn_key(&sources);
             self.vigil().expect(&sources);
         }
-        if is_due { Ok(self.save()?) } else { Ok(()) }
+        if is_due {
+            self.save()?;
+        }
+        if is_proven {
+            let data = Folder::new(&self.data);
+            data.name_key(&*self.disk, Some(&self.ledger)).map_err(CustodianError::from)?;
+        }
+        Ok(())
     }
 
     /// Remembers that the ledger signed this.
@@ -448,8 +457,7 @@ impl Follow {
         if let Some(newest) = self.desk.newest()
             && newest.size().next_index() == copy.next_index()
         {
-            let checkpoint = VerifiedCheckpoint::clone(&newest);
-            memory.pinned = Some(Pinned { checkpoint, state: copy.save() });
+            memory.pinned = Some(Pinned { checkpoint: (*newest).clone(), state: copy.save() });
         }
         info!(size = copy.next_index().0, "stopped following");
         self.save()

@@ -3,8 +3,8 @@
 //! whole log again.
 //!
 //! `follow.json` is replaced as a whole and synced, now and then: what lies behind its state in the
-//! own log is verified again at the next start. Its fields: `version`, `ledger` (verifier key),
-//! `seen` and `checkpoint` (notes, verbatim), `state`.
+//! own log is verified again at the next start. Its fields: `version`, `ledger` (verifier key, as
+//! the log has told it), `seen` and `checkpoint` (notes, verbatim), `state`.
 
 use std::{
     io,
@@ -12,7 +12,11 @@ use std::{
 };
 
 use access_ledger_client::{verify::SavedState, view::Pinned};
-use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey};
+use access_ledger_proto::{
+    checkpoint::VerifiedCheckpoint,
+    error::{CheckpointError, NoteError},
+    note::VerifierKey,
+};
 use serde::{Deserialize, Serialize};
 
 use super::error::CustodianError;
@@ -28,6 +32,9 @@ pub struct Memory {
     pub seen: Option<VerifiedCheckpoint>,
     /// A checkpoint up to which everything was stored, and the verifier as it concluded there.
     pub pinned: Option<Pinned>,
+    /// The ledger's key when this was written, until the verified log tells that the one which is
+    /// followed took its place.
+    pub former: Option<VerifierKey>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,8 +48,8 @@ struct MemoryFile {
 }
 
 impl Memory {
-    /// Reads what was remembered, in the data folder, of the ledger with this key; nothing without
-    /// a file.
+    /// Reads what was remembered, in the data folder, of the ledger with this key, or with another
+    /// one of its name, which it may have taken the place of; nothing without a file.
     ///
     /// # Errors
     ///
@@ -62,21 +69,31 @@ impl Memory {
         };
         let file: MemoryFile =
             serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-        let wanted = ledger.to_string();
-        let is_successor = file.state.as_ref().is_some_and(|state| state.knows_ledger_key(ledger));
-        if file.version != VERSION || file.ledger != wanted && !is_successor {
-            let MemoryFile { version, ledger, .. } = file;
-            let problem = format!("version {version} of {ledger}, wanted {VERSION} of {wanted}");
+        let known = VerifierKey::parse(&file.ledger).ok();
+        let known = known.filter(|known| known.name() == ledger.name());
+        let Some(known) = known.filter(|_| file.version == VERSION) else {
+            let (version, found) = (file.version, file.ledger);
+            let problem = format!("version {version} of {found}, wanted {VERSION} of {ledger}");
             return Err(malformed(problem));
-        }
-        let open = |note: Option<String>| {
-            note.map(|note| VerifiedCheckpoint::open(note.as_bytes(), ledger, &[]))
-                .transpose()
-                .map_err(|error| malformed(error.to_string()))
         };
-        let (seen, checkpoint) = (open(file.seen)?, open(file.checkpoint)?);
+        let former = Some(known).filter(|known| known != ledger);
+        let told = file.state.as_ref().map(SavedState::ledger_keys).unwrap_or_default();
+        let others = former.iter().cloned().chain(told.into_iter().filter(|_| former.is_some()));
+        let others: Vec<_> = others.collect();
+        let open =
+            |note: &String| VerifiedCheckpoint::open_by_any(note.as_bytes(), ledger, &others);
+        let seen = match file.seen.as_ref().map(open).transpose() {
+            // By a key that was followed and that the log never named.
+            Err(CheckpointError::Note(NoteError::NoKnownKey)) => Ok(None),
+            seen => seen,
+        };
+        let checkpoint = file.checkpoint.as_ref().map(open).transpose();
+        let (seen, checkpoint) = seen
+            .and_then(|seen| Ok((seen, checkpoint?)))
+            .map_err(|error| malformed(error.to_string()))?;
         let pinned = checkpoint.zip(file.state);
-        Ok(Self { seen, pinned: pinned.map(|(checkpoint, state)| Pinned { checkpoint, state }) })
+        let pinned = pinned.map(|(checkpoint, state)| Pinned { checkpoint, state });
+        Ok(Self { seen, pinned, former })
     }
 
     /// Replaces what was remembered, durably.
@@ -94,7 +111,7 @@ impl Memory {
         let note = |checkpoint: &VerifiedCheckpoint| checkpoint.note().to_owned();
         let file = MemoryFile {
             version: VERSION,
-            ledger: ledger.to_string(),
+            ledger: self.former.as_ref().unwrap_or(ledger).to_string(),
             seen: self.seen.as_ref().map(note),
             checkpoint: self.pinned.as_ref().map(|pinned| note(&pinned.checkpoint)),
             state: self.pinned.as_ref().map(|pinned| pinned.state.clone()),
@@ -151,18 +168,30 @@ mod tests {
 
         let state = LogVerifier::new(ledger, Scope::Events).save();
         let pinned = Some(Pinned { checkpoint: signed(&key, 0), state });
-        let mut memory = Memory { seen: None, pinned };
+        let mut memory = Memory { seen: None, pinned, former: None };
         for size in [3, 9, 5] {
             memory.see(&signed(&key, size));
         }
         memory.write(&*disk, data, ledger).unwrap();
         let read = Memory::read(&*disk, data, ledger).unwrap();
         assert_eq!(read.seen.unwrap().size(), Size(9), "the largest");
-        assert_eq!(read.pinned.unwrap().state, memory.pinned.unwrap().state);
+        assert_eq!(read.pinned.unwrap().state, memory.pinned.clone().unwrap().state);
 
-        let other = Signer::new("ledger.example", KeyType::Ed25519, [2; 32]).unwrap();
+        let other = Signer::new("another.example", KeyType::Ed25519, [2; 32]).unwrap();
         let refused = Memory::read(&*disk, data, other.verifier());
         assert!(matches!(refused, Err(CustodianError::Memory { .. })));
+        // What is followed under another key stays the former one's until the log names that key.
+        let next = Signer::new("ledger.example", KeyType::Ed25519, [3; 32]).unwrap();
+        let mut unproven = Memory::read(&*disk, data, next.verifier()).unwrap();
+        assert_eq!(unproven.former.as_ref(), Some(ledger));
+        unproven.see(&signed(&next, 20));
+        unproven.write(&*disk, data, next.verifier()).unwrap();
+        for (key, seen) in [(&next, Some(Size(20))), (&key, None)] {
+            let read = Memory::read(&*disk, data, key.verifier()).unwrap();
+            assert_eq!(read.seen.map(|seen| seen.size()), seen);
+            assert!(read.pinned.is_some());
+        }
+        memory.write(&*disk, data, ledger).unwrap();
         let text = String::from_utf8(os::read(&*disk, &path(data), BYTES_MAX).unwrap()).unwrap();
         let forged = text.replace("\\n9\\n", "\\n8\\n");
         assert_ne!(text, forged);

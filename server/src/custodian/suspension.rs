@@ -141,21 +141,18 @@ pub fn resume(
     for name in names.iter().filter_map(|name| name.to_str()) {
         // Else a draft.
         let is_note = name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_note && !notes.iter().any(|(_, note)| origin_hex(note.origin()) == name) {
+        if is_note && !notes.iter().any(|note| origin_hex(note.origin()) == name) {
             return Err(ResumeError::Missing { hex: name.to_owned() });
         }
     }
-    for (key, note) in &notes {
+    for note in &notes {
         let path = memory.join(origin_hex(note.origin()));
-        if let Some(before) = folder.read_cosigned(disk, key)
-            && before.size() > note.size()
-        {
-            let (found, known) = (note.size(), before.size());
-            return Err(ResumeError::Older { path, found, known });
+        if let Some(known) = cosigned_size(disk, &path).filter(|known| *known > note.size()) {
+            return Err(ResumeError::Older { path, found: note.size(), known });
         }
     }
     // All are in place before the first signature.
-    for (_, note) in &notes {
+    for note in &notes {
         let path = memory.join(origin_hex(note.origin()));
         let bytes = note.note().as_bytes();
         disk.create_dir(&memory)
@@ -166,16 +163,23 @@ pub fn resume(
     disk.remove(&marker)
         .and_then(|()| disk.sync_dir(data))
         .map_err(|source| LedgerError::io(&marker, source))?;
-    let told = notes.iter().map(|(_, note)| (note.origin().to_owned(), note.size()));
+    let told = notes.iter().map(|note| (note.origin().to_owned(), note.size()));
     Ok(told.collect())
 }
 
-/// A note that the witness key has signed, and the key of its log.
-fn read<'a>(
+/// The size of the note that the copy remembers, whichever of the log's keys has signed it.
+fn cosigned_size(disk: &dyn Disk, path: &Path) -> Option<Size> {
+    let bytes = os::read(disk, path, NOTE_BYTES_MAX).ok()?;
+    let checkpoint = Checkpoint::parse(Note::parse(&bytes).ok()?.text()).ok()?;
+    Some(checkpoint.size())
+}
+
+/// A note that the witness key has signed.
+fn read(
     disk: &dyn Disk,
     path: &Path,
-    (known, witness): (&[&'a VerifierKey], &VerifierKey),
-) -> Result<(&'a VerifierKey, VerifiedCheckpoint), ResumeError> {
+    (known, witness): (&[&VerifierKey], &VerifierKey),
+) -> Result<VerifiedCheckpoint, ResumeError> {
     let wrong = |error| ResumeError::Note { path: path.to_owned(), error };
     let bytes =
         os::read(disk, path, NOTE_BYTES_MAX).map_err(|source| LedgerError::io(path, source))?;
@@ -192,7 +196,7 @@ fn read<'a>(
         let key = Box::new(witness.clone());
         return Err(ResumeError::NotCosigned { path: path.to_owned(), key });
     }
-    Ok((key, verified))
+    Ok(verified)
 }
 
 const SUSPENDED: &[u8] = b"This is a copy of a custodian's folder. Its keys may have signed more \

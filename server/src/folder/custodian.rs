@@ -41,25 +41,22 @@ impl Folder {
         self.root.join("reads")
     }
 
-    /// The newest checkpoint of a ledger that was cosigned here, as far as its file can be read:
-    /// what the mirror key signed for must be there. The witness judges the file.
-    pub(crate) fn read_cosigned(
-        &self,
-        disk: &dyn Disk,
-        ledger: &VerifierKey,
-    ) -> Option<VerifiedCheckpoint> {
-        read_note(disk, &self.witness().join(origin_hex(ledger.name())), ledger)
+    /// The newest checkpoint of the ledger with these keys that was cosigned here, as far as its
+    /// file can be read: what the mirror key signed for must be there. The witness judges the file.
+    fn read_cosigned(&self, disk: &dyn Disk, keys: &[VerifierKey]) -> Option<VerifiedCheckpoint> {
+        let ledger = keys.first()?;
+        read_note(disk, &self.witness().join(origin_hex(ledger.name())), keys)
     }
 
-    /// The newest checkpoint that lies here of a ledger, signed or cosigned here: what it covers
-    /// was here. Of two that are of one size the one with the cosignatures.
+    /// The newest checkpoint that lies here of the ledger with these keys, signed or cosigned here:
+    /// what it covers was here. Of two that are of one size the one with the cosignatures.
     pub(crate) fn newest_known(
         &self,
         disk: &dyn Disk,
-        ledger: &VerifierKey,
+        keys: &[VerifierKey],
     ) -> Option<VerifiedCheckpoint> {
-        let known = self.read_checkpoint(disk, ledger).into_iter();
-        known.chain(self.read_cosigned(disk, ledger)).max_by_key(VerifiedCheckpoint::size)
+        let known = self.read_checkpoint(disk, keys).into_iter();
+        known.chain(self.read_cosigned(disk, keys)).max_by_key(VerifiedCheckpoint::size)
     }
 
     /// The policy file that asks for the custodian's cosignatures.
@@ -82,8 +79,9 @@ impl Folder {
     }
 
     /// The keys of the custodian in this folder, which follows `ledger`; makes it in an empty
-    /// folder. `is_successor` tells that the verified log has put this key in the place of the one
-    /// that was followed. Without a name: the one that it has, or a new one.
+    /// folder. A key of the same name may have taken the place of the one that was followed: the
+    /// folder stays that of the former one until the verified log has told so. Without a name: the
+    /// one that it has, or a new one.
     ///
     /// # Errors
     ///
@@ -94,12 +92,10 @@ impl Folder {
         &self,
         disk: &dyn Disk,
         ledger: &VerifierKey,
-        is_successor: bool,
         name: Option<&str>,
     ) -> Result<witness::Keys, LedgerError> {
         let followed = self.followed(disk)?;
-        let other = followed.as_ref().filter(|found| *found != ledger);
-        if let Some(found) = other.filter(|_| !is_successor) {
+        if let Some(found) = followed.as_ref().filter(|found| found.name() != ledger.name()) {
             let (found, wanted) = (found.to_string(), ledger.to_string());
             return Err(LedgerError::Follows { folder: self.root.clone(), found, wanted });
         }
@@ -116,7 +112,7 @@ impl Folder {
             witness: self.cosigning_key(disk, WITNESS_KEY, &name)?,
             mirror: self.cosigning_key(disk, MIRROR_KEY, &format!("{name}/mirror"))?,
         };
-        if followed.as_ref() != Some(ledger) {
+        if followed.is_none() {
             self.write_custodian_meta(disk, ledger)?;
         }
         Ok(keys)
@@ -177,17 +173,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
         let one = ledger("one.example");
-        let keys = folder.open_custodian(&*disk, &one, false, None).unwrap();
+        let keys = folder.open_custodian(&*disk, &one, None).unwrap();
         let name = keys.witness.name().to_owned();
         assert!(name.starts_with("custodian.localhost/"), "{name}");
         assert_eq!(keys.mirror.name(), format!("{name}/mirror"));
-        let again = folder.open_custodian(&*disk, &one, false, Some(&name)).unwrap();
+        let again = folder.open_custodian(&*disk, &one, Some(&name)).unwrap();
         assert_eq!(again.mirror.verifier(), keys.mirror.verifier());
         assert_eq!(folder.ledger_key(&*disk).unwrap(), Some(one.clone()));
 
-        let other = folder.open_custodian(&*disk, &ledger("two.example"), false, None);
+        let other = folder.open_custodian(&*disk, &ledger("two.example"), None);
         assert!(matches!(other, Err(LedgerError::Follows { .. })));
-        let renamed = folder.open_custodian(&*disk, &one, false, Some("another.example"));
+        let renamed = folder.open_custodian(&*disk, &one, Some("another.example"));
         assert!(matches!(renamed, Err(LedgerError::File { .. })));
     }
 
@@ -199,15 +195,14 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (disk, folder) = (real_disk(), Folder::new(dir.path()));
-        folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap();
+        folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap();
         let refused = folder.origin(&*disk).unwrap_err();
         assert_eq!(role(refused), (Role::Custodian, Role::Ledger));
 
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path());
         folder.write_meta(&*disk, "one.example").unwrap();
-        let refused =
-            folder.open_custodian(&*disk, &ledger("one.example"), false, None).unwrap_err();
+        let refused = folder.open_custodian(&*disk, &ledger("one.example"), None).unwrap_err();
         assert_eq!(role(refused), (Role::Ledger, Role::Custodian));
     }
 }
