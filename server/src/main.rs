@@ -259,7 +259,8 @@ fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
     let _lock = lock(&*disk, folder)?;
     let others = args.others(&*disk)?;
     let mut out = io::stdout().lock();
-    for (origin, size) in suspension::resume(&*disk, folder, &args.cosigned, &others)? {
+    let told = (&args.cosigned[..], &args.never_cosigned[..]);
+    for (origin, size) in suspension::resume(&*disk, folder, told, &others)? {
         writeln!(out, "signs on    behind size {size} of {origin}")?;
     }
     Ok(ExitCode::SUCCESS)
