@@ -143,11 +143,8 @@ impl Vigil {
             }
             None => self.end(AlarmKind::Stale, Place::Ledger, "the ledger has news"),
         }
-        if !self.timing.is_listening(now) {
-            self.silence.pause();
-            return;
-        }
-        for Silent { source, since, interval } in self.silence.due(now) {
+        let Some((until, _)) = self.timing.heard_until() else { return };
+        for Silent { source, since, interval } in self.silence.due(until) {
             let (since, interval) = (time(since), interval / 1_000_000_000);
             let message =
                 format!("source {source} is silent since {since}, promised every {interval} s");
