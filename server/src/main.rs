@@ -271,7 +271,7 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
     let _lock = lock(&*disk, folder)?;
     let custodian = (&*args.from, &args.credentials.read()?);
-    restore::run(&disk, folder, custodian, &args.custodian)
+    restore::run((&disk, system_clock()), folder, custodian, &args.custodian)
 }
 
 /// Tells on standard output where the ledger is and what to type next.

@@ -120,7 +120,6 @@ impl Desk {
                     book.renew(sources.clone());
                 }
                 book.note_durable(numbers.iter().map(|(source, &last)| (source, last)));
-                copy.holding().damaged(*book.damaged().borrow() == Some(true));
                 book.publish(published);
             }
             None => {

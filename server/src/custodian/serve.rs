@@ -241,7 +241,7 @@ impl Custodian {
             let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
             spawn(stopping, cosigner.run());
             spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
-            spawn(stopping, watch_copy(desk.clone(), alarms.clone()));
+            spawn(stopping, watch_copy(desk.clone(), copy.holding().clone(), alarms.clone()));
             spawn(stopping, tick(vigil.clone()));
             let (court, witness, origin) =
                 (self.court, self.witness.clone(), self.ledger.name().to_owned());
