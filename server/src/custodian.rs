@@ -12,6 +12,7 @@
 //!
 //! Its folder is described in [`crate::folder`].
 
+mod accounts;
 pub mod alarms;
 pub mod clear;
 pub mod copy;

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey,
+    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey, position::Size,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -95,6 +95,11 @@ impl Desk {
         sources
             .flat_map(|sources| sources.ledger_keys().values().cloned().collect::<Vec<_>>())
             .collect()
+    }
+
+    /// How many entries were looked at for what they ask to be erased, and that is erased here.
+    pub(crate) fn erased(&self) -> Size {
+        self.book.borrow().as_ref().map_or(Size::ZERO, |book| book.erased())
     }
 
     /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if

@@ -36,6 +36,7 @@ use tracing::{info, warn};
 
 use super::{
     Custodian,
+    accounts::Accounts,
     cosign::Cosigner,
     desk::Desk,
     error::CustodianError,
@@ -249,8 +250,10 @@ impl Custodian {
                 witness.halt(&origin);
                 court.convicted(&caught);
             };
+            let accounts = Accounts::new(vigil.clone(), desk.clone());
             let beat = Beat {
                 convict: Arc::new(convict),
+                accounted: Arc::new(move || accounts.until()),
                 puller: puller.clone(),
                 ledger: self.ledger.clone(),
                 reader: copy.reader().clone(),

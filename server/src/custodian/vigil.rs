@@ -131,6 +131,13 @@ impl Vigil {
         }
     }
 
+    /// The time by the own clock up to which the copy has all that the ledger had signed, and how
+    /// much that is; `None` while it has not come to any answer.
+    #[must_use]
+    pub fn heard_until(&self) -> Option<(u64, Size)> {
+        self.timing.heard_until()
+    }
+
     /// Looks at the clock. To be called about once a second.
     pub fn tick(&mut self) {
         let now = self.now();
