@@ -26,10 +26,10 @@ use access_ledger_server::{
     storage::Options,
 };
 use access_ledger_tests::{
-    custodian::until,
-    hostile::{Asked, Hostile, Server, broken, whole},
+    custodian::{Setup, until},
+    hostile::{Asked, Cable, Hostile, Server, broken, silent, whole},
     node::ORIGIN,
-    operator::{Crime, SIZE},
+    operator::{Crime, SIZE, append},
 };
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -226,4 +226,41 @@ async fn nothing_is_missing_before_the_copy_accounts_for_it() -> anyhow::Result<
     let raised = going.raised().await?;
     ensure!(raised == [(AlarmKind::Withheld, Some(TARGET))], "{raised:?}");
     Ok(())
+}
+
+/// The patrol reads what the copy holds; what the follower is refused lies behind that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_follower_is_refused_no_round_finds_in_order() -> anyhow::Result<()> {
+    let mut crime = Crime::scene().await?;
+    let before = Server::start(Hostile::new(crime.honest.serve()?)).await?;
+    let cable = Cable::to(&before).await?;
+    let folder = tempfile::tempdir()?;
+    let mut setup = Setup::new(folder.path(), &crime.vkey);
+    setup.options.patrol = STRICT;
+    let keeper = setup.start(cable.address).await?;
+    keeper.cosigns(SIZE).await?;
+
+    let [source, _] = &mut crime.sources;
+    let events = source.events(2);
+    append(&mut crime.honest, source, events)?;
+    let grown = || Ok::<_, anyhow::Error>(Hostile::new(crime.honest.serve()?));
+    let refusing = grown()?.watch(|_, _, _| silent(Vec::new()));
+    let refusing = refusing.read(|_, request, runs| match request.end_index > SIZE {
+        true => broken(Vec::new(), Status::data_loss("gone")),
+        false => whole(runs),
+    });
+    let refusing = Server::start(refusing).await?;
+    cable.plug(&refusing);
+    keeper.raises(AlarmKind::Withheld).await?;
+    rounds(&refusing.asked).await?;
+    let raised: Vec<_> = keeper.alarms.all();
+    let told: Vec<_> = raised.iter().map(|record| (record.index, record.is_lasting())).collect();
+    ensure!(told == [(Some(SIZE), true)], "{raised:?}");
+
+    let honest = Server::start(grown()?).await?;
+    cable.plug(&honest);
+    keeper.cosigns(SIZE + 2).await?;
+    until(async || Ok(keeper.alarms.lasting().is_empty().then_some(()))).await?;
+    ensure!(kinds(&keeper.alarms).len() == 1, "{:?}", keeper.alarms.all());
+    keeper.stop().await
 }

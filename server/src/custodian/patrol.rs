@@ -43,7 +43,7 @@ use access_ledger_client::{
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::VerifierKey,
-    position::{Index, count_of},
+    position::{Index, Size, count_of},
 };
 use tokio::{
     runtime::Handle,
@@ -195,7 +195,7 @@ impl Patrol {
             sleep(AGAIN_DELAY).await;
         }
         self.tell_overdue(signed, &mut found).await;
-        self.settle(&found);
+        self.settle(signed.size(), &found);
         self.missing.end_round();
         self.served.end_round();
     }
@@ -390,8 +390,9 @@ impl Patrol {
         let _new_or_known = self.beat.alarms.raise(alarm);
     }
 
-    /// Ends the alarms about what this round found in order again.
-    fn settle(&self, found: &Found) {
+    /// Ends the alarms about what this round found in order again. What lies at `end` or beyond, it
+    /// has not looked at: the follower tells of that.
+    fn settle(&self, end: Size, found: &Found) {
         if found.is_full {
             return;
         }
@@ -404,7 +405,7 @@ impl Patrol {
                     AlarmKind::NotErased => self.served.holds(index),
                     _ => false,
                 };
-                if !waits && !found.places.contains(&(kind, index)) {
+                if end.contains(index) && !waits && !found.places.contains(&(kind, index)) {
                     let by = "the ledger serves what it should again";
                     let _lasted = self.beat.alarms.end(kind, origin, place, by);
                 }
