@@ -1,7 +1,14 @@
 //! Keys change by both parties' word: a source's, and the ledger's own. What was signed before
 //! holds; who has the old key alone is caught.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions, Audited, audit},
@@ -15,6 +22,7 @@ use access_ledger_proto::{
     error::SourceError,
     hash::sha256,
     note::{KeyType, Signer, VerifierKey},
+    position::{Size, memory_len},
     quorum::Quorum,
     wire::{self, ControlKind, event::Body},
     witness::AddCheckpoint,
@@ -26,8 +34,8 @@ use access_ledger_server::{
     os::replace,
 };
 use access_ledger_tests::{
-    custodian::Keeper,
-    hostile::{Hostile, Server},
+    custodian::{Keeper, until},
+    hostile::{Hostile, Server, whole},
     node::{Clients, Node},
     operator::{Crime, append},
     pages,
@@ -35,6 +43,7 @@ use access_ledger_tests::{
     source::{Refused, Source},
 };
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use tonic::Code;
 
 fn signer(name: &str, seed: u8) -> anyhow::Result<Signer> {
@@ -178,10 +187,10 @@ async fn a_source_goes_on_with_its_new_key() -> anyhow::Result<()> {
     assert_eq!(refused.kind(), (Code::PermissionDenied, "KEY_REVOKED"));
     let puller = Puller::new(clients.channel.clone());
     let mut view = View::open(&folder.path().join("view.json"), &vkey)?;
-    let audited = audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    let audited = audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
     assert!(audited.verifier.totals().seals_checked > 5);
     // A view that stands behind the changes goes on from there.
-    let again = audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    let again = audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
     assert_eq!(again.known, again.checkpoint.size());
     Ok(())
 }
@@ -227,7 +236,7 @@ async fn the_ledger_changes_its_key_and_nobody_is_lost() -> anyhow::Result<()> {
     let before = note(&node.clients()).await?;
     let view = |name: &str| folder.path().join(name);
     let pull = |node: &Node| Puller::new(node.clients().channel);
-    let quiet = || std::sync::Arc::new(|_, _| ());
+    let quiet = || Arc::new(|_, _| ());
     let mut pinned = View::open(&view("pinned"), &old)?;
     audit(&pull(&node), &mut pinned, &options(), quiet()).await?;
 
@@ -351,6 +360,59 @@ async fn whoever_has_the_old_ledger_key_alone_is_caught() -> anyhow::Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_former_ledger_key_convicts_nobody() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("ledger");
+    let node = Node::start(&data).await?;
+    let old = node.vkey.clone();
+    let mut governance = Governance::of(&data, &old)?;
+    let former = note(&node.clients()).await?;
+    rotate(&data, &node.clients(), &mut governance, 1).await?;
+    let newest = Bytes::from(note(&node.clients()).await?);
+    let size = VerifiedCheckpoint::open(&newest, &old, &[])?.size();
+    node.stop().await?;
+
+    // Whoever sits on the link signs with the old key, or shows what it had signed.
+    let mut log = Seized::read(&data)?;
+    log.records.truncate(memory_len(size.0).context("a small log")?);
+    let forked = |size| -> anyhow::Result<_> {
+        Ok(Checkpoint::new(old.name(), size, sha256(b"another"))?.sign(&log.key)?.into_bytes())
+    };
+    for lie in [former, forked(size)?, forked(Size(1))?] {
+        let (newest, lies) = (newest.clone(), Arc::new(AtomicBool::new(false)));
+        let (told, altered) = (lies.clone(), lies.clone());
+        let note = move |_, _| match told.load(Ordering::SeqCst) {
+            true => Ok(Bytes::copy_from_slice(&lie)),
+            false => Ok(newest.clone()),
+        };
+        // The patrol has reason to ask as well.
+        let hostile = Hostile::new(log.serve()?).checkpoint(note).read(move |_, _, mut runs| {
+            let run = runs.first_mut().filter(|_| altered.load(Ordering::SeqCst));
+            run.into_iter().for_each(|run| run.events[0] = Bytes::from_static(b"another"));
+            whole(runs)
+        });
+        let server = Server::start(hostile).await?;
+        let folder = tempfile::tempdir()?;
+        let keeper = Keeper::start(&folder.path().join("custodian"), &old, server.address).await?;
+        keeper.cosigns(size.0).await?;
+        let mut view = View::open(&folder.path().join("view"), &old)?;
+        server.audit(&mut view).await?;
+
+        lies.store(true, Ordering::SeqCst);
+        let caught = server.caught(&mut view).await?;
+        ensure!(matches!(caught, Caught::Checkpoint { .. }), "{caught}");
+        keeper.raises(AlarmKind::CheckpointInvalid).await?;
+        keeper.raises(AlarmKind::Damaged).await?;
+        lies.store(false, Ordering::SeqCst);
+        until(async || Ok(keeper.alarms.lasting().is_empty().then_some(()))).await?;
+        ensure!(keeper.alarms.all().len() == 2, "{:?}", keeper.alarms.all());
+        keeper.cosigns(size.0).await?;
+        keeper.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_key_takes_both_parties_and_the_ledger_itself() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let node = Node::start(folder.path()).await?;
@@ -408,7 +470,7 @@ async fn the_ledgers_own_source_goes_on_with_its_new_key() -> anyhow::Result<()>
     }
     let mut view = View::open(&folder.path().join("view"), &vkey)?;
     let puller = Puller::new(node.clients().channel);
-    audit(&puller, &mut view, &options(), std::sync::Arc::new(|_, _| ())).await?;
+    audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
     node.stop().await?;
 
     // Who has the old one alone is caught; a ledger without the new one does not start.

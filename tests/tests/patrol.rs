@@ -114,6 +114,7 @@ impl Bench {
             alarms: alarms.clone(),
             clock,
             accounted: Arc::new(move || accounted.load(Ordering::SeqCst)),
+            newest_key: Arc::new(|| None),
             convict: Arc::new(|_| ()),
         };
         Ok(Going { alarms, server, patrol: tokio::spawn(patrol(beat, STRICT)) })

@@ -100,6 +100,13 @@ impl SavedState {
         self.registry.as_ref().and_then(|registry| registry.restore(key).ok()).is_some()
     }
 
+    /// The key that governance put in the place of the ledger's first one last, if it did.
+    #[must_use]
+    pub fn newest_ledger_key(&self) -> Option<VerifierKey> {
+        let newest = self.registry.as_ref()?.ledger_keys.last()?;
+        VerifierKey::parse(&newest.value).ok()
+    }
+
     /// What was verified.
     #[must_use]
     pub const fn scope(&self) -> Scope {

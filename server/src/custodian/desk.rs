@@ -97,6 +97,11 @@ impl Desk {
             .collect()
     }
 
+    /// The newest of them.
+    pub(crate) fn newest_key(&self) -> Option<VerifierKey> {
+        self.book.borrow().as_ref().map(|book| book.sources().ledger_keys().now().clone())
+    }
+
     /// How many entries were looked at for what they ask to be erased, and that is erased here.
     pub(crate) fn erased(&self) -> Size {
         self.book.borrow().as_ref().map_or(Size::ZERO, |book| book.erased())

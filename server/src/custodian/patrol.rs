@@ -117,6 +117,8 @@ pub struct Beat {
     /// Up to when, by that clock in nanoseconds, all that the ledger had signed is held in the
     /// copy, and erased where it asks for that. Blocks.
     pub accounted: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The newest key of the ledger that the copy tells, if it tells any.
+    pub newest_key: Arc<dyn Fn() -> Option<VerifierKey> + Send + Sync>,
     /// Whom to tell of another history that the ledger shows.
     pub convict: Arc<dyn Fn(Caught) + Send + Sync>,
 }
@@ -333,8 +335,9 @@ impl Patrol {
         if !found.stands {
             let (puller, ledger) = (self.beat.puller.clone(), self.beat.ledger.clone());
             let (runtime, signed) = (Handle::current(), signed.clone());
-            let tree = self.beat.tree.clone();
-            let ask = move || another_history(&runtime, &puller, &ledger, &signed, &tree);
+            let (tree, newest) = (self.beat.tree.clone(), (self.beat.newest_key)());
+            let keys: Vec<_> = std::iter::once(ledger).chain(newest).collect();
+            let ask = move || another_history(&runtime, &puller, &keys, &signed, &tree);
             if let Some(caught) = spawn_blocking(ask).await.unwrap_or_default() {
                 return Err(Stop::Another(Box::new(caught)));
             }
@@ -414,17 +417,18 @@ impl Patrol {
     }
 }
 
-/// What convicts the ledger of another history than the copy's, if it signs and shows that. Without
-/// an answer nothing does, and what is found is raised. Blocks.
+/// What convicts the ledger of another history than the copy's, if it signs that with all of `keys`
+/// and shows it. Without such an answer nothing does, and what is found is raised. Blocks.
 fn another_history(
     runtime: &Handle,
     puller: &Puller,
-    ledger: &VerifierKey,
+    keys: &[VerifierKey],
     signed: &VerifiedCheckpoint,
     tree: &TreeFiles,
 ) -> Option<Caught> {
     let note = runtime.block_on(puller.checkpoint()).ok()?;
-    let served = VerifiedCheckpoint::open(&note, ledger, &[]).ok()?;
+    let opened = keys.iter().map(|key| VerifiedCheckpoint::open(&note, key, &[]).ok());
+    let served = opened.reduce(Option::and)??;
     match compare(signed, &served) {
         // As the follower says it.
         Err(caught) => Some(compare_held(signed, &served, tree).ok().flatten().unwrap_or(caught)),

@@ -251,7 +251,9 @@ impl Custodian {
                 court.convicted(&caught);
             };
             let accounts = Accounts::new(vigil.clone(), desk.clone());
+            let keys = desk.clone();
             let beat = Beat {
+                newest_key: Arc::new(move || keys.newest_key()),
                 convict: Arc::new(convict),
                 accounted: Arc::new(move || accounts.until()),
                 puller: puller.clone(),
