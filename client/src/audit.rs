@@ -256,6 +256,7 @@ async fn next_checkpoint(
         let size = newest.size();
         (witnessed(puller, view, least, (newest, &options.quorum)).await?, size)
     };
+    check_key(view, &served)?;
     for older in pinned.into_iter().chain(seen) {
         if let Some((old, new)) = compare(older, &served)? {
             let path = puller.consistency_path(old, new).await;
@@ -301,6 +302,7 @@ async fn cosigned_checkpoint(
         if Instant::now() >= until {
             // The newest with its quorum may be old; one that the ledger went back behind is not.
             let newest = open(puller.checkpoint().await?, view, quorum)?;
+            check_key(view, &newest)?;
             if let Some(pinned) = view.pinned() {
                 compare(&pinned.checkpoint, &newest)?;
             }
@@ -314,6 +316,15 @@ async fn cosigned_checkpoint(
 fn open(note: Bytes, view: &View, quorum: &Quorum) -> Result<VerifiedCheckpoint, Caught> {
     VerifiedCheckpoint::open(&note, view.ledger(), &quorum.keys())
         .map_err(|error| Caught::Checkpoint { error, note })
+}
+
+/// That the newest key that the view has seen in the log signed this, too: who has a former one
+/// alone convicts nobody by it.
+fn check_key(view: &View, served: &VerifiedCheckpoint) -> Result<(), Caught> {
+    let newest = view.pinned().and_then(|pinned| pinned.state.newest_ledger_key());
+    let signed = newest.map_or(Ok(()), |newest| served.check_signed_by(&newest));
+    let note = || Bytes::copy_from_slice(served.note().as_bytes());
+    signed.map_err(|error| Caught::Checkpoint { error, note: note() })
 }
 
 fn below_quorum(served: &VerifiedCheckpoint, wanted: Size, quorum: &Quorum) -> AuditError {

@@ -281,7 +281,16 @@ impl VerifiedCheckpoint {
     /// Whether the note bears the signature of another key of the ledger, too.
     #[must_use]
     pub fn is_signed_by(&self, ledger: &VerifierKey) -> bool {
-        Self::open(self.note.as_bytes(), ledger, &[]).is_ok()
+        self.check_signed_by(ledger).is_ok()
+    }
+
+    /// Checks that the note bears the signature of another key of the ledger, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`VerifiedCheckpoint::open`].
+    pub fn check_signed_by(&self, ledger: &VerifierKey) -> Result<(), CheckpointError> {
+        Self::open(self.note.as_bytes(), ledger, &[]).map(drop)
     }
 
     /// The cosignatures of known witnesses, each witness once.

@@ -9,7 +9,10 @@ mod receipt;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,6 +66,8 @@ pub(crate) struct Book {
     receipts_wait: bool,
     failed: watch::Sender<bool>,
     damaged: watch::Sender<Option<bool>>,
+    /// Entries whose redactions are carried out.
+    erased: AtomicU64,
     checkpoint_file: CheckpointFile,
     pub(crate) reader: LogReader,
     pub(crate) tree: TreeFiles,
@@ -107,6 +112,7 @@ impl Book {
             receipts_wait,
             failed: watch::Sender::new(false),
             damaged: watch::Sender::new(None),
+            erased: AtomicU64::new(0),
             checkpoint_file: CheckpointFile::start(disk, checkpoint)?,
             reader,
             tree,
@@ -188,6 +194,16 @@ impl Book {
     /// were read.
     pub(crate) fn damaged(&self) -> watch::Receiver<Option<bool>> {
         self.damaged.subscribe()
+    }
+
+    /// Says that what the first so many entries ask to be erased is erased. For the eraser.
+    pub(crate) fn note_erased(&self, size: Size) {
+        self.erased.fetch_max(size.0, Ordering::Release);
+    }
+
+    /// As told by [`Book::note_erased`] since the log was opened.
+    pub(crate) fn erased(&self) -> Size {
+        Size(self.erased.load(Ordering::Acquire))
     }
 
     /// Makes a checkpoint the newest. For whoever grows the log.

@@ -12,6 +12,7 @@
 //!
 //! Its folder is described in [`crate::folder`].
 
+mod accounts;
 pub mod alarms;
 pub mod clear;
 pub mod copy;
@@ -26,7 +27,7 @@ pub mod memory;
 pub mod patrol;
 mod reads;
 mod ready;
-mod rot;
+pub(crate) mod rot;
 pub mod serve;
 pub mod silence;
 pub mod suspension;
@@ -166,6 +167,7 @@ impl Custodian {
         if let Some(known) = known {
             desk.lay_out(known, &mut copy)?;
         }
+        copy.holding().damaged(rot::is_damaged(&alarms, ledger.name()));
         let holding = Some(copy.holding().clone());
         let sources = copy.verifier().sources().into_iter();
         let told = sources.flat_map(|sources| sources.ledger_keys().values().cloned()).collect();

@@ -226,6 +226,9 @@ impl Work {
         while !self.signal.is_stopping() {
             self.look(end)?;
             self.carry_out()?;
+            if self.pending.is_empty() && !self.signal.is_stopping() {
+                self.book.note_erased(Size(self.progress.size));
+            }
             if self.progress.size == end.0 {
                 break;
             }

@@ -261,7 +261,8 @@ fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
     let _lock = lock(&*disk, folder)?;
     let others = args.others(&*disk)?;
     let mut out = io::stdout().lock();
-    for (origin, size) in suspension::resume(&*disk, folder, &args.cosigned, &others)? {
+    let told = (&args.cosigned[..], &args.never_cosigned[..]);
+    for (origin, size) in suspension::resume(&*disk, folder, told, &others)? {
         writeln!(out, "signs on    behind size {size} of {origin}")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -272,7 +273,8 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
     let _lock = lock(&*disk, folder)?;
     let custodian = (&*args.from, &args.credentials.read()?);
-    restore::run(&disk, folder, custodian, (args.ledger_key.as_ref(), &args.custodian))
+    let trusted = (args.ledger_key.as_ref(), &*args.custodian);
+    restore::run((&disk, system_clock()), folder, custodian, trusted)
 }
 
 /// Tells on standard output where the ledger is and what to type next.

@@ -50,10 +50,10 @@ mod survey;
 pub use self::mend::Mended;
 use self::mend::{Mending, look_again};
 use crate::{
-    custodian::{copy::Copy, error::CopyError},
+    custodian::{copy::Copy, error::CopyError, rot},
     error::{LedgerError, StorageError},
     folder::Folder,
-    os::{self, Disk},
+    os::{self, Clock, Disk},
     serve,
     storage::Options,
 };
@@ -152,13 +152,14 @@ pub struct Restored {
 }
 
 /// Restores the ledger in `folder`, whose lock the caller holds, from the custodian at `url`; shows
-/// a progress bar and prints what was done. Exit code 1 when the local log contradicts it.
+/// a progress bar and prints what was done. Exit code 1 when the local log contradicts it. A
+/// custodian whose copy was damaged may sign again.
 ///
 /// # Errors
 ///
 /// Any other [`RestoreError`].
 pub fn run(
-    disk: &Arc<dyn Disk>,
+    (disk, clock): (&Arc<dyn Disk>, Arc<dyn Clock>),
     folder: &Path,
     (url, credentials): (&str, &Credentials),
     trusted: (Option<&VerifierKey>, &[VerifierKey]),
@@ -187,6 +188,7 @@ pub fn run(
             writeln!(out, "restored    {} entries", size.0.saturating_sub(local.0))?;
             writeln!(out, "size        {size}, of which {cosigned} are under the checkpoint")?;
             writeln!(out, "root        {root}")?;
+            rot::mended(disk, clock, &Folder::new(folder))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(refused @ RestoreError::Contradiction { .. }) => {

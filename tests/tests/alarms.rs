@@ -14,12 +14,9 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{
-    evidence::{Evidence, Exhibit, Verdict},
-    verify::Scope,
-};
+use access_ledger_client::evidence::{Evidence, Exhibit, Verdict};
 use access_ledger_proto::{
-    checkpoint::{Checkpoint, VerifiedCheckpoint},
+    checkpoint::Checkpoint,
     hash::sha256,
     position::{Index, Size, memory_len},
     wire::{self, SourcePhase},
@@ -27,13 +24,10 @@ use access_ledger_proto::{
 use access_ledger_server::{
     custodian::{
         alarms::{AlarmKind, AlarmRecord, Alarms},
-        copy::Copy,
-        patrol::{Beat, PatrolOptions, patrol},
+        patrol::PatrolOptions,
         timing::TimeLimits,
     },
-    folder::real_disk,
     os::{Clock as _, SystemClock},
-    storage::Options,
 };
 use access_ledger_tests::{
     clock::SetClock,
@@ -48,7 +42,6 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
-    sync::watch,
     time::Instant,
 };
 use tonic::Status;
@@ -189,60 +182,6 @@ fn both_are_kept(
         _ => (flipped(&honest.entry), event),
     };
     ensure!(served.entries == [wanted.0] && served.events == [wanted.1]);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_erased_on_one_side_alone_is_told() -> anyhow::Result<()> {
-    let crime = Crime::scene().await?;
-    let mut erased = crime.honest.clone();
-    let target = memory_len(TARGET).context("a place")?;
-    erased.records[target].event = None;
-    let server = Server::start(Hostile::new(erased.serve()?)).await?;
-    // A copy in which the event is gone; that no redaction accounts for it does not matter here.
-    let folder = tempfile::tempdir()?;
-    let disk = real_disk();
-    let options = Options::new(folder.path(), ORIGIN);
-    let mut runs = Vec::new();
-    let mut records = server.puller()?.records(Index::GENESIS, Size(SIZE), Scope::Events);
-    while let Some(run) = records.next().await {
-        runs.push(run?);
-    }
-    let vkey = crime.vkey.clone();
-    let (opened, at) = (disk.clone(), options.clone());
-    let copy = tokio::task::spawn_blocking(move || {
-        let mut copy = Copy::open(&opened, &at, &vkey, None, None)?;
-        copy.take(runs)?;
-        copy.sync()?;
-        Ok::<_, anyhow::Error>(copy)
-    });
-    let copy = copy.await??;
-    let note = server.puller()?.checkpoint().await?;
-    let signed = VerifiedCheckpoint::open(&note, &crime.vkey, &[])?;
-    let (_signing, signed) = watch::channel(Some(Arc::new(signed)));
-    let clock = Arc::new(SystemClock);
-    for (seized, wanted) in [(&erased, None), (&crime.honest, Some(AlarmKind::NotErased))] {
-        let server = Server::start(Hostile::new(seized.serve()?)).await?;
-        let name = format!("alarms-{}", wanted.is_some());
-        let alarms = Alarms::open(disk.clone(), clock.clone(), &folder.path().join(name))?;
-        let alarms = Arc::new(alarms);
-        let beat = Beat {
-            puller: server.puller()?,
-            ledger: crime.vkey.clone(),
-            reader: copy.reader().clone(),
-            tree: copy.tree().clone(),
-            signed: signed.clone(),
-            alarms: alarms.clone(),
-            clock: clock.clone(),
-            convict: Arc::new(|_| ()),
-        };
-        let going = tokio::spawn(patrol(beat, strict(folder.path(), &crime).options.patrol));
-        rounds(&server.asked).await?;
-        let wanted: Vec<_> = wanted.into_iter().map(|kind| (kind, Some(TARGET))).collect();
-        ensure!(kinds(&alarms) == wanted, "{:?}", alarms.all());
-        ensure!(alarms.all().iter().all(|record| record.evidence.is_none()), "it holds no event");
-        going.abort();
-    }
     Ok(())
 }
 

@@ -1,11 +1,19 @@
 //! A copy that is made while the ledger takes appends is whole, verified, and a ledger again when
 //! it is put in place.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    slice,
+};
 
 use access_ledger_client::{folder::Folder as Copy, pull::Puller, verify::LogVerifier};
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, note::VerifierKey, position::Size, wire, witness::AddCheckpoint,
+    checkpoint::VerifiedCheckpoint,
+    note::{KeyType, Signer, VerifierKey},
+    position::Size,
+    wire,
+    witness::{AddCheckpoint, origin_hex},
 };
 use access_ledger_server::{
     backup::{BackupError, BackupOptions, backup},
@@ -192,11 +200,14 @@ async fn a_custodian_that_was_put_back_signs_nothing_before_it_knows_what_it_sig
     let (uncosigned, old, new) =
         (file("uncosigned", &signed)?, file("old", before.note())?, file("new", newest.note())?);
     let resume =
-        |data: &Path, note: &Path| suspension::resume(&*disk, data, &[note.to_owned()], &[]);
+        |data: &Path, note: &Path| suspension::resume(&*disk, data, (&[note.to_owned()], &[]), &[]);
     let refused = resume(&copy, &uncosigned);
     ensure!(matches!(refused, Err(ResumeError::NotCosigned { .. })), "{refused:?}");
-    let refused = suspension::resume(&*disk, &copy, &[], &[]);
-    ensure!(matches!(refused, Err(ResumeError::Missing { .. })), "{refused:?}");
+    // Nor is anything unsaid that it remembers, whatever a human says of it.
+    for never in [vec![], vec![vkey.name().to_owned()]] {
+        let refused = suspension::resume(&*disk, &copy, (&[], &never), &[]);
+        ensure!(matches!(refused, Err(ResumeError::Missing { .. })), "{refused:?}");
+    }
     resume(&copy, &new)?;
     let refused = resume(&copy, &old);
     ensure!(matches!(refused, Err(ResumeError::NotSuspended { .. })), "{refused:?}");
@@ -221,5 +232,44 @@ async fn a_custodian_that_was_put_back_signs_nothing_before_it_knows_what_it_sig
     ensure!(keeper.vkeys[0] != vkeys[0] && keeper.alarms.all().is_empty());
     keeper.stop().await?;
     drop(clients);
+    node.stop().await
+}
+
+/// A log may have been cosigned for the first time after the copy was made, so that the copy has no
+/// file of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_the_copy_has_never_heard_of_is_asked_for_all_the_same() -> Result<()> {
+    let (folder, disk) = (tempfile::tempdir()?, real_disk());
+    let [ledger, custodian, copy] =
+        ["ledger", "custodian", "copy"].map(|name| folder.path().join(name));
+    let node = Node::start(&ledger).await?;
+    let vkey = node.vkey.clone();
+    let mut source = node.clients().enrolled("payments", 1, &vkey).await?;
+    node.clients().record(&source.record(5)?).await?;
+    let keeper = Keeper::start(&custodian, &vkey, node.address).await?;
+    let signed = keeper.cosigns(node.clients().size(&vkey).await?).await?;
+    let options = options(&custodian, &copy, true);
+    let report = tokio::task::spawn_blocking(move || backup(&real_disk(), &options)).await??;
+    ensure!(report.problem.is_none(), "{report:?}");
+    keeper.stop().await?;
+    let (note, other) =
+        (folder.path().join("note"), Signer::new("other.example", KeyType::Ed25519, [5; 32])?);
+    os::replace(&*disk, &note, signed.note().as_bytes())?;
+
+    let (known, others) = (vkey.name(), [other.verifier().clone()]);
+    let (notes, nobody) = ([note], other.verifier().name().to_owned());
+    let asks_for = |told: (&[PathBuf], &[String]), wanted: &str| -> Result<()> {
+        match suspension::resume(&*disk, &copy, told, &others) {
+            Err(ResumeError::Unanswered { origin }) if origin == wanted => Ok(()),
+            other => anyhow::bail!("{other:?}, wanted a note of {wanted}"),
+        }
+    };
+    asks_for((&notes, &[]), &nobody)?;
+    // A copy from before the first cosignature of the followed log.
+    let file = copy.join("witness").join(origin_hex(known));
+    fs::remove_file(&file)?;
+    asks_for((&[], slice::from_ref(&nobody)), known)?;
+    let resumed = suspension::resume(&*disk, &copy, (&notes, &[nobody]), &others)?;
+    ensure!(resumed == [(known.to_owned(), signed.size())] && file.exists(), "{resumed:?}");
     node.stop().await
 }

@@ -6,15 +6,17 @@ use access_ledger_client::connect;
 use access_ledger_proto::{
     facts::sources::Roles,
     note::Signer,
-    wire::{self, SourcePhase, SourceRole},
+    wire::{self, SourcePhase, SourceRole, event::Body},
 };
 use access_ledger_tests::{
     gate::{GatedDisk, Mode},
     model::Audit,
     node::{Clients, Node, Setup},
+    parties::Governance,
     source::{Refused, Source},
 };
 use anyhow::Context as _;
+use prost::Message as _;
 use tonic::Code;
 
 /// The governance source of a ledger that this process made.
@@ -300,4 +302,46 @@ async fn a_source_is_told_how_often_it_promised_to_be_heard() {
         assert_eq!(told, (seconds > 0).then_some(60));
     }
     node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_judged_by_the_roles_that_it_finds() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk = GatedDisk::default();
+    let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
+    let _opener = disk.opener();
+    let node = setup.start().await?;
+    let clients = node.clients();
+    let mut governance = Governance::of(folder.path(), &node.vkey)?;
+    let mut payments = clients.enrolled("payments", 1, &node.vkey).await?;
+    let roles = wire::SourceRoles { roles: vec![SourceRole::Enrol.into()], ..Default::default() };
+    let content = roles.encode_to_vec();
+    let change = governance.change(wire::ControlKind::Role, "payments", 1, content);
+    let event = governance.company.event(Body::ControlChange(change));
+    let change = governance.company.seal(vec![event])?;
+    // Behind a sync that is held up, the change is admitted first; the batch is still lawful then.
+    disk.set(Mode::HeldSyncs);
+    let held = payments.record(1)?;
+    let late = payments.record(1)?;
+    let (sender, requests) = tokio::sync::mpsc::channel(2);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut recorder = clients.recorder.clone();
+    let answers = tokio::spawn(async move { recorder.append_stream(requests).await });
+    sender.send(held.request()).await?;
+    let gate = disk.clone();
+    tokio::task::spawn_blocking(move || gate.wait_until_held()).await?;
+    for sealed in [&change, &late] {
+        sender.send(sealed.request()).await?;
+    }
+    let mut answers = answers.await??.into_inner();
+    // Nothing tells when the last one is admitted; if it is not, this proves less.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    disk.set(Mode::Open);
+    answers.message().await?.context("no receipt")?;
+    answers.message().await?.context("no receipt")?;
+    let refused = Refused::of(&answers.message().await.err().context("recorded")?);
+    assert_eq!(refused.kind(), (Code::PermissionDenied, "ROLE_MISSING"));
+    let mut log = Audit::new(&node.vkey);
+    log.pull(&clients).await?;
+    node.stop().await
 }

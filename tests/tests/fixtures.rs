@@ -106,7 +106,7 @@ async fn a_custodians_folder_of_version_1_opens_and_remembers_what_it_signed() -
     // As always, a copy with keys signs nothing before it is told what it signed last.
     let signed = data.join("signed");
     fs::copy(data.join("witness").join(origin_hex(vkey.name())), &signed)?;
-    let resumed = suspension::resume(&*disk, &data, &[signed], &[])?;
+    let resumed = suspension::resume(&*disk, &data, (&[signed], &[]), &[])?;
     assert_eq!(resumed, [(vkey.name().to_owned(), Size(FIXTURE_ENTRIES))]);
     let ledger = copied("format-1")?;
     let node = Node::start(ledger.path()).await?;

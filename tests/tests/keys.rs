@@ -1,7 +1,14 @@
 //! Keys change by both parties' word: a source's, and the ledger's own. What was signed before
 //! holds; who has the old key alone is caught.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use access_ledger_client::{
     audit::{AuditError, AuditOptions, Audited, audit},
@@ -15,8 +22,9 @@ use access_ledger_proto::{
     error::SourceError,
     hash::sha256,
     note::{KeyType, Signer, VerifierKey},
+    position::{Size, memory_len},
     quorum::Quorum,
-    wire::{self, ControlKind, SourceRole, event::Body},
+    wire::{self, ControlKind, event::Body},
     witness::AddCheckpoint,
 };
 use access_ledger_server::{
@@ -26,17 +34,16 @@ use access_ledger_server::{
     os::replace,
 };
 use access_ledger_tests::{
-    custodian::Keeper,
-    gate::{GatedDisk, Mode},
-    hostile::{Hostile, Server},
-    node::{Clients, Node, Setup},
+    custodian::{Keeper, until},
+    hostile::{Hostile, Server, whole},
+    node::{Clients, Node},
     operator::{Crime, append},
     pages,
     parties::{Governance, ledger_key, source_key},
     source::{Refused, Source},
 };
 use anyhow::{Context as _, ensure};
-use prost::Message as _;
+use bytes::Bytes;
 use tonic::Code;
 
 fn signer(name: &str, seed: u8) -> anyhow::Result<Signer> {
@@ -354,6 +361,59 @@ async fn whoever_has_the_old_ledger_key_alone_is_caught() -> anyhow::Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_former_ledger_key_convicts_nobody() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("ledger");
+    let node = Node::start(&data).await?;
+    let old = node.vkey.clone();
+    let mut governance = Governance::of(&data, &old)?;
+    let former = note(&node.clients()).await?;
+    rotate(&data, &node.clients(), &mut governance, 1).await?;
+    let newest = Bytes::from(note(&node.clients()).await?);
+    let size = VerifiedCheckpoint::open(&newest, &old, &[])?.size();
+    node.stop().await?;
+
+    // Whoever sits on the link signs with the old key, or shows what it had signed.
+    let mut log = Seized::read(&data)?;
+    log.records.truncate(memory_len(size.0).context("a small log")?);
+    let forked = |size| -> anyhow::Result<_> {
+        Ok(Checkpoint::new(old.name(), size, sha256(b"another"))?.sign(&log.key)?.into_bytes())
+    };
+    for lie in [former, forked(size)?, forked(Size(1))?] {
+        let (newest, lies) = (newest.clone(), Arc::new(AtomicBool::new(false)));
+        let (told, altered) = (lies.clone(), lies.clone());
+        let note = move |_, _| match told.load(Ordering::SeqCst) {
+            true => Ok(Bytes::copy_from_slice(&lie)),
+            false => Ok(newest.clone()),
+        };
+        // The patrol has reason to ask as well.
+        let hostile = Hostile::new(log.serve()?).checkpoint(note).read(move |_, _, mut runs| {
+            let run = runs.first_mut().filter(|_| altered.load(Ordering::SeqCst));
+            run.into_iter().for_each(|run| run.events[0] = Bytes::from_static(b"another"));
+            whole(runs)
+        });
+        let server = Server::start(hostile).await?;
+        let folder = tempfile::tempdir()?;
+        let keeper = Keeper::start(&folder.path().join("custodian"), &old, server.address).await?;
+        keeper.cosigns(size.0).await?;
+        let mut view = View::open(&folder.path().join("view"), &old)?;
+        server.audit(&mut view).await?;
+
+        lies.store(true, Ordering::SeqCst);
+        let caught = server.caught(&mut view).await?;
+        ensure!(matches!(caught, Caught::Checkpoint { .. }), "{caught}");
+        keeper.raises(AlarmKind::CheckpointInvalid).await?;
+        keeper.raises(AlarmKind::Damaged).await?;
+        lies.store(false, Ordering::SeqCst);
+        until(async || Ok(keeper.alarms.lasting().is_empty().then_some(()))).await?;
+        ensure!(keeper.alarms.all().len() == 2, "{:?}", keeper.alarms.all());
+        keeper.cosigns(size.0).await?;
+        keeper.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_key_takes_both_parties_and_the_ledger_itself() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let node = Node::start(folder.path()).await?;
@@ -434,47 +494,4 @@ async fn the_ledgers_own_source_goes_on_with_its_new_key() -> anyhow::Result<()>
     let Err(refused) = Node::start(&data).await else { anyhow::bail!("started") };
     ensure!(format!("{refused:#}").contains("no file of the key of source ledger"), "{refused:#}");
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_is_judged_by_the_roles_that_it_finds() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let disk = GatedDisk::default();
-    let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
-    let _opener = disk.opener();
-    let node = setup.start().await?;
-    let clients = node.clients();
-    let mut governance = Governance::of(folder.path(), &node.vkey)?;
-    let mut payments = clients.enrolled("payments", 1, &node.vkey).await?;
-    let roles = wire::SourceRoles { roles: vec![SourceRole::Enrol.into()], ..Default::default() };
-    let content = roles.encode_to_vec();
-    let change = governance.change(ControlKind::Role, "payments", 1, content);
-    let event = governance.company.event(Body::ControlChange(change));
-    let change = governance.company.seal(vec![event])?;
-    // Behind a sync that is held up, the change is admitted first; the batch is still lawful then.
-    disk.set(Mode::HeldSyncs);
-    let held = payments.record(1)?;
-    let late = payments.record(1)?;
-    let (sender, requests) = tokio::sync::mpsc::channel(2);
-    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
-    let mut recorder = clients.recorder.clone();
-    let answers = tokio::spawn(async move { recorder.append_stream(requests).await });
-    sender.send(held.request()).await?;
-    let gate = disk.clone();
-    tokio::task::spawn_blocking(move || gate.wait_until_held()).await?;
-    for sealed in [&change, &late] {
-        sender.send(sealed.request()).await?;
-    }
-    let mut answers = answers.await??.into_inner();
-    // Nothing tells when the last one is admitted; if it is not, this proves less.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    disk.set(Mode::Open);
-    answers.message().await?.context("no receipt")?;
-    answers.message().await?.context("no receipt")?;
-    let refused = Refused::of(&answers.message().await.err().context("recorded")?);
-    assert_eq!(refused.kind(), (Code::PermissionDenied, "ROLE_MISSING"));
-    let mut view = View::open(&folder.path().join("view.json"), &node.vkey)?;
-    let puller = Puller::new(clients.channel.clone());
-    audit(&puller, &mut view, &options(), Arc::new(|_, _| ())).await?;
-    node.stop().await
 }

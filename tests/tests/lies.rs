@@ -30,7 +30,7 @@ use access_ledger_server::{
     scrub::ScrubOptions,
 };
 use access_ledger_tests::{
-    custodian::{Setup, until},
+    custodian::{Keeper, Setup, until},
     hostile::{Hostile, Runs, Server, broken, silent, whole},
     node::Node,
     operator::{Crime, SIZE, append},
@@ -396,15 +396,21 @@ async fn a_custodian_whose_own_disk_is_damaged_signs_nothing_until_it_is_mended(
     file.read_exact_at(&mut byte, at)?;
     file.write_all_at(&[byte[0] ^ 1], at)?;
     keeper.raises(AlarmKind::CopyDamaged).await?;
+    // Not even what it has signed before: the ledger is idle.
+    is_refused(&data, &keeper, size).await?;
     let sealed = source.record(1)?;
     size = node.clients().record(&sealed).await?.first_index + 1;
-    let held = keeper.holds(size).await?;
-    let old = signed_size(&data, &node.vkey)?;
-    let body = AddCheckpoint { old, proof: Vec::new(), note: held.note().as_bytes() };
-    let answer = pages::post(keeper.address, "/add-checkpoint", &body.to_bytes()).await?;
-    ensure!(answer.status == 503 && answer.text().contains("damaged"), "{}", answer.text());
-
+    is_refused(&data, &keeper, size).await?;
+    keeper.stop().await?;
+    // Nor after a restart, before all was read again.
     file.write_all_at(&byte, at)?;
+    let mut unread = setup.clone();
+    unread.options.scrub.bytes_per_second = 1;
+    let keeper = unread.start(node.address).await?;
+    is_refused(&data, &keeper, size).await?;
+    keeper.stop().await?;
+
+    let keeper = setup.start(node.address).await?;
     ended(&keeper.alarms).await?;
     let sealed = source.record(1)?;
     size = node.clients().record(&sealed).await?.first_index + 1;
@@ -413,6 +419,16 @@ async fn a_custodian_whose_own_disk_is_damaged_signs_nothing_until_it_is_mended(
     assert_eq!(kinds, [AlarmKind::CopyDamaged], "the ledger has done nothing");
     keeper.stop().await?;
     node.stop().await
+}
+
+/// It holds so much, and signs nothing of it.
+async fn is_refused(data: &Path, keeper: &Keeper, size: u64) -> anyhow::Result<()> {
+    let held = keeper.holds(size).await?;
+    let old = signed_size(data, &keeper.ledger)?;
+    let body = AddCheckpoint { old, proof: Vec::new(), note: held.note().as_bytes() };
+    let answer = pages::post(keeper.address, "/add-checkpoint", &body.to_bytes()).await?;
+    ensure!(answer.status == 503 && answer.text().contains("damaged"), "{}", answer.text());
+    Ok(())
 }
 
 /// The size that a custodian signed last.

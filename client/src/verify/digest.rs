@@ -172,11 +172,16 @@ impl DigestedRun {
         self.erased.get(before(stretch.range.start)..before(stretch.range.end)).unwrap_or_default()
     }
 
-    /// A violation of the entry at `offset`, with what was served of it as evidence.
+    /// A violation of the entry at `offset`, with what was served of it as evidence, and the entry
+    /// before it. Not that one's event: it proves nothing here, and who has it erased later looks
+    /// for it under its own index.
     pub(super) fn violation_at(&self, offset: usize, what: Fault) -> Violation {
         let from = offset.saturating_sub(1);
-        let served = self.records.get(from..=offset).unwrap_or_default();
-        let evidence = encode_evidence(self.index(from), served);
+        let mut served = self.records.get(from..=offset).unwrap_or_default().to_vec();
+        if let [before, _] = &mut served[..] {
+            before.event = None;
+        }
+        let evidence = encode_evidence(self.index(from), &served);
         Violation { evidence, ..Violation::new(self.index(offset), what) }
     }
 

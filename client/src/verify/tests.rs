@@ -129,6 +129,9 @@ fn a_flipped_link_is_caught_with_what_was_computed() {
     let evidence = access_ledger_proto::wire::EntryRun::decode(&*violation.evidence).unwrap();
     assert_eq!(evidence.first_index, 7);
     assert_eq!(evidence.entries, [&ledger.records[7].entry, &ledger.records[8].entry]);
+    // Of the neighbour no event: who erases that one looks for it under its own index.
+    let own = ledger.records[8].event.clone().unwrap();
+    assert_eq!(evidence.events, [Bytes::new(), own]);
 }
 
 #[test]

@@ -194,9 +194,14 @@ pub struct ResumeArgs {
     pub data: CustodianDataArgs,
 
     /// The newest checkpoint, cosigned by this custodian, that anybody has of a log; of every log
-    /// that it witnessed one. Not from the ledger alone: it could keep a newer one to itself.
-    #[arg(long, value_name = "FILE", required = true)]
+    /// that it witnesses one. Not from the ledger alone: it could keep a newer one to itself.
+    #[arg(long, value_name = "FILE", required_unless_present = "never_cosigned")]
     pub cosigned: Vec<PathBuf>,
+
+    /// A log of which this custodian has never cosigned anything, not since the copy was made
+    /// either. Where that is not so, it may sign a second history of it.
+    #[arg(long, value_name = "ORIGIN")]
+    pub never_cosigned: Vec<String>,
 
     /// File with the logs that it witnesses besides, as for `custodian`.
     #[arg(long, value_name = "FILE")]

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey,
+    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey, position::Size,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -97,6 +97,16 @@ impl Desk {
             .collect()
     }
 
+    /// The newest of them.
+    pub(crate) fn newest_key(&self) -> Option<VerifierKey> {
+        self.book.borrow().as_ref().map(|book| book.sources().ledger_keys().now().clone())
+    }
+
+    /// How many entries were looked at for what they ask to be erased, and that is erased here.
+    pub(crate) fn erased(&self) -> Size {
+        self.book.borrow().as_ref().map_or(Size::ZERO, |book| book.erased())
+    }
+
     /// Lays out a checkpoint: `copy` holds all that it covers. Gives the registered sources, if
     /// they may be other ones than before. Blocks; the first time for as long as it takes to index
     /// the log.
@@ -120,7 +130,6 @@ impl Desk {
                     book.renew(sources.clone());
                 }
                 book.note_durable(numbers.iter().map(|(source, &last)| (source, last)));
-                copy.holding().damaged(*book.damaged().borrow() == Some(true));
                 book.publish(published);
             }
             None => {

@@ -12,10 +12,13 @@
 //! | no event, where the copy has one for longer than [`PatrolOptions::record_grace`] | WITHHELD |
 //! | an event that the copy has erased longer ago than [`PatrolOptions::erasure_grace`] | NOT_ERASED, without the event |
 //!
-//! The copy erases what a lawful redaction in the log covers, and nothing else; so an event that is
-//! erased on one side alone was either erased without a record or not erased in spite of one.
-//!
 //! | nothing for longer than [`PatrolOptions::answer_grace`], though it answers other questions | WITHHELD |
+//!
+//! The copy erases what a lawful redaction in the log covers, and nothing else; so an event that is
+//! erased on one side alone was either erased without a record or not erased in spite of one. But
+//! the copy may be behind with that, as after a restart: nothing counts as missing before all that
+//! the ledger had signed when it was found so is held and carried out here, and everything is
+//! looked at again before it is told (again.rs).
 //!
 //! A ledger that shows another history serves other bytes everywhere. That is for the follower to
 //! tell, once: before a round raises anything, the ledger is asked whether it stands by the
@@ -24,6 +27,7 @@
 //! What a round finds in order again ends the alarm. A ledger that cannot be reached is no matter
 //! of the patrol: the vigil tells of that.
 
+mod again;
 mod compare;
 mod pace;
 mod waiting;
@@ -33,13 +37,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use access_ledger_client::{
     evidence::{Caught, compare_held},
     pull::{PullError, Puller, Run},
-    verify::Scope,
+    verify::{Record, Scope},
     view::{check_consistency, compare},
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::VerifierKey,
-    position::{Index, count_of},
+    position::{Index, Size, count_of},
 };
 use tokio::{
     runtime::Handle,
@@ -51,11 +55,15 @@ use tracing::{Instrument as _, debug, debug_span, error};
 
 pub use self::pace::{PACE_BYTES, PACE_ENTRIES};
 use self::{
+    again::Overdue,
     compare::{Compared, Comparison},
     pace::Pace,
     waiting::Waiting,
 };
-use super::alarms::{Alarm, AlarmKind, Alarms, Place};
+use super::{
+    alarms::{Alarm, AlarmKind, Alarms, Place},
+    timing::nanos,
+};
 use crate::{
     os::Clock,
     storage::{LogReader, TreeFiles},
@@ -106,6 +114,11 @@ pub struct Beat {
     pub alarms: Arc<Alarms>,
     /// The own clock.
     pub clock: Arc<dyn Clock>,
+    /// Up to when, by that clock in nanoseconds, all that the ledger had signed is held in the
+    /// copy, and erased where it asks for that. Blocks.
+    pub accounted: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The newest key of the ledger that the copy tells, if it tells any.
+    pub newest_key: Arc<dyn Fn() -> Option<VerifierKey> + Send + Sync>,
     /// Whom to tell of another history that the ledger shows.
     pub convict: Arc<dyn Fn(Caught) + Send + Sync>,
 }
@@ -113,7 +126,7 @@ pub struct Beat {
 /// Goes round after round, for ever.
 pub async fn patrol(beat: Beat, options: PatrolOptions) {
     let (missing, served) = (Waiting::default(), Waiting::default());
-    let mut patrol = Patrol { beat, options, missing, served };
+    let mut patrol = Patrol { beat, options, missing, served, accounted: 0 };
     loop {
         let next = Instant::now() + options.round;
         let signed = match patrol.beat.signed.wait_for(Option::is_some).await {
@@ -136,6 +149,8 @@ struct Patrol {
     missing: Waiting,
     /// Events that the ledger serves and the copy has erased.
     served: Waiting,
+    /// As told last by [`Beat::accounted`].
+    accounted: u64,
 }
 
 /// The entries that a round found something about, by kind of alarm.
@@ -181,8 +196,8 @@ impl Patrol {
         if found.own_fails {
             sleep(AGAIN_DELAY).await;
         }
-        self.tell_overdue(signed, &mut found);
-        self.settle(&found);
+        self.tell_overdue(signed, &mut found).await;
+        self.settle(signed.size(), &found);
         self.missing.end_round();
         self.served.end_round();
     }
@@ -226,10 +241,7 @@ impl Patrol {
                 }
             };
             next = run.0.plus(count_of(run.1.len()));
-            let bytes = run.1.iter().map(|record| {
-                record.entry.len() + record.event.as_ref().map_or(0, bytes::Bytes::len)
-            });
-            let bytes = bytes.sum();
+            let bytes = length(&run.1);
             found.pace.got(run.1.len(), bytes);
             let spent = budget(bytes, self.options.bytes_per_second);
             self.compare(run, signed, found).await?;
@@ -261,28 +273,43 @@ impl Patrol {
         Err(Stop::At { index, again_at: index.next() })
     }
 
+    /// What there is to say about a run; `None` when the own copy cannot be read.
+    async fn compared(
+        &mut self,
+        run: Run,
+        signed: &Arc<VerifiedCheckpoint>,
+        found: &mut Found,
+    ) -> Option<Compared> {
+        let comparison = Comparison {
+            reader: self.beat.reader.clone(),
+            tree: self.beat.tree.clone(),
+            signed: Arc::clone(signed),
+        };
+        let accounted = Arc::clone(&self.beat.accounted);
+        let compare = move || (comparison.of(run), accounted());
+        let failed = match spawn_blocking(compare).await {
+            Ok((Ok(compared), accounted)) => {
+                self.accounted = accounted;
+                return Some(compared);
+            }
+            Ok((Err(problem), _)) => Some(problem),
+            Err(_) => None,
+        };
+        // What else is served is compared all the same.
+        if let (Some(problem), false) = (failed, found.own_fails) {
+            error!(%problem, "patrol could not read its own copy");
+        }
+        (found.own_fails, found.is_full) = (true, true);
+        None
+    }
+
     async fn compare(
         &mut self,
         run: Run,
         signed: &Arc<VerifiedCheckpoint>,
         found: &mut Found,
     ) -> Result<(), Stop> {
-        let comparison = Comparison {
-            reader: self.beat.reader.clone(),
-            tree: self.beat.tree.clone(),
-            signed: Arc::clone(signed),
-        };
-        let compared = match spawn_blocking(move || comparison.of(run)).await {
-            Ok(Ok(compared)) => compared,
-            failed => {
-                // What else is served is compared all the same.
-                if let (Ok(Err(problem)), false) = (failed, found.own_fails) {
-                    error!(%problem, "patrol could not read its own copy");
-                }
-                (found.own_fails, found.is_full) = (true, true);
-                return Ok(());
-            }
-        };
+        let Some(compared) = self.compared(run, signed, found).await else { return Ok(()) };
         let now = self.beat.clock.now_nanos();
         let Compared { altered, missing, served, erased } = compared;
         if !altered.is_empty() {
@@ -308,8 +335,9 @@ impl Patrol {
         if !found.stands {
             let (puller, ledger) = (self.beat.puller.clone(), self.beat.ledger.clone());
             let (runtime, signed) = (Handle::current(), signed.clone());
-            let tree = self.beat.tree.clone();
-            let ask = move || another_history(&runtime, &puller, &ledger, &signed, &tree);
+            let (tree, newest) = (self.beat.tree.clone(), (self.beat.newest_key)());
+            let keys: Vec<_> = std::iter::once(ledger).chain(newest).collect();
+            let ask = move || another_history(&runtime, &puller, &keys, &signed, &tree);
             if let Some(caught) = spawn_blocking(ask).await.unwrap_or_default() {
                 return Err(Stop::Another(Box::new(caught)));
             }
@@ -318,14 +346,19 @@ impl Patrol {
         Ok(())
     }
 
-    /// Raises the alarms about what is so for too long.
-    fn tell_overdue(&self, signed: &VerifiedCheckpoint, found: &mut Found) {
+    /// Raises the alarms about what is so for too long, and is so still.
+    async fn tell_overdue(&mut self, signed: &Arc<VerifiedCheckpoint>, found: &mut Found) {
         let now = self.beat.clock.now_nanos();
-        for index in self.missing.due(now, self.options.record_grace) {
+        let before = |grace| now.saturating_sub(nanos(grace));
+        let PatrolOptions { record_grace, erasure_grace, .. } = self.options;
+        let missing = self.missing.due(before(record_grace).min(self.accounted));
+        let overdue = Overdue { missing, served: self.served.due(before(erasure_grace)) };
+        let Overdue { missing, served } = self.look_again(overdue, signed, found).await;
+        for index in missing {
             let message = format!("event {index} is not served, and no redaction accounts for it");
             self.raise(self.alarm(AlarmKind::Withheld, index, signed, message), found);
         }
-        for index in self.served.due(now, self.options.erasure_grace) {
+        for index in served {
             let message = format!("event {index} was redacted, and its bytes are still served");
             self.raise(self.alarm(AlarmKind::NotErased, index, signed, message), found);
         }
@@ -360,8 +393,9 @@ impl Patrol {
         let _new_or_known = self.beat.alarms.raise(alarm);
     }
 
-    /// Ends the alarms about what this round found in order again.
-    fn settle(&self, found: &Found) {
+    /// Ends the alarms about what this round found in order again. What lies at `end` or beyond, it
+    /// has not looked at: the follower tells of that.
+    fn settle(&self, end: Size, found: &Found) {
         if found.is_full {
             return;
         }
@@ -369,7 +403,12 @@ impl Patrol {
         for kind in [AlarmKind::Damaged, AlarmKind::Withheld, AlarmKind::NotErased] {
             for place in self.beat.alarms.places(kind, origin) {
                 let Place::Index(index) = place else { continue };
-                if !found.places.contains(&(kind, index)) {
+                let waits = match kind {
+                    AlarmKind::Withheld => self.missing.holds(index),
+                    AlarmKind::NotErased => self.served.holds(index),
+                    _ => false,
+                };
+                if end.contains(index) && !waits && !found.places.contains(&(kind, index)) {
                     let by = "the ledger serves what it should again";
                     let _lasted = self.beat.alarms.end(kind, origin, place, by);
                 }
@@ -378,17 +417,18 @@ impl Patrol {
     }
 }
 
-/// What convicts the ledger of another history than the copy's, if it signs and shows that. Without
-/// an answer nothing does, and what is found is raised. Blocks.
+/// What convicts the ledger of another history than the copy's, if it signs that with all of `keys`
+/// and shows it. Without such an answer nothing does, and what is found is raised. Blocks.
 fn another_history(
     runtime: &Handle,
     puller: &Puller,
-    ledger: &VerifierKey,
+    keys: &[VerifierKey],
     signed: &VerifiedCheckpoint,
     tree: &TreeFiles,
 ) -> Option<Caught> {
     let note = runtime.block_on(puller.checkpoint()).ok()?;
-    let served = VerifiedCheckpoint::open(&note, ledger, &[]).ok()?;
+    let opened = keys.iter().map(|key| VerifiedCheckpoint::open(&note, key, &[]).ok());
+    let served = opened.reduce(Option::and)??;
     match compare(signed, &served) {
         // As the follower says it.
         Err(caught) => Some(compare_held(signed, &served, tree).ok().flatten().unwrap_or(caught)),
@@ -416,6 +456,12 @@ impl Found {
             self.is_full = true;
         }
     }
+}
+
+/// Bytes of entries and events.
+fn length(records: &[Record]) -> usize {
+    let event = |record: &Record| record.event.as_ref().map_or(0, bytes::Bytes::len);
+    records.iter().map(|record| record.entry.len() + event(record)).sum()
 }
 
 /// How long so many bytes must take.

@@ -1,5 +1,6 @@
 //! Tells when the custodian's own copy is not what it had stored: it cannot serve that, nor vouch
-//! for it to who asks for the entries.
+//! for it to who asks for the entries. The mirror signs nothing from then on, across restarts,
+//! until all was read again and holds.
 
 use std::sync::Arc;
 
@@ -9,9 +10,43 @@ use super::{
     alarms::{Alarm, AlarmKind, Alarms, Place},
     desk::Desk,
 };
+use crate::{
+    error::LedgerError,
+    folder::Folder,
+    os::{Clock, Disk},
+    witness::Holding,
+};
+
+/// Whether the copy was found damaged, and was not read again as a whole since.
+pub(super) fn is_damaged(alarms: &Alarms, origin: &str) -> bool {
+    !alarms.places(AlarmKind::CopyDamaged, origin).is_empty()
+}
+
+/// Ends the alarm about the copy in a folder that nobody has open: all of it was read again, and
+/// mended. Nothing in a folder that has no alarms.
+///
+/// # Errors
+///
+/// As [`Alarms::open`].
+pub(crate) fn mended(
+    disk: &Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    folder: &Folder,
+) -> Result<(), LedgerError> {
+    if disk.list(&folder.alarms()).is_err() {
+        return Ok(());
+    }
+    let alarms = Alarms::open(disk.clone(), clock, &folder.alarms())?;
+    let lasting = alarms.lasting().into_iter();
+    for record in lasting.filter(|record| record.kind == AlarmKind::CopyDamaged) {
+        alarms.end_record(&record, "the copy was restored, and all of it was read again");
+    }
+    Ok(())
+}
 
 /// Raises the alarm when the scrub has found damage, and ends it when a later pass found none.
-pub(super) async fn watch_copy(desk: Arc<Desk>, alarms: Arc<Alarms>) {
+/// `holding` is told first.
+pub(super) async fn watch_copy(desk: Arc<Desk>, holding: Arc<Holding>, alarms: Arc<Alarms>) {
     let mut books = desk.books();
     let Ok(mut damaged) =
         books.wait_for(Option::is_some).await.map(|book| book.as_ref().map(|book| book.damaged()))
@@ -21,6 +56,9 @@ pub(super) async fn watch_copy(desk: Arc<Desk>, alarms: Arc<Alarms>) {
     let origin = desk.ledger().name().to_owned();
     while let Some(found) = &mut damaged {
         let is_damaged = *found.borrow_and_update();
+        if let Some(is_damaged) = is_damaged {
+            holding.damaged(is_damaged);
+        }
         let (desk, alarms, origin) = (desk.clone(), alarms.clone(), origin.clone());
         let judge = move || match is_damaged {
             Some(true) => {

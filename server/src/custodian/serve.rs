@@ -36,6 +36,7 @@ use tracing::{info, warn};
 
 use super::{
     Custodian,
+    accounts::Accounts,
     cosign::Cosigner,
     desk::Desk,
     error::CustodianError,
@@ -241,7 +242,7 @@ impl Custodian {
             let cosigner = Cosigner { desk: desk.clone(), witness, holding, idle };
             spawn(stopping, cosigner.run());
             spawn(stopping, watch_lag(desk.clone(), alarms.clone(), options.behind_after));
-            spawn(stopping, watch_copy(desk.clone(), alarms.clone()));
+            spawn(stopping, watch_copy(desk.clone(), copy.holding().clone(), alarms.clone()));
             spawn(stopping, tick(vigil.clone()));
             let (court, witness, origin) =
                 (self.court, self.witness.clone(), self.ledger.name().to_owned());
@@ -249,8 +250,12 @@ impl Custodian {
                 witness.halt(&origin);
                 court.convicted(&caught);
             };
+            let accounts = Accounts::new(vigil.clone(), desk.clone());
+            let keys = desk.clone();
             let beat = Beat {
+                newest_key: Arc::new(move || keys.newest_key()),
                 convict: Arc::new(convict),
+                accounted: Arc::new(move || accounts.until()),
                 puller: puller.clone(),
                 ledger: self.ledger.clone(),
                 reader: copy.reader().clone(),

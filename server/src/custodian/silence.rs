@@ -1,9 +1,12 @@
 //! Which sources are silent by the custodian's own clock: pure decisions, time is an argument.
 //!
 //! A source that promised heartbeats and is not heard for its interval is silent, unless it said
-//! that it stops. It is heard with every entry of its own. While the custodian itself does not hear
-//! the ledger, or has not caught up, no source can be blamed: the watch is paused, and when it goes
-//! on every source has its whole interval again.
+//! that it stops. It is heard with every entry of its own. What counts is the time up to which the
+//! copy has all that the ledger had signed: nobody is blamed for what is still on its way.
+//!
+//! Where that time stands still, because the ledger does not answer or the copy is behind, sources
+//! may not have been able to record. Each is excused for the longest such stretch since it was
+//! heard last: once, so that a ledger that delays the copy again and again hides nobody by that.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,8 @@ use access_ledger_proto::{
 #[derive(Clone, Debug, Default)]
 pub struct Silence {
     heard: BTreeMap<SourceName, Heard>,
-    is_paused: bool,
+    /// Up to when all was heard, as told last.
+    until: u64,
 }
 
 /// Times in nanoseconds since the Unix epoch, by the own clock.
@@ -24,6 +28,8 @@ pub struct Silence {
 struct Heard {
     interval: u64,
     at: u64,
+    /// The longest stretch since then in which nobody could be heard.
+    deaf: u64,
     state: State,
 }
 
@@ -55,7 +61,7 @@ impl Silence {
             let promised = source.heartbeat_nanos > 0 && source.decommissioned_at.is_none();
             if promised && !self.heard.contains_key(&source.name) {
                 let (interval, state) = (source.heartbeat_nanos, State::Expected);
-                self.heard.insert(source.name.clone(), Heard { interval, at: now, state });
+                self.heard.insert(source.name.clone(), Heard { interval, at: now, deaf: 0, state });
             }
         }
         let gone = |name: &&SourceName| {
@@ -78,7 +84,7 @@ impl Silence {
         let Some(heard) = self.heard.get_mut(source.as_str()) else {
             return false;
         };
-        heard.at = heard.at.max(now);
+        (heard.at, heard.deaf) = (heard.at.max(now), 0);
         std::mem::replace(&mut heard.state, State::Expected) == State::Silent
     }
 
@@ -89,22 +95,16 @@ impl Silence {
         }
     }
 
-    /// The ledger itself is not heard, or the copy is behind.
-    pub const fn pause(&mut self) {
-        self.is_paused = true;
-    }
-
-    /// The sources that have become silent by the time `now`, each told once until it is heard
-    /// again. Ends a pause: the caller has caught up.
-    pub fn due(&mut self, now: u64) -> Vec<Silent> {
-        if std::mem::take(&mut self.is_paused) {
-            let waiting = self.heard.values_mut();
-            waiting.for_each(|heard| heard.at = heard.at.max(now));
-        }
+    /// The sources that have become silent, each told once until it is heard again. All that came
+    /// before the time `until` was heard; earlier calls said no later time.
+    pub fn due(&mut self, until: u64) -> Vec<Silent> {
+        let before = std::mem::replace(&mut self.until, until);
         let mut silent = Vec::new();
         for (source, heard) in &mut self.heard {
-            let Heard { interval, at: since, state } = *heard;
-            if state == State::Expected && now.saturating_sub(since) > interval {
+            heard.deaf = heard.deaf.max(until.saturating_sub(heard.at.max(before)));
+            let Heard { interval, at: since, deaf, state } = *heard;
+            let excused = interval.saturating_add(deaf);
+            if state == State::Expected && until.saturating_sub(since) > excused {
                 heard.state = State::Silent;
                 silent.push(Silent { source: source.clone(), since, interval });
             }
@@ -167,53 +167,80 @@ mod tests {
         Name::parse(name.as_bytes()).unwrap()
     }
 
+    /// Who is silent when the custodian has listened all the time, up to `now`.
     fn due(silence: &mut Silence, now: u64) -> Vec<String> {
-        silence.due(now).into_iter().map(|silent| silent.source.as_str().to_owned()).collect()
+        let begun = if silence.until == 0 { now } else { silence.until };
+        (begun..=now).flat_map(|now| told(silence, now)).collect()
+    }
+
+    fn told(silence: &mut Silence, until: u64) -> Vec<String> {
+        silence.due(until).into_iter().map(|silent| silent.source.as_str().to_owned()).collect()
+    }
+
+    /// Listens from the time 100 on, when these were expected.
+    fn listening(sources: &Sources) -> Silence {
+        let mut silence = Silence::default();
+        assert_eq!(silence.expect(sources, 100), []);
+        assert!(due(&mut silence, 100).is_empty());
+        silence
     }
 
     #[test]
     fn a_source_is_silent_once_until_it_is_heard_again() {
-        let mut silence = Silence::default();
         let sources = sources(&[("a", 10), ("b", 50), ("mute", 0), ("gone", 10)]);
-        assert_eq!(silence.expect(&sources, 100), []);
-        assert!(due(&mut silence, 110).is_empty());
-        assert_eq!(due(&mut silence, 111), ["a"]);
+        let mut silence = listening(&sources);
+        // One unit passes between two looks, and what is heard in it is heard behind it.
+        assert!(due(&mut silence, 111).is_empty());
+        assert_eq!(due(&mut silence, 112), ["a"]);
         assert!(due(&mut silence, 149).is_empty(), "it was told");
         assert!(silence.hear(name("a"), 150));
         assert!(!silence.hear(name("a"), 150));
-        assert_eq!(due(&mut silence, 151), ["b"]);
-        assert_eq!(due(&mut silence, 161), ["a"]);
+        assert!(due(&mut silence, 151).is_empty());
+        assert_eq!(due(&mut silence, 152), ["b"]);
+        assert_eq!(due(&mut silence, 162), ["a"]);
     }
 
     #[test]
     fn who_said_that_it_stops_is_not_silent() {
-        let mut silence = Silence::default();
-        silence.expect(&sources(&[("a", 10)]), 100);
+        let mut silence = listening(&sources(&[("a", 10)]));
         silence.stop(name("a"));
         assert!(due(&mut silence, 1_000).is_empty());
         assert!(!silence.hear(name("a"), 1_000));
-        assert_eq!(due(&mut silence, 1_011), ["a"]);
+        assert_eq!(due(&mut silence, 1_012), ["a"]);
     }
 
     #[test]
     fn nobody_is_blamed_for_what_the_custodian_could_not_hear() {
-        let mut silence = Silence::default();
+        let mut silence = listening(&sources(&[("a", 10)]));
+        assert!(due(&mut silence, 105).is_empty());
+        // For 895 units nothing is heard of the ledger; five of its ten are left to the source.
+        assert!(told(&mut silence, 1_000).is_empty());
+        assert!(due(&mut silence, 1_005).is_empty());
+        assert_eq!(due(&mut silence, 1_006), ["a"]);
+        // A custodian that was away itself has not listened either.
+        let mut silence = Silence { until: 5, ..Silence::default() };
         silence.expect(&sources(&[("a", 10)]), 100);
-        silence.pause();
-        assert!(due(&mut silence, 1_000).is_empty());
-        assert!(due(&mut silence, 1_010).is_empty());
-        assert_eq!(due(&mut silence, 1_011), ["a"]);
+        assert!(told(&mut silence, 5).is_empty());
+        assert!(told(&mut silence, 101).is_empty());
+        assert!(due(&mut silence, 111).is_empty());
+        assert_eq!(due(&mut silence, 112), ["a"]);
+    }
+
+    #[test]
+    fn one_excuse_is_all_that_delays_give_however_many_there_are() {
+        let mut silence = listening(&sources(&[("a", 100)]));
+        let steps: Vec<u64> = (1..).map(|step| 100 + step * 9).take_while(|&at| at < 500).collect();
+        let silent = steps.into_iter().find(|&at| !told(&mut silence, at).is_empty());
+        assert_eq!(silent, Some(100 + 13 * 9), "the first look behind 100 and 9");
     }
 
     #[test]
     fn who_left_service_is_forgotten_and_who_was_silent_before_a_restart_still_is() {
-        let mut silence = Silence::default();
-        let known = sources(&[("a", 10), ("b", 10)]);
-        silence.expect(&known, 100);
+        let mut silence = listening(&sources(&[("a", 10), ("b", 10)]));
         silence.is_silent("a");
-        assert_eq!(due(&mut silence, 111), ["b"]);
-        assert!(silence.hear(name("a"), 111));
-        let gone = silence.expect(&sources(&[("b", 10)]), 112);
+        assert_eq!(due(&mut silence, 112), ["b"]);
+        assert!(silence.hear(name("a"), 112));
+        let gone = silence.expect(&sources(&[("b", 10)]), 113);
         assert_eq!(gone.iter().map(SourceName::as_str).collect::<Vec<_>>(), ["a"]);
         assert!(silence.is_needed());
     }

@@ -4,8 +4,10 @@
 //! A witness is worth something because it remembers what it signed. A backup that is put back has
 //! forgotten what was signed after it was made; a ledger that knows could have another history
 //! signed from there. Nobody but those who rely on the custodian can say what they were given, so
-//! `custodian resume` takes the newest notes that they have. The copy must hold what these cover
-//! (`restore --from` the ledger brings it) before it is opened, as after any stop.
+//! `custodian resume` takes the newest notes that they have, of each log that is witnessed: a log
+//! of which the copy remembers nothing may have been signed for the first time after it was made.
+//! The copy must hold what the notes cover (`restore --from` the ledger brings it) before it is
+//! opened, as after any stop.
 
 use std::{
     io,
@@ -78,6 +80,15 @@ pub enum ResumeError {
         /// SHA-256 of its origin.
         hex: String,
     },
+    /// A log that is witnessed, of which the copy remembers nothing, and neither a note nor a human
+    /// says what was signed of it since the copy was made.
+    #[error(
+        "no note says what was cosigned last of {origin}: give one, or name it as never cosigned"
+    )]
+    Unanswered {
+        /// The log's name.
+        origin: String,
+    },
     /// A file cannot be read or written.
     #[error(transparent)]
     Folder(#[from] LedgerError),
@@ -108,9 +119,10 @@ pub fn suspend(disk: &dyn Disk, data: &Folder) -> Result<(), LedgerError> {
 }
 
 /// Has the custodian in this folder, whose lock the caller holds, sign again from what its own
-/// cosignatures in the files `cosigned` say it has signed last: one of each log that it witnessed.
-/// `others` are the keys of the logs that it witnesses besides the one that it follows. Gives the
-/// logs with their sizes.
+/// cosignatures in the files `cosigned` say it has signed last: one of each log that it witnesses,
+/// but for those of the origins `never`, of which it has never signed anything. `others` are the
+/// keys of the logs that it witnesses besides the one that it follows. Gives the logs with their
+/// sizes.
 ///
 /// # Errors
 ///
@@ -118,7 +130,7 @@ pub fn suspend(disk: &dyn Disk, data: &Folder) -> Result<(), LedgerError> {
 pub fn resume(
     disk: &dyn Disk,
     data: &Path,
-    cosigned: &[PathBuf],
+    (cosigned, never): (&[PathBuf], &[String]),
     others: &[VerifierKey],
 ) -> Result<Vec<(String, Size)>, ResumeError> {
     let folder = Folder::new(data);
@@ -143,6 +155,12 @@ pub fn resume(
         let is_note = name.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_note && !notes.iter().any(|note| origin_hex(note.origin()) == name) {
             return Err(ResumeError::Missing { hex: name.to_owned() });
+        }
+    }
+    for origin in known.iter().map(|key| key.name()) {
+        let is_told = notes.iter().any(|note| note.origin() == origin);
+        if !is_told && !never.iter().any(|never| never == origin) {
+            return Err(ResumeError::Unanswered { origin: origin.to_owned() });
         }
     }
     for note in &notes {

@@ -63,8 +63,6 @@ pub struct Timing {
     held: Size,
     /// When something new was seen last.
     news_at: u64,
-    /// When the ledger was asked last and answered.
-    answered_at: u64,
 }
 
 /// An entry whose time cannot be right. Times in nanoseconds since the Unix epoch.
@@ -99,7 +97,7 @@ impl Timing {
     pub fn new(limits: TimeLimits, saved: Vec<Sighting>, held: Size, now: u64) -> Self {
         let sightings: VecDeque<Sighting> = saved.into();
         let known = sightings.back().map_or(held, |newest| held.max(Size(newest.size)));
-        let mut timing = Self { limits, sightings, known, held, news_at: now, answered_at: now };
+        let mut timing = Self { limits, sightings, known, held, news_at: now };
         timing.pass(held);
         timing
     }
@@ -139,7 +137,6 @@ impl Timing {
     /// A checkpoint of so many entries came at the time `now` without being asked for. It may have
     /// been on its way for any time, so it bounds nothing.
     pub fn hear(&mut self, size: Size, now: u64) {
-        self.answered_at = self.answered_at.max(now);
         if size > self.known {
             self.known = size;
             self.news_at = self.news_at.max(now);
@@ -170,18 +167,12 @@ impl Timing {
         is_long.then_some(self.news_at)
     }
 
-    /// Whether the copy holds all that it knows to be there.
+    /// When the ledger was asked last of what the copy holds, and the size that it answered: all
+    /// that it had signed by then is here. `None` before the first such answer.
     #[must_use]
-    pub fn is_caught_up(&self) -> bool {
-        self.known <= self.held
-    }
-
-    /// Whether whoever records could have been heard at the time `now`: the ledger answers, and the
-    /// copy holds what it answered.
-    #[must_use]
-    pub fn is_listening(&self, now: u64) -> bool {
-        let silence = now.saturating_sub(self.answered_at);
-        self.is_caught_up() && silence <= nanos(ANSWER_MAX)
+    pub fn heard_until(&self) -> Option<(u64, Size)> {
+        let passed = self.sightings.front().filter(|sighting| sighting.size <= self.held.0)?;
+        Some((passed.last, Size(passed.size)))
     }
 
     /// How many entries the copy holds, and how many it knows of.
@@ -265,9 +256,6 @@ fn time_of(record: &Record) -> Option<u64> {
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// Without an answer, until the ledger counts as not heard: several questions.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// Sightings that the copy has not passed: one for each doubling of a long catch-up is plenty.
 pub const SIGHTINGS_MAX: usize = 64;
@@ -379,19 +367,27 @@ mod tests {
     }
 
     #[test]
-    fn who_records_can_be_heard_when_the_ledger_answers_and_the_copy_has_it_all() {
+    fn all_is_heard_up_to_the_last_question_whose_answer_the_copy_holds() {
         let mut timing = timing();
         let now = |second| (START + second) * SECOND;
+        let until = |timing: &Timing| timing.heard_until();
         timing.sight(Size(2), now(0));
-        assert!(!timing.is_listening(now(0)));
-        take(&mut timing, 0, &[START, START], START);
-        assert!(timing.is_listening(now(60)));
-        assert!(!timing.is_listening(now(61)));
+        assert_eq!(until(&timing), None);
+        take(&mut timing, 0, &[START, START], START + 1);
+        assert_eq!(until(&timing), Some((now(0), Size(2))));
         timing.sight(Size(2), now(61));
-        assert!(timing.is_listening(now(61)));
-        timing.hear(Size(3), now(62));
-        assert!(!timing.is_listening(now(62)));
-        assert_eq!(timing.sizes(), (Size(2), Size(3)));
+        assert_eq!(until(&timing), Some((now(61), Size(2))));
+        // Each answer is ahead of the copy when it comes, and held before the next one.
+        for (size, second) in (2..10).zip((62..).step_by(2)) {
+            timing.sight(Size(size + 1), now(second));
+            assert_eq!(until(&timing).map(|(_, size)| size), Some(Size(size)));
+            take(&mut timing, size, &[START], START + second + 1);
+            assert_eq!(until(&timing), Some((now(second), Size(size + 1))));
+        }
+        // What comes unasked tells nothing.
+        timing.hear(Size(30), now(90));
+        assert_eq!(until(&timing), Some((now(76), Size(10))));
+        assert_eq!(timing.sizes(), (Size(10), Size(30)));
     }
 
     proptest! {

@@ -131,6 +131,13 @@ impl Vigil {
         }
     }
 
+    /// The time by the own clock up to which the copy has all that the ledger had signed, and how
+    /// much that is; `None` while it has not come to any answer.
+    #[must_use]
+    pub fn heard_until(&self) -> Option<(u64, Size)> {
+        self.timing.heard_until()
+    }
+
     /// Looks at the clock. To be called about once a second.
     pub fn tick(&mut self) {
         let now = self.now();
@@ -143,11 +150,8 @@ impl Vigil {
             }
             None => self.end(AlarmKind::Stale, Place::Ledger, "the ledger has news"),
         }
-        if !self.timing.is_listening(now) {
-            self.silence.pause();
-            return;
-        }
-        for Silent { source, since, interval } in self.silence.due(now) {
+        let Some((until, _)) = self.timing.heard_until() else { return };
+        for Silent { source, since, interval } in self.silence.due(until) {
             let (since, interval) = (time(since), interval / 1_000_000_000);
             let message =
                 format!("source {source} is silent since {since}, promised every {interval} s");

@@ -228,5 +228,5 @@ fn status(source: &str, phase: SourcePhase) -> Body {
 
 const MINUTE: u64 = 60 * SECOND;
 
-/// Longer than a minute, for which nobody is blamed.
-const SILENCE: u64 = 75 * SECOND;
+/// Longer than a minute and the time between two answers of the ledger, for which nobody is blamed.
+const SILENCE: u64 = 120 * SECOND;

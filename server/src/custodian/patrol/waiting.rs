@@ -1,10 +1,8 @@
 //! What must be so for a while before it is worth an alarm: pure, time is an argument.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::{BTreeMap, BTreeSet};
 
 use access_ledger_proto::position::Index;
-
-use crate::custodian::timing::nanos;
 
 /// Entries about which something was found, since when, and in which round last. At most
 /// [`WAITING_MAX`].
@@ -25,12 +23,16 @@ impl Waiting {
         }
     }
 
-    /// Where it was found again in this round, and for the first time longer than `grace` ago.
-    pub(super) fn due(&self, now: u64, grace: Duration) -> impl Iterator<Item = Index> {
-        let is_due = move |&(since, found_in): &(u64, u64)| {
-            found_in == self.round && now.saturating_sub(since) > nanos(grace)
-        };
-        self.found.iter().filter(move |(_, found)| is_due(found)).map(|(&index, _)| index)
+    /// Where it was found again in this round, and for the first time before `before`.
+    pub(super) fn due(&self, before: u64) -> BTreeSet<Index> {
+        let is_due = |&(since, found_in): &(u64, u64)| found_in == self.round && since < before;
+        let due = self.found.iter().filter(|(_, found)| is_due(found));
+        due.map(|(&index, _)| index).collect()
+    }
+
+    /// Whether it was found there in this round.
+    pub(super) fn holds(&self, index: Index) -> bool {
+        self.found.get(&index).is_some_and(|&(_, found_in)| found_in == self.round)
     }
 
     /// All entries were looked at: what was not found again is over.
@@ -50,14 +52,16 @@ mod tests {
 
     #[test]
     fn what_is_found_for_long_enough_is_due_and_what_is_over_waits_anew() {
-        let grace = Duration::from_nanos(10);
         let mut waiting = Waiting::default();
-        let due = |waiting: &Waiting, now| waiting.due(now, grace).collect::<Vec<_>>();
+        // With a grace of 10.
+        let due = |waiting: &Waiting, now: u64| Vec::from_iter(waiting.due(now - 10));
         waiting.note(Index(4), 100);
         waiting.note(Index(5), 105);
         assert_eq!(due(&waiting, 110), []);
         assert_eq!(due(&waiting, 111), [Index(4)]);
+        assert!(waiting.holds(Index(5)) && !waiting.holds(Index(6)));
         waiting.end_round();
+        assert!(!waiting.holds(Index(5)));
         assert_eq!(due(&waiting, 200), [], "nothing was found in this round so far");
         waiting.note(Index(4), 200);
         assert_eq!(due(&waiting, 200), [Index(4)]);

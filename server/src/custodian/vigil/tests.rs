@@ -69,6 +69,20 @@ impl Scene {
         self.vigil.tick();
     }
 
+    /// Another source records all the time, and the custodian takes each entry a second after it
+    /// was told of it. Whenever it looks at its clock but right then, something is missing.
+    fn busy(&mut self, from: u64, to: u64) {
+        for second in (from..=to).step_by(2) {
+            self.clock.set(NOW + second);
+            self.vigil.sighted(Size(self.size + 1), self.vigil.now());
+            self.vigil.tick();
+            self.clock.set(NOW + second + 1);
+            self.record("other", second, None);
+            self.vigil.heard_of(Size(self.size + 1));
+            self.vigil.tick();
+        }
+    }
+
     /// The kinds of all alarms so far, and whether they last.
     fn raised(&self) -> Vec<(AlarmKind, bool)> {
         self.alarms.all().iter().map(|record| (record.kind, record.is_lasting())).collect()
@@ -168,6 +182,18 @@ fn a_source_that_stopped_or_that_nobody_could_hear_is_not_blamed() {
     assert_eq!(deaf.raised(), []);
     deaf.until(311, 320);
     assert_eq!(deaf.raised(), [(AlarmKind::SourceSilent, true)]);
+}
+
+#[test]
+fn a_copy_that_is_always_a_little_behind_hears_who_is_silent_all_the_same() {
+    let mut scene = Scene::new();
+    scene.record("beating", 0, None);
+    scene.busy(1, 59);
+    assert_eq!(scene.raised(), []);
+    scene.busy(61, 71);
+    assert_eq!(scene.raised(), [(AlarmKind::SourceSilent, true)]);
+    scene.record("beating", 73, None);
+    assert_eq!(scene.raised(), [(AlarmKind::SourceSilent, false)]);
 }
 
 #[test]
