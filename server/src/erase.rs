@@ -66,10 +66,10 @@ enum EraseError {
 
 impl EraseError {
     /// Whether it may go well later. Not after a failed write or sync: nobody knows what is on the
-    /// disk then.
+    /// disk then. Damage keeps what lies elsewhere from nothing.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Storage(_) => false,
+            Self::Storage(error) => matches!(error, StorageError::Damage { .. }),
             Self::Index(error) => error.is_passing(),
             Self::Refused(_) => true,
         }
@@ -310,12 +310,18 @@ impl Work {
         let found = self.pending.iter().map(|erasing| erasing.range().into_inner());
         under_way.extend(found.filter(|range| !self.noted.under_way.contains(range)));
         self.note(Progress { under_way, ..self.noted.clone() })?;
-        let mut events = 0;
+        let (mut events, mut left) = (0, None);
         for erasing in &self.pending {
-            events += self.erase(erasing)?;
+            match self.erase(erasing) {
+                Ok(erased) => events += erased,
+                Err(error) if error.is_passing() => left = Some(error),
+                Err(error) => return Err(error),
+            }
         }
-        // What was erased before it came here never was in the index.
-        self.is_repeated |= events > 0;
+        // What was erased before it came here never was in the index. Of what an attempt erases
+        // that comes to no end, the next one does not know.
+        self.is_repeated |= events > 0 || left.is_some();
+        left.map_or(Ok(()), Err)?;
         let ranges = self.noted.under_way();
         let is_stopping = || self.signal.is_stopping();
         let Book { index, reader, .. } = &*self.book;
@@ -339,7 +345,7 @@ impl Work {
         while range.start < range.end && !self.signal.is_stopping() {
             let erased = self.book.reader.erase(&range, attempt, |entry, event| {
                 let erasable = Erasable::of(&sources, entry.source, entry.index);
-                erasing.erases(entry.recorded_at, erasable, event::body(event))
+                erasing.erases(entry.recorded_at, erasable, event.and_then(event::body))
             })?;
             events += erased.events;
             range.start = erased.next;
@@ -385,3 +391,20 @@ const REDACTIONS_MAX: usize = 1_024;
 /// Entries without redactions after which it is noted that there were none: so many are read again
 /// at a start.
 const NOTE_ENTRIES: u64 = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::Fault, storage::file::io_error};
+
+    #[test]
+    fn damage_waits_and_a_failed_write_ends_the_thread() {
+        let (segment, offset, index) = (Index(0), 64, Index(7));
+        let damage = StorageError::Damage { segment, offset, index, fault: Fault::Footer };
+        assert!(EraseError::from(damage).is_passing());
+        let full = std::io::ErrorKind::StorageFull.into();
+        let failed = io_error("write", std::path::Path::new("log"))(full);
+        assert!(!EraseError::from(failed).is_passing());
+        assert!(!EraseError::from(StorageError::Poisoned).is_passing());
+    }
+}

@@ -235,6 +235,44 @@ fn bytes_that_are_left_of_an_erased_event_are_damage_unless_it_is_under_way() ->
 }
 
 #[test]
+fn an_event_that_rotted_is_erased_like_the_others_or_left_alone() -> Result<()> {
+    let (history, template) = stored()?;
+    let rotten = Index(12);
+    let (_, event) = history.records.get(12).context("a short history")?;
+    let id = event.get(2..18).context("an event without id")?;
+    let is_in = |bytes: &[u8]| bytes.windows(16).position(|window| window == id);
+    let found = template.paths().into_iter().find_map(|path| {
+        let bytes = template.bytes(&path)?;
+        Some((path, is_in(&bytes)?, bytes))
+    });
+    let (path, at, bytes) = found.context("no such event")?;
+    for is_erased in [true, false] {
+        let disk = template.copy(1);
+        let opened = open(&disk, &history)?;
+        let mut rotted = bytes.clone();
+        *rotted.get_mut(at).context("beyond the file")? ^= 1;
+        disk.tamper(&path, rotted);
+        let (mut range, mut events, mut unknown) = (RANGE, 0, Vec::new());
+        while range.start < range.end {
+            let erased = opened.reader.erase(&range, Attempt::First, |entry, event| {
+                if event.is_none() {
+                    unknown.push(entry.index);
+                }
+                event.is_some() || is_erased
+            })?;
+            (range.start, events) = (erased.next, events + erased.events);
+        }
+        ensure!(unknown == [rotten], "{unknown:?}");
+        ensure!(events == RANGE.end.0 - RANGE.start.0 - u64::from(!is_erased), "{events} events");
+        if is_erased {
+            drop(opened);
+            finish(&disk, &history)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn readers_see_an_event_whole_or_not_at_all_while_it_is_erased() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let history = History::new(9, 2_000, 300)?;

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use access_ledger_proto::{
     entry::Entry,
+    error::SegmentError,
     position::{Index, count_of, memory_len},
     segment::{Frame, Salt, Verify, Write},
 };
@@ -49,23 +50,23 @@ struct Step {
 
 impl LogReader {
     /// Erases the first events of a range of durable entries: those that `is_erased` picks, given
-    /// the entry and its event, and those that were marked before and are not overwritten; of the
-    /// latter all, whatever they hold, if this is done [`Attempt::Again`]. Blocks; at most
-    /// 4,096 entries or 4 MiB at a time, of one segment.
+    /// the entry and its event (`None` for one that is not as it was written), and those that were
+    /// marked before and are not overwritten; of the latter all, whatever they hold, if this is
+    /// done [`Attempt::Again`]. Blocks; at most 4,096 entries or 4 MiB at a time, of one segment.
     ///
     /// There is one that erases; it may run beside the one that appends.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Damage`] names the first frame that is not as written, of which nothing is
-    /// changed; [`StorageError::Io`] when the disk refuses: then some events of the step may be
-    /// erased, and after a failed sync nobody knows which are. The caller erases nothing more until
-    /// the log was opened again.
+    /// [`StorageError::Damage`] names the first frame that is not as written but for its event, and
+    /// nothing of the step is changed; [`StorageError::Io`] when the disk refuses: then some events
+    /// of the step may be erased, and after a failed sync nobody knows which are. The caller erases
+    /// nothing more until the log was opened again.
     pub fn erase(
         &self,
         range: &Range<Index>,
         attempt: Attempt,
-        mut is_erased: impl FnMut(&Entry<'_>, &[u8]) -> bool,
+        mut is_erased: impl FnMut(&Entry<'_>, Option<&[u8]>) -> bool,
     ) -> Result<Erased, StorageError> {
         let left = memory_len(range.end.0.saturating_sub(range.start.0)).unwrap_or(usize::MAX);
         let limits = (left.min(STEP_ENTRIES), STEP_BYTES);
@@ -86,7 +87,7 @@ impl LogReader {
         &self,
         run: &Run,
         (first, attempt): (Index, Attempt),
-        is_erased: &mut dyn FnMut(&Entry<'_>, &[u8]) -> bool,
+        is_erased: &mut dyn FnMut(&Entry<'_>, Option<&[u8]>) -> bool,
     ) -> Result<Step, StorageError> {
         let bytes = self.shared.read_frames(run, &mut ReadMemory::default())?;
         let salt = run.segment.header.salt;
@@ -94,13 +95,21 @@ impl LogReader {
         for index in (first.0..).take(run.count).map(Index) {
             let offset = run.start + count_of(bytes.len() - rest.len());
             let damage = |fault: Fault| run.segment.damage(offset, index, fault);
-            let (frame, length) =
-                Frame::parse(rest, salt, Verify::All).map_err(|error| damage(error.into()))?;
+            let (parsed, holds) = match Frame::parse(rest, salt, Verify::All) {
+                // Whoever erases it need not know what it said.
+                Err(SegmentError::EventChecksum { .. }) => {
+                    (Frame::parse(rest, salt, Verify::Entry), false)
+                }
+                parsed => (parsed, true),
+            };
+            let (frame, length) = parsed.map_err(|error| damage(error.into()))?;
             let entry = Entry::parse(frame.entry).map_err(|error| damage(Fault::Entry(error)))?;
             if entry.index != index {
                 return Err(damage(Fault::Index { found: entry.index }));
             }
-            step.add(offset, (&frame, salt), attempt, |event| is_erased(&entry, event));
+            step.add(offset, (&frame, salt), attempt, |event| {
+                is_erased(&entry, holds.then_some(event))
+            });
             rest = rest.get(length..).unwrap_or_default();
         }
         Ok(step)
