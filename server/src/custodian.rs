@@ -142,6 +142,7 @@ impl Custodian {
         lock: Option<Lock>,
     ) -> Result<Self, CustodianError> {
         let (folder, ledger) = (Folder::new(&options.folder), options.ledger.clone());
+        folder.clear_mending(&**disk)?;
         let mut memory = Memory::read(&**disk, folder.root(), &ledger)?;
         let keys = folder.open_custodian(&**disk, &ledger, options.name.as_deref())?;
         let known_keys = folder.known_keys(&**disk, Some(&ledger))?;

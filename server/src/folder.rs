@@ -188,6 +188,23 @@ impl Folder {
         self.root.join("evidence")
     }
 
+    /// Segments that a restore writes before they go into the log.
+    pub(crate) fn mending(&self) -> PathBuf {
+        self.root.join("mending")
+    }
+
+    /// Removes what a restore has left there: events that no redaction reaches. Nothing of the log
+    /// is there alone.
+    pub(crate) fn clear_mending(&self, disk: &dyn Disk) -> Result<(), LedgerError> {
+        let folder = self.mending();
+        let cleared = match disk.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(names) => names.iter().try_for_each(|name| disk.remove(&folder.join(name))),
+        };
+        cleared.map_err(|source| LedgerError::io(&folder, source))
+    }
+
     /// The index.
     #[must_use]
     pub fn index(&self) -> PathBuf {

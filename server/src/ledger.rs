@@ -184,6 +184,7 @@ impl Ledger {
         let Some(origin) = folder.origin(&**disk)? else {
             return Err(LedgerError::Uninitialised { folder: options.folder.clone() });
         };
+        folder.clear_mending(&**disk)?;
         let keys = folder.open_keys(&**disk)?;
         if keys.ledger.name() != origin {
             let (key, origin) = (keys.ledger.name().to_owned(), origin);

@@ -141,8 +141,9 @@ impl Scene {
         restore(&disk, Path::new(DATA), puller, (None, &[]), |_, _| {}).await
     }
 
-    /// That all is there, verified, and nothing that was erased.
+    /// That all is there, verified, and nothing that was erased; and nothing beside it.
     fn check(&self, disk: &SimulatedDisk) -> Result<()> {
+        ensure!(drafts(disk).is_empty(), "{:?}", drafts(disk));
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let known = Some((self.size, self.root));
         let report = check::check(&disk, &Options::new(DATA, ORIGIN), &self.vkey, known, &|_| {})?;
@@ -158,6 +159,10 @@ const ERASED: Index = Index(9);
 fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let paths = disk.paths().into_iter();
     paths.filter(|path| path.starts_with("data/log")).collect()
+}
+
+fn drafts(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.starts_with("data/mending")).collect()
 }
 
 /// What happens to a file.
@@ -375,6 +380,7 @@ async fn who_holds_too_little_or_another_history_changes_nothing() -> Result<()>
     let before = stored(&disk);
     let refused = scene.restore_from(&disk, &puller(&behind)?).await;
     ensure!(matches!(refused, Err(RestoreError::Beyond { .. })), "{refused:?}");
+    ensure!(drafts(&disk).is_empty(), "events are left where no redaction reaches them");
     ensure!(stored(&disk) == before, "changed what cannot be mended");
 
     // A footer is mended from what is left, whoever holds however little.
@@ -449,8 +455,14 @@ async fn a_custodian_mends_its_copy_from_the_ledger_and_cosigns_on() -> Result<(
     let mut bytes = fs::read(&segment)?;
     *bytes.get_mut(300).context("a short segment")? ^= 1;
     access_ledger_server::os::replace(&RealDisk, &segment, &bytes)?;
+    let left = |data: &Path| data.join("mending/00000000000000000000.seg");
+    for data in [setup.options.folder.as_path(), &data] {
+        RealDisk.create_dir(&data.join("mending"))?;
+        RealDisk.create(&left(data))?.write_at(b"events of a restore that was stopped", 0)?;
+    }
     let node = setup.start().await?;
     ensure!(custodian.start(node.address).await.is_err(), "took a damaged copy");
+    ensure!(!left(&setup.options.folder).exists() && !left(&data).exists());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let restored = restore(&disk, &data, &puller(&node)?, (None, &[]), |_, _| {}).await?;
     let damaged = name.trim_end_matches(".seg").parse()?;

@@ -86,6 +86,15 @@ impl Mending<'_> {
     /// not be what the ledger signed: nothing was changed in these cases. Else as
     /// [`restore`](super::restore()).
     pub(super) async fn mend(&self) -> Result<Mended, RestoreError> {
+        let mended = self.mend_segments().await;
+        // What is not in the log by now holds events that no redaction would reach.
+        let cleared = self.data.clear_mending(&**self.disk);
+        let mended = mended?;
+        cleared?;
+        Ok(mended)
+    }
+
+    async fn mend_segments(&self) -> Result<Mended, RestoreError> {
         let (disk, options) = (self.disk.clone(), self.options());
         let survey = blocking(move || Ok(Survey::read(&*disk, &options)?)).await?;
         if let Some(local) = survey.size() {
@@ -93,7 +102,9 @@ impl Mending<'_> {
         }
         let mut drafted = Vec::new();
         if !survey.is_whole() {
-            self.clear_drafts()?;
+            let folder = self.data.mending();
+            self.disk.create_dir(&folder).map_err(|source| LedgerError::io(&folder, source))?;
+            self.data.clear_mending(&**self.disk)?;
             for &stretch in survey.stretches.iter().filter(|stretch| stretch.sound.is_none()) {
                 drafted.push((stretch, self.draft(stretch, survey.salt).await?));
             }
@@ -121,18 +132,6 @@ impl Mending<'_> {
         }
     }
 
-    fn clear_drafts(&self) -> Result<(), RestoreError> {
-        let folder = drafts(self.data);
-        let clear = || {
-            self.disk.create_dir(&folder)?;
-            for name in self.disk.list(&folder)? {
-                self.disk.remove(&folder.join(name))?;
-            }
-            Ok(())
-        };
-        Ok(clear().map_err(|source| LedgerError::io(&folder, source))?)
-    }
-
     /// Writes the segments that take the place of a damaged one.
     async fn draft(
         &self,
@@ -140,7 +139,7 @@ impl Mending<'_> {
         salt: Option<Salt>,
     ) -> Result<Vec<Written>, RestoreError> {
         let (disk, options) = (self.disk.clone(), self.options());
-        let (folder, end) = (drafts(self.data), self.cosigned.size());
+        let (folder, end) = (self.data.mending(), self.cosigned.size());
         let wanted = stretch.first..stretch.next.unwrap_or(Index(u64::MAX));
         let pulled = Size(wanted.end.0.min(end.0));
         let (range, origin) = (wanted.clone(), sha256(options.origin.as_bytes()));
@@ -188,7 +187,7 @@ impl Mending<'_> {
         let sizes: BTreeSet<Size> = known.iter().map(VerifiedCheckpoint::size).collect();
         let (disk, options) = (self.disk.clone(), self.options());
         let log = segment::folder(self.data.root());
-        let merged = Merged::new(survey, drafted, &log, &drafts(self.data));
+        let merged = Merged::new(survey, drafted, &log, &self.data.mending());
         let damaged: Vec<_> = drafted.iter().map(|(stretch, _)| *stretch).collect();
         let ledger = self.ledger.clone();
         let roots = blocking(move || {
@@ -329,19 +328,22 @@ fn exchange(
     drafted: &[Drafted],
 ) -> Result<(), RestoreError> {
     // First, so that a stop in the middle does not leave a mended log with the tree of another.
-    if !drafted.is_empty()
-        && let Some(progress) = Progress::load(&**disk, data.root())?
-    {
-        progress.again().save(&**disk, data.root())?;
+    if !drafted.is_empty() {
+        look_again(&**disk, data)?;
     }
     if mended.rebuilds_tree {
         TreeFiles::open(&**disk, data.root(), Access::Write)?.start_rebuilding(&**disk)?;
     }
     for (stretch, written) in drafted {
         set_aside(&**disk, data, stretch.first)?;
-        let (log, drafts) = (segment::folder(data.root()), drafts(data));
+        let (log, drafts) = (segment::folder(data.root()), data.mending());
         let io = |source| LedgerError::io(&log, source);
-        for Written { first, .. } in written {
+        // The first one takes the place of the damaged segment, so it comes last: until then what
+        // only this folder has is in the old file, and from then on in the new ones.
+        for (at, Written { first, .. }) in written.iter().enumerate().rev() {
+            if at == 0 && written.len() > 1 {
+                disk.sync_dir(&log).map_err(io)?;
+            }
             let from = segment::path(&drafts, *first);
             disk.rename(&from, &segment::path(&log, *first)).map_err(io)?;
         }
@@ -349,6 +351,14 @@ fn exchange(
         info!(segment = stretch.first.0, "mended a segment");
     }
     Ok(())
+}
+
+/// Has the redactions carried out once more: events that were erased here may come back.
+fn look_again(disk: &dyn Disk, data: &Folder) -> Result<(), StorageError> {
+    match Progress::load(disk, data.root())? {
+        Some(progress) => progress.again().save(disk, data.root()),
+        None => Ok(()),
+    }
 }
 
 /// Keeps what is left of a damaged segment, for whoever wants to know what happened to it.
@@ -366,13 +376,11 @@ fn set_aside(disk: &dyn Disk, data: &Folder, first: Index) -> Result<(), Restore
     Ok(disk.sync_dir(&folder).map_err(io)?)
 }
 
-/// Where new segments are written.
-fn drafts(data: &Folder) -> PathBuf {
-    data.root().join("mending")
-}
-
 /// Records of a run, some hundred kilobytes.
 const RUN_ENTRIES: usize = 1_024;
 
 /// Runs that are verified together, on all cores.
 const WINDOW_RUNS: usize = 16;
+
+#[cfg(test)]
+mod tests;
