@@ -48,7 +48,7 @@ mod salvage;
 mod survey;
 
 pub use self::mend::Mended;
-use self::mend::Mending;
+use self::mend::{Mending, look_again};
 use crate::{
     custodian::{copy::Copy, error::CopyError},
     error::{LedgerError, StorageError},
@@ -239,6 +239,10 @@ pub async fn restore(
     let local = Local::open(disk, data, (&ledger, &known)).await?;
     let (size, end) = (local.size(), cosigned.size());
     local.compare(puller, &cosigned).await?;
+    if size < end {
+        // The other side may be late with a redaction that was carried out here.
+        look_again(&**disk, &local.data)?;
+    }
     let (mut copy, mut records) =
         (local.copy, puller.records(size.next_index(), end, Scope::Events));
     while copy.next_index() < end.next_index() {

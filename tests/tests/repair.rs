@@ -296,6 +296,12 @@ async fn what_was_erased_is_looked_at_once_more_when_its_frames_came_from_elsewh
     scene.restore(&disk).await?;
     ensure!(text(&disk)?.contains("size = 0\n"), "{}", text(&disk)?);
     scene.check(&disk)?;
+    // And when they were pulled behind the end.
+    let disk = scene.loaded()?;
+    Damage::Gone.inflict(&disk, segments(&disk).last().context("no segment")?)?;
+    ensure!(scene.restore(&disk).await?.local < scene.size);
+    ensure!(text(&disk)?.contains("size = 0\n"), "{}", text(&disk)?);
+    scene.check(&disk)?;
     // Where an erased event was, zeros that rot say nothing, but are no zeros.
     let disk = scene.loaded()?;
     let zeros = |path: &PathBuf| -> Option<i64> {

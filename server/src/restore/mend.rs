@@ -354,7 +354,7 @@ fn exchange(
 }
 
 /// Has the redactions carried out once more: events that were erased here may come back.
-fn look_again(disk: &dyn Disk, data: &Folder) -> Result<(), StorageError> {
+pub(super) fn look_again(disk: &dyn Disk, data: &Folder) -> Result<(), StorageError> {
     match Progress::load(disk, data.root())? {
         Some(progress) => progress.again().save(disk, data.root()),
         None => Ok(()),
