@@ -51,17 +51,17 @@ struct Step {
 impl LogReader {
     /// Erases the first events of a range of durable entries: those that `is_erased` picks, given
     /// the entry and its event (`None` for one that is not as it was written), and those that were
-    /// marked before and are not overwritten; of the latter all, whatever they hold, if this is done
-    /// [`Attempt::Again`]. Blocks; at most 4,096 entries or 4 MiB at a time, of one segment.
+    /// marked before and are not overwritten; of the latter all, whatever they hold, if this is
+    /// done [`Attempt::Again`]. Blocks; at most 4,096 entries or 4 MiB at a time, of one segment.
     ///
     /// There is one that erases; it may run beside the one that appends.
     ///
     /// # Errors
     ///
     /// [`StorageError::Damage`] names the first frame that is not as written but for its event, and
-    /// nothing of the step is changed; [`StorageError::Io`] when the disk refuses: then some events of the step may be
-    /// erased, and after a failed sync nobody knows which are. The caller erases nothing more until
-    /// the log was opened again.
+    /// nothing of the step is changed; [`StorageError::Io`] when the disk refuses: then some events
+    /// of the step may be erased, and after a failed sync nobody knows which are. The caller erases
+    /// nothing more until the log was opened again.
     pub fn erase(
         &self,
         range: &Range<Index>,
