@@ -336,7 +336,7 @@ mod tests {
         refused("listen = 'nowhere'", "FILE:1:10: invalid value 'nowhere' for '--listen");
         refused("queue-mib = -1", "FILE:1:13: invalid value '-1' for '--queue-mib");
         refused("queue-mib = [1]", "FILE:1:13: queue-mib is of type array, expected string or");
-        refused("danger-plaintext = 1", "FILE:1:20: danger-plaintext is of type integer, wanted");
+        refused("danger-plaintext = 1", "FILE:1:20: danger-plaintext is of type integer, expected");
         refused("data = ", "FILE:1:");
     }
 

@@ -1,5 +1,5 @@
-//! A client in another language, written from `proto/FORMATS.md` and the `.proto` files alone, agrees
-//! with the ledger.
+//! A client in another language, written from `proto/FORMATS.md` and the `.proto` files alone,
+//! agrees with the ledger.
 //!
 //! Runs `tests/python`. Needs `python3` with `venv`; the packages of its `requirements.txt` are
 //! installed once into cargo's target directory.

@@ -110,8 +110,8 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(say(format_args!("{}", text.trim_end()))?)
 }
 
-/// Reads and checks a policy; an error names file, line and column. One that permits nothing is more
-/// likely a file gone wrong than what somebody means, who can forbid everything in a rule.
+/// Reads and checks a policy; an error names file, line and column. One that permits nothing is
+/// more likely a file gone wrong than what somebody means, who can forbid everything in a rule.
 fn read_policy(path: &Path) -> anyhow::Result<(String, Rules)> {
     let text = read_text(path)?;
     match Rules::parse(&text) {
