@@ -255,9 +255,7 @@ impl AuditService for Auditor {
             let index = match &wanted {
                 AtIndex(index) => Index(*index),
                 Position(position) => {
-                    if !caller.is_reader() {
-                        caller.expect_source(&position.source)?;
-                    }
+                    caller.expect_sight_of(&position.source)?;
                     let unknown = || Refusal::NoSource { name: position.source.clone() };
                     let name = Name::parse(position.source.as_bytes()).map_err(|_| unknown())?;
                     book.sources().get(name).ok_or_else(unknown)?;
@@ -266,10 +264,10 @@ impl AuditService for Auditor {
             };
             let response = receipt_response(book, index)?;
             // Whoever records sees what its sources recorded, and the genesis.
-            if !caller.is_reader() && index != Index::GENESIS {
+            if index != Index::GENESIS {
                 let entry = Entry::parse(&response.entry).map_err(unreadable)?;
                 // Whose it is instead is not told.
-                caller.expect_source(entry.source.as_str()).map_err(|_| {
+                caller.expect_sight_of(entry.source.as_str()).map_err(|_| {
                     caller.forbidden("audit or custody, for an entry of another source")
                 })?;
             }
@@ -492,8 +490,7 @@ fn size_or_newest(asked: u64, newest: Size) -> Result<Size, Refusal> {
     }
 }
 
-/// Most bytes of frames in one response: large enough that reading is sequential, small enough that
-/// a slow reader holds little.
+/// Most bytes of frames in one response: reading is sequential, and a slow reader holds little.
 const RUN_BYTES_MAX: usize = 512 << 10;
 
 /// Most entries in one response: as many as fit without their events.

@@ -102,13 +102,6 @@ impl SavedState {
         sources.flat_map(|sources| sources.ledger_keys().values().cloned()).collect()
     }
 
-    /// The key that governance put in the place of the ledger's first one last, if it did.
-    #[must_use]
-    pub fn newest_ledger_key(&self) -> Option<VerifierKey> {
-        let newest = self.registry.as_ref()?.ledger_keys.last()?;
-        VerifierKey::parse(&newest.value).ok()
-    }
-
     /// What was verified.
     #[must_use]
     pub const fn scope(&self) -> Scope {

@@ -7,7 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use access_ledger_proto::{
-    checkpoint::VerifiedCheckpoint, facts::sources::Sources, note::VerifierKey, position::Size,
+    checkpoint::VerifiedCheckpoint, error::CheckpointError, facts::sources::Sources,
+    note::VerifierKey, position::Size,
 };
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -97,9 +98,26 @@ impl Desk {
             .collect()
     }
 
-    /// The newest of them.
+    /// The newest of them, if the one that is followed is among them: one that is not may be newer,
+    /// and is judged when the log tells of it.
     pub(crate) fn newest_key(&self) -> Option<VerifierKey> {
-        self.book.borrow().as_ref().map(|book| book.sources().ledger_keys().now().clone())
+        let mut told = self.ledger_keys();
+        told.contains(&self.ledger).then(|| told.pop()).flatten()
+    }
+
+    /// A checkpoint of the ledger. One that lacks the newest key that the copy tells is none: who
+    /// has a former key alone convicts nobody by it.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`].
+    pub(crate) fn open_checkpoint(
+        &self,
+        note: &[u8],
+    ) -> Result<VerifiedCheckpoint, CheckpointError> {
+        let opened = VerifiedCheckpoint::open(note, &self.ledger, &[])?;
+        self.newest_key().map_or(Ok(()), |newest| opened.check_signed_by(&newest))?;
+        Ok(opened)
     }
 
     /// How many entries were looked at for what they ask to be erased, and that is erased here.

@@ -370,14 +370,8 @@ impl Follow {
         self.state.memory.write(&*self.disk, &self.data, &self.ledger)
     }
 
-    /// One that lacks the newest key that the copy tells is no checkpoint of the ledger: who has a
-    /// former key alone convicts nobody by it.
     fn open(&self, note: &Bytes) -> Result<VerifiedCheckpoint, Break> {
-        let opened = VerifiedCheckpoint::open(note, &self.ledger, &[]).and_then(|served| {
-            let newest = self.desk.newest_key().filter(|newest| *newest != self.ledger);
-            newest.map_or(Ok(()), |newest| served.check_signed_by(&newest)).map(|()| served)
-        });
-        opened.map_err(|error| {
+        self.desk.open_checkpoint(note).map_err(|error| {
             // What is longer is no note, whatever follows; nobody fills the alarms with it.
             let note = note.slice(..note.len().min(Note::LEN_MAX + 1));
             Caught::Checkpoint { error, note }.into()

@@ -49,6 +49,16 @@ impl Caller {
         Refusal::CallForbidden { principal, wanted }
     }
 
+    /// Checks that the principal may see what a source recorded: whoever reads may, and whoever
+    /// speaks for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::SourceForbidden`].
+    pub(crate) fn expect_sight_of(&self, source: &str) -> Result<(), Refusal> {
+        if self.is_reader() { Ok(()) } else { self.expect_source(source) }
+    }
+
     /// Checks that the principal may speak for a source.
     ///
     /// # Errors

@@ -193,8 +193,8 @@ impl Shared {
         Ok(admitted)
     }
 
-    /// Whether what a redaction covers may be read, and be told of, before the writer judges it, who
-    /// refuses all others: not for whoever has no say in it.
+    /// Whether what a redaction covers may be read, and be told of, before the writer judges it,
+    /// who refuses all others: not for whoever has no say in it.
     fn may_redact(&self, batch: &Admitted, redaction: &wire::Redaction) -> bool {
         let next = self.book.published().size.next_index();
         // Whether the range lies before it depends on the order.
