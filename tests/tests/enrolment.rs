@@ -314,6 +314,7 @@ async fn what_waits_is_judged_by_the_roles_that_it_finds() -> anyhow::Result<()>
     let clients = node.clients();
     let mut governance = Governance::of(folder.path(), &node.vkey)?;
     let mut payments = clients.enrolled("payments", 1, &node.vkey).await?;
+    let mut other = clients.enrolled("other", 2, &node.vkey).await?;
     let roles = wire::SourceRoles { roles: vec![SourceRole::Enrol.into()], ..Default::default() };
     let content = roles.encode_to_vec();
     let change = governance.change(wire::ControlKind::Role, "payments", 1, content);
@@ -321,7 +322,7 @@ async fn what_waits_is_judged_by_the_roles_that_it_finds() -> anyhow::Result<()>
     let change = governance.company.seal(vec![event])?;
     // Behind a sync that is held up, the change is admitted first; the batch is still lawful then.
     disk.set(Mode::HeldSyncs);
-    let held = payments.record(1)?;
+    let held = other.record(1)?;
     let late = payments.record(1)?;
     let (sender, requests) = tokio::sync::mpsc::channel(2);
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
