@@ -74,6 +74,10 @@ pub(super) fn parse(bytes: &Bytes, salt: u32) -> Option<Frame> {
     let [kind] = take(&mut rest)?;
     let acknowledged = u64::from_be_bytes(take(&mut rest)?);
     let first = u64::from_be_bytes(take(&mut rest)?);
+    if acknowledged >= first {
+        // Receipts of what was not recorded when this was written.
+        return None;
+    }
     let head = match kind {
         FIRST => Some(take_head(&mut rest)?),
         OTHER => None,
@@ -88,9 +92,9 @@ pub(super) fn parse(bytes: &Bytes, salt: u32) -> Option<Frame> {
     Some(Frame { head, acknowledged, first, events, len })
 }
 
-/// Whether a frame begins anywhere behind `from` whose number is `next` or somewhat higher.
+/// Whether a frame begins anywhere from `from` on whose number is `next` or somewhat higher.
 pub(super) fn any(bytes: &[u8], from: usize, salt: u32, next: u64) -> bool {
-    (from.saturating_add(1)..bytes.len()).filter_map(|start| bytes.get(start..)).any(|rest| {
+    (from..bytes.len()).filter_map(|start| bytes.get(start..)).any(|rest| {
         // The number first: it costs less than a CRC at every offset.
         let first = rest.get(PREFIX_LEN + 9..).and_then(<[u8]>::first_chunk);
         let ahead = first.and_then(|first| u64::from_be_bytes(*first).checked_sub(next));

@@ -342,6 +342,30 @@ fn an_event_cannot_pass_for_a_frame() {
 }
 
 #[test]
+fn a_frame_that_was_synced_and_cannot_be_is_told_and_never_cut() {
+    // Receipts of itself; another number than the next; and as if a file began.
+    let head = Head { after: 0, owner: owner() };
+    for (acknowledged, first, head) in
+        [(2, 2, None), (u64::MAX, 2, None), (0, 3, None), (0, 2, Some(&head))]
+    {
+        let disk = Disk::default();
+        let (mut spool, _) = open(disk.clone()).unwrap();
+        spool.append(&events(1..=1)).unwrap();
+        let (name, mut whole) = disk.only_file();
+        let (salt, offset) = (parse_name(&name).unwrap().1, whole.bytes.len() as u64);
+        frame::encode(acknowledged, first, head, &events(first..=first), salt, &mut whole.bytes);
+        disk.0.lock().unwrap().files.insert(name.clone(), whole.clone());
+        match open(disk.clone()) {
+            Err(SpoolError::Damaged { file, offset: at, .. }) => {
+                assert_eq!((file, at), (name, offset));
+            }
+            other => panic!("receipts to {acknowledged} in frame {first}: {other:?}"),
+        }
+        assert_eq!(disk.only_file().1.bytes, whole.bytes);
+    }
+}
+
+#[test]
 fn a_spool_of_another_source_is_refused() {
     let disk = Disk::default();
     open(disk.clone()).unwrap().0.append(&events(1..=1)).unwrap();
