@@ -11,10 +11,7 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -23,15 +20,17 @@ use crate::{
     },
     identity::Caller,
     index::IndexError,
-    reads::{Question, Reader, Reads, Sent, is_news, sent},
+    reads::{Question, Reads, Sent},
     refusal::Refusal,
-    storage::{LogReader, ReadMemory},
     works::Works,
 };
 
 mod findings;
 mod query;
 mod report;
+mod runs;
+
+use self::runs::{Cursor, Following};
 
 /// The service. Cloning is cheap.
 #[derive(Clone)]
@@ -43,75 +42,6 @@ pub(crate) struct Auditor {
     pub(crate) reads: Reads,
     /// Where the disk is asked.
     pub(crate) works: Works,
-}
-
-/// Where a stream of entries stands.
-struct Cursor {
-    book: Arc<Book>,
-    next: Index,
-    with_events: bool,
-    reader: Reader,
-    memory: ReadMemory,
-}
-
-impl Cursor {
-    /// Begins to read, which is noted.
-    fn begin(book: &Arc<Book>, first: Index, with_events: bool, reader: Reader) -> Self {
-        let memory = ReadMemory::default();
-        let cursor = Self { book: book.clone(), next: first, with_events, reader, memory };
-        cursor.reader.began(cursor.kind());
-        cursor
-    }
-
-    /// What the stream brings.
-    const fn kind(&self) -> ReadKind {
-        if self.with_events { ReadKind::Events } else { ReadKind::Entries }
-    }
-
-    /// Reads the next run of entries below `end`, off the network's threads.
-    async fn run(&mut self, end: Size) -> Result<wire::EntryRun, Refusal> {
-        let (reader, first, with_events) = (self.book.reader.clone(), self.next, self.with_events);
-        let entries_max = usize::try_from(end.0.saturating_sub(first.0))
-            .unwrap_or(usize::MAX)
-            .min(RUN_ENTRIES_MAX);
-        let mut memory = std::mem::take(&mut self.memory);
-        let read = move || {
-            let run = read_run(&reader, &mut memory, first, entries_max, with_events);
-            (run, memory)
-        };
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Stopping)?;
-        let (run, memory) = read;
-        let run = run?;
-        self.memory = memory;
-        self.next = first.plus(count_of(run.entries.len()));
-        Ok(run)
-    }
-}
-
-fn read_run(
-    reader: &LogReader,
-    memory: &mut ReadMemory,
-    first: Index,
-    entries_max: usize,
-    with_events: bool,
-) -> Result<wire::EntryRun, Refusal> {
-    let (mut entries, mut events) = (Vec::new(), Vec::new());
-    if with_events {
-        let limits = (entries_max, RUN_BYTES_MAX);
-        let records = reader.read_on(memory, first, limits).map_err(unreadable)?;
-        entries.reserve_exact(records.len());
-        events.reserve_exact(records.len());
-        for record in records {
-            entries.push(record.entry);
-            events.push(record.event.unwrap_or_default());
-        }
-    } else {
-        entries = reader.read_entries(first, entries_max, RUN_BYTES_MAX).map_err(unreadable)?;
-    }
-    if entries.is_empty() {
-        return Err(unreadable(format!("no entry at index {first}")));
-    }
-    Ok(wire::EntryRun { first_index: first.0, entries, events })
 }
 
 impl Auditor {
@@ -185,14 +115,11 @@ impl AuditService for Auditor {
         let runs = stream::unfold(Some(cursor), move |cursor| {
             let is_stopping = *stopping.borrow();
             async move {
-                let mut cursor = cursor.filter(|cursor| end.contains(cursor.next))?;
+                let mut cursor = cursor.filter(|cursor| cursor.is_before(end))?;
                 if is_stopping {
                     return Some((Err(Refusal::Stopping.into()), None));
                 }
-                let run = cursor.run(end).await;
-                if let Ok(run) = &run {
-                    cursor.reader.streamed(cursor.kind(), sent(run), true);
-                }
+                let run = cursor.next(end).await;
                 let rest = run.is_ok().then_some(cursor);
                 let run = run.map(|run| wire::ReadEntriesResponse { run: Some(run) });
                 Some((run.map_err(Status::from), rest))
@@ -290,17 +217,12 @@ impl AuditService for Auditor {
             return Err(Refusal::BeyondTree { what, found, size }.into());
         }
         let next = Index(request.first_index);
-        let following = Following {
-            cursor: Cursor::begin(&self.book, next, request.with_events, reader),
-            checkpoints: self.book.checkpoints(),
-            group: None,
-            due: Instant::now(),
-        };
-        let watch = (following, self.stopping.clone());
+        let cursor = Cursor::begin(&self.book, next, request.with_events, reader);
+        let watch = (Following::begin(cursor), self.stopping.clone());
         let runs = stream::unfold(Some(watch), |watch| async {
             let (mut following, mut stopping) = watch?;
             let run = tokio::select! {
-                run = following.run() => run,
+                run = following.next() => run,
                 _ = stopping.wait_for(|&stopping| stopping) => Err(Refusal::Stopping),
             };
             let rest = run.is_ok().then_some((following, stopping));
@@ -407,47 +329,6 @@ impl AuditService for Auditor {
     }
 }
 
-/// Where somebody stands who reads whatever is recorded.
-struct Following {
-    cursor: Cursor,
-    checkpoints: watch::Receiver<Arc<Published>>,
-    /// The checkpoint up to which is read at the moment.
-    group: Option<Arc<Published>>,
-    /// The next group does not begin before.
-    due: Instant,
-}
-
-impl Following {
-    /// The next run, as soon as there is one.
-    async fn run(&mut self) -> Result<wire::WatchResponse, Refusal> {
-        let group = match self.group.take() {
-            Some(group) => group,
-            None => self.begin().await?,
-        };
-        let cursor = &mut self.cursor;
-        let run = cursor.run(group.size).await?;
-        let is_news = is_news(&run, cursor.book.sources().ledger_source());
-        cursor.reader.streamed(cursor.kind(), sent(&run), is_news);
-        let is_whole = !group.size.contains(self.cursor.next);
-        let checkpoint = if is_whole { group.note.clone() } else { Bytes::new() };
-        self.group = (!is_whole).then_some(group);
-        Ok(wire::WatchResponse { run: Some(run), checkpoint })
-    }
-
-    /// Waits until a checkpoint covers more than was read, and until it is time: the newest then.
-    async fn begin(&mut self) -> Result<Arc<Published>, Refusal> {
-        // Many may wait at once.
-        self.cursor.memory = ReadMemory::default();
-        // While nobody waits for those who follow, not even this task is woken for each group.
-        sleep_until(self.due).await;
-        let next = self.cursor.next;
-        let newer = self.checkpoints.wait_for(|published| published.size.contains(next));
-        let newer = newer.await.map_err(|_| Refusal::Stopping)?.clone();
-        self.due = Instant::now() + self.cursor.book.unawaited_interval();
-        Ok(newer)
-    }
-}
-
 fn receipt_response(book: &Book, index: Index) -> Result<wire::GetReceiptResponse, Refusal> {
     let published = book.proves(index)?;
     let stored = StoredBatch::around(&book.reader, index)?;
@@ -489,12 +370,6 @@ fn size_or_newest(asked: u64, newest: Size) -> Result<Size, Refusal> {
         found => Err(Refusal::BeyondTree { what: "size", found, size: newest }),
     }
 }
-
-/// Most bytes of frames in one response: reading is sequential, and a slow reader holds little.
-const RUN_BYTES_MAX: usize = 512 << 10;
-
-/// Most entries in one response: as many as fit without their events.
-const RUN_ENTRIES_MAX: usize = RUN_BYTES_MAX / Entry::LEN_MIN;
 
 /// Most sources in one page.
 const PAGE_SIZE_MAX: usize = 1_000;

@@ -19,7 +19,7 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{RUN_BYTES_MAX, indexed, refuse_index};
+use super::{indexed, refuse_index, runs::RUN_BYTES_MAX};
 use crate::{
     book::{Book, Published, inclusion_path, unreadable},
     index::Search,
