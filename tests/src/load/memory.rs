@@ -61,6 +61,9 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let ledger = Child::ledger(plan, &data)?;
     let name = format!("{ANSWERS} streams of {} entries, unread", filler.size());
     table.hold(plan, &ledger, (Held::Answers, ANSWERS), &name, None)?;
+    drop(ledger);
+    // Another process: this one has not given back what the answers took.
+    let ledger = Child::ledger(plan, &data)?;
     let streams = plan.deaf_streams;
     let name = format!("{streams} streams of receipts, unread");
     table.hold(plan, &ledger, (Held::Receipts, streams), &name, None)?;
