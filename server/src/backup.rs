@@ -92,7 +92,7 @@ pub struct BackupOptions {
 /// Any [`BackupError`]; then the copy is nobody's folder yet.
 pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckReport, BackupError> {
     let (from, to) = (Folder::new(&options.from), Folder::new(&options.to));
-    let uninitialised = || LedgerError::Uninitialised { folder: options.from.clone() };
+    let uninitialised = || from.uninitialised();
     let role = from.role(&**disk)?.ok_or_else(uninitialised)?;
     let vkey = from.ledger_key(&**disk)?.ok_or_else(uninitialised)?;
     let copy = Copying { disk: &**disk, from: &from, to: &to, vkey: &vkey };

@@ -273,8 +273,8 @@ impl Folder {
         disk: &dyn Disk,
         given: Option<&VerifierKey>,
     ) -> Result<Vec<VerifierKey>, LedgerError> {
-        let uninitialised = || LedgerError::Uninitialised { folder: self.root.clone() };
-        let Meta { origin, role, ledger, .. } = self.read_meta(disk)?.ok_or_else(uninitialised)?;
+        let meta = self.read_meta(disk)?.ok_or_else(|| self.uninitialised())?;
+        let Meta { origin, role, ledger, .. } = meta;
         if let Some(key) = given.filter(|key| key.name() != origin) {
             return Err(LedgerError::ForeignKey { key: key.name().to_owned(), origin });
         }
@@ -309,6 +309,11 @@ impl Folder {
             }
             _ => Ok(()),
         }
+    }
+
+    /// That nothing is in the folder yet.
+    pub(crate) fn uninitialised(&self) -> LedgerError {
+        LedgerError::Uninitialised { folder: self.root.clone() }
     }
 
     fn check_role(&self, meta: &Meta, wanted: Role) -> Result<(), LedgerError> {

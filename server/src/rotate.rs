@@ -7,7 +7,6 @@ use access_ledger_proto::facts::sources::possession_message;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    error::LedgerError,
     folder::{Folder, Purpose},
     os::Disk,
 };
@@ -26,9 +25,8 @@ pub fn run(
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let folder = Folder::new(folder);
+    let origin = folder.origin(disk)?.ok_or_else(|| folder.uninitialised())?;
     let key = folder.next_key(disk, purpose)?;
-    let uninitialised = || LedgerError::Uninitialised { folder: folder.root().to_owned() };
-    let origin = folder.origin(disk)?.ok_or_else(uninitialised)?;
     let (vkey, name) = (key.verifier(), key.name());
     let message = possession_message(&origin, name, vkey.public_key());
     let possession = STANDARD.encode(key.sign(message.as_bytes()));

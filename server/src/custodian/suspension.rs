@@ -137,7 +137,7 @@ pub fn resume(
     if !is_suspended(disk, &folder)? {
         return Err(ResumeError::NotSuspended { data: data.to_owned() });
     }
-    let uninitialised = || LedgerError::Uninitialised { folder: data.to_owned() };
+    let uninitialised = || folder.uninitialised();
     let followed = folder.followed(disk)?.ok_or_else(uninitialised)?;
     let witness = folder.witness_key(disk)?.ok_or_else(uninitialised)?;
     let known: Vec<&VerifierKey> = std::iter::once(&followed).chain(others).collect();

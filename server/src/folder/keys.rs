@@ -108,8 +108,7 @@ impl Folder {
     ///
     /// As [`Folder::origin`], and [`LedgerError::Uninitialised`].
     pub fn next_key(&self, disk: &dyn Disk, purpose: Purpose) -> Result<Signer, LedgerError> {
-        let uninitialised = || LedgerError::Uninitialised { folder: self.root.clone() };
-        let origin = self.origin(disk)?.ok_or_else(uninitialised)?;
+        let origin = self.origin(disk)?.ok_or_else(|| self.uninitialised())?;
         let name = match purpose {
             Purpose::Ledger => origin.as_str(),
             Purpose::Source => LEDGER_SOURCE,
