@@ -13,6 +13,7 @@ mod authorize;
 mod cosigners;
 mod enroll;
 mod heartbeat;
+mod keyring;
 mod own;
 mod publish;
 mod queue;
@@ -45,6 +46,7 @@ pub(crate) use self::service::{Recorder, message_too_large};
 use self::{
     append::Admitted,
     cosigners::Cosigners,
+    keyring::Keyring,
     own::OwnSource,
     publish::Publisher,
     queue::Queue,
@@ -182,7 +184,7 @@ impl Ledger {
     ) -> Result<Self, LedgerError> {
         let folder = Folder::new(&options.folder);
         let Some(origin) = folder.origin(&**disk)? else {
-            return Err(LedgerError::Uninitialised { folder: options.folder.clone() });
+            return Err(folder.uninitialised());
         };
         folder.clear_mending(&**disk)?;
         let keys = folder.open_keys(&**disk)?;
@@ -293,16 +295,15 @@ impl Start<'_> {
     fn start(self) -> Result<Ledger, LedgerError> {
         let Opened { log, reader, tree, frontier, link, recovery: _ } = self.opened;
         let (disk, clock) = (self.disk, self.clock);
-        let Keys { ledger, later, source, later_sources } = self.keys;
-        let vkey = ledger.verifier().clone();
+        let vkey = self.keys.ledger.verifier().clone();
+        let [ledger_keys, source_keys] = Keyring::of(self.keys, &self.folder, disk);
         let cosigning = &self.options.cosigning;
-        let signers = std::iter::once(ledger).chain(later).collect();
-        let publisher = Publisher::new(signers, self.folder.clone(), disk.clone());
+        let publisher = Publisher::new(ledger_keys);
         let index_options = index::Options::new(self.folder.root(), vkey.name());
         let (index, indexer) = index::open(disk.clone(), &index_options, reader.clone())?;
         let (authority, sequences) = (indexer.authority(), indexer.sequences());
         let sources = authority.facts().sources();
-        let own = OwnSource::new(source, later_sources, sources, &self.folder, disk)?;
+        let own = OwnSource::new(source_keys, sources)?;
         let keys = sources.ledger_keys();
         let published = publisher.sign(keys, link.size, frontier.root())?;
         publisher.settle(keys);

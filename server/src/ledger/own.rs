@@ -5,13 +5,11 @@
 //! Others hand in events; the writer alone numbers and seals them, in its order, so that no number
 //! is ever given twice or left out.
 
-use std::sync::Arc;
-
 use access_ledger_proto::{
     error::SealError,
     event,
     facts::sources::Sources,
-    note::{Signer, VerifierKey},
+    note::Signer,
     position::Index,
     source::{Name, SourceName},
     wire,
@@ -20,24 +18,20 @@ use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 use prost::Message as _;
 
-use super::{Shared, append::Admitted, authorize::Noteworthy, queue::Ticket, writer::ToWrite};
+use super::{
+    Shared, append::Admitted, authorize::Noteworthy, keyring::Keyring, queue::Ticket,
+    writer::ToWrite,
+};
 use crate::{
-    book::unreadable,
-    error::LedgerError,
-    folder::{Folder, Purpose, own_event},
-    os::Disk,
-    reads::Register,
-    refusal::Refusal,
+    book::unreadable, error::LedgerError, folder::own_event, reads::Register, refusal::Refusal,
 };
 
 /// Seals what the ledger itself records. The writer has the only one.
 pub(crate) struct OwnSource {
     name: SourceName,
-    /// As the folder has them: the one in force is among them.
-    keys: Vec<Signer>,
+    /// The one in force is among them.
+    keyring: Keyring,
     origin: String,
-    folder: Folder,
-    disk: Arc<dyn Disk>,
 }
 
 /// An event of the ledger's own that waits for its number. Only [`Shared::record_own`] makes one.
@@ -51,23 +45,16 @@ pub(crate) struct OwnEvent {
 pub(crate) type OwnEvents = (Vec<Bytes>, Vec<Noteworthy>);
 
 impl OwnSource {
-    /// The ledger's own source among `sources`, with the keys of the folder.
+    /// The ledger's own source among `sources`, with its keys.
     ///
     /// # Errors
     ///
     /// [`LedgerError::OwnKeyMissing`] when the one in force is not among them.
-    pub(crate) fn new(
-        first: Signer,
-        later: Vec<Signer>,
-        sources: &Sources,
-        folder: &Folder,
-        disk: &Arc<dyn Disk>,
-    ) -> Result<Self, LedgerError> {
+    pub(super) fn new(keyring: Keyring, sources: &Sources) -> Result<Self, LedgerError> {
         let missing = || LedgerError::OwnKeyMissing { name: sources.ledger_source().to_owned() };
         let name = SourceName::parse(sources.ledger_source()).map_err(|_| missing())?;
         let origin = sources.genesis().origin.clone();
-        let keys = std::iter::once(first).chain(later).collect();
-        let own = Self { name, keys, origin, folder: folder.clone(), disk: disk.clone() };
+        let own = Self { name, keyring, origin };
         own.signer(own.in_force(sources).ok_or_else(missing)?).ok_or_else(missing)?;
         own.settle(sources);
         Ok(own)
@@ -99,20 +86,13 @@ impl OwnSource {
 
     /// Whether it can seal with this key; looks into the folder, if need be.
     pub(crate) fn can_seal_with(&mut self, key: &[u8]) -> bool {
-        let is_wanted = |signer: &Signer| signer.verifier().public_key().as_bytes() == key;
-        if !self.keys.iter().any(is_wanted)
-            && let Ok(keys) = self.folder.signers(&*self.disk, Purpose::Source)
-        {
-            self.keys = keys;
-        }
-        self.keys.iter().any(is_wanted)
+        self.keyring.holds(|held| held.public_key().as_bytes() == key)
     }
 
     /// Notes in the folder which key is in force by what is durable.
     pub(crate) fn settle(&self, sources: &Sources) {
         let in_force = self.in_force(sources);
-        let is_in_force = |next: &VerifierKey| Some(next.public_key()) == in_force;
-        self.folder.settle_next_key(&*self.disk, Purpose::Source, is_in_force);
+        self.keyring.settle(|next| Some(next.public_key()) == in_force);
     }
 
     fn in_force<'a>(&self, sources: &'a Sources) -> Option<&'a VerifyingKey> {
@@ -120,7 +100,7 @@ impl OwnSource {
     }
 
     fn signer(&self, key: &VerifyingKey) -> Option<&Signer> {
-        self.keys.iter().find(|signer| signer.verifier().public_key() == key)
+        self.keyring.signer(|held| held.public_key() == key)
     }
 }
 

@@ -14,24 +14,18 @@ use access_ledger_proto::{
 };
 use bytes::Bytes;
 
-use crate::{
-    book::Published,
-    error::LedgerError,
-    folder::{Folder, Purpose},
-    os::Disk,
-};
+use super::keyring::Keyring;
+use crate::{book::Published, error::LedgerError};
 
 /// Signs checkpoints.
 pub(crate) struct Publisher {
-    signers: Vec<Signer>,
-    folder: Folder,
-    disk: Arc<dyn Disk>,
+    keyring: Keyring,
 }
 
 impl Publisher {
-    /// With the keys that the folder has now, and those that it gets.
-    pub(crate) const fn new(signers: Vec<Signer>, folder: Folder, disk: Arc<dyn Disk>) -> Self {
-        Self { signers, folder, disk }
+    /// With the keys of the ledger.
+    pub(super) const fn new(keyring: Keyring) -> Self {
+        Self { keyring }
     }
 
     /// Signs the tree of this size; `keys` are those of the log up to there. The caller vouches
@@ -58,21 +52,15 @@ impl Publisher {
 
     /// Whether it can sign with this key; looks into the folder, if need be.
     pub(crate) fn can_sign_with(&mut self, key: &VerifierKey) -> bool {
-        if self.signer(key).is_none()
-            && let Ok(signers) = self.folder.signers(&*self.disk, Purpose::Ledger)
-        {
-            self.signers = signers;
-        }
-        self.signer(key).is_some()
+        self.keyring.holds(|held| held == key)
     }
 
     /// Notes in the folder that these keys are in force.
     pub(crate) fn settle(&self, keys: &History<VerifierKey>) {
-        let is_in_force = |next: &VerifierKey| keys.values().any(|key| key == next);
-        self.folder.settle_next_key(&*self.disk, Purpose::Ledger, is_in_force);
+        self.keyring.settle(|next| keys.values().any(|key| key == next));
     }
 
     fn signer(&self, key: &VerifierKey) -> Option<&Signer> {
-        self.signers.iter().find(|signer| signer.verifier() == key)
+        self.keyring.signer(|held| held == key)
     }
 }
