@@ -27,13 +27,12 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tower::util::MapResponseLayer;
 use tracing::error;
 
 use self::answer::{Wishes, refuse, response};
 pub(crate) use self::split::{Split, is_grpc};
-use crate::{book::Book, identity::Caller, reads::Reads, witness::Witness};
+use crate::{book::Book, identity::Caller, reads::Reads, witness::Witness, works::Works};
 
 /// What the pages are made from.
 struct Site {
@@ -42,16 +41,15 @@ struct Site {
     origin_hex: String,
     /// Notes who reads.
     reads: Reads,
-    /// Room for what reads the disk, and for what is added.
-    reading: Arc<Semaphore>,
-    adding: Arc<Semaphore>,
+    /// For what reads the disk, and for what is added.
+    reading: Works,
+    adding: Works,
 }
 
 /// The pages of a book, and of a witness where there is one.
 pub(crate) fn pages(book: Arc<Book>, witness: Option<Arc<Witness>>, reads: Reads) -> Router {
     let origin_hex = origin_hex(book.vkey.name());
-    let (reading, adding) = (Semaphore::new(READS_MAX), Semaphore::new(ADDS_MAX));
-    let (reading, adding) = (Arc::new(reading), Arc::new(adding));
+    let (reading, adding) = (Works::new(READS_MAX), Works::new(ADDS_MAX));
     let site = Arc::new(Site { book, origin_hex, reads, reading, adding });
     let mut reads = Router::new()
         .route("/checkpoint", readable(get(newest_checkpoint)))
@@ -77,19 +75,14 @@ impl Site {
     /// Runs `work` on a thread that may block, as one of so many at once.
     async fn blocking(
         &self,
-        places: &Arc<Semaphore>,
+        works: &Works,
         work: impl FnOnce() -> Response<Body> + Send + 'static,
     ) -> Response<Body> {
-        let place = tokio::time::timeout(PLACE_TIME, places.clone().acquire_owned()).await;
+        let place = tokio::time::timeout(PLACE_TIME, works.place()).await;
         let Ok(Ok(place)) = place else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many are served already");
         };
-        let work = move || {
-            let answer = work();
-            drop(place);
-            answer
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| {
+        place.run(work).await.unwrap_or_else(|failure| {
             error!(%failure, "serving a page failed");
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "this failed")
         })

@@ -27,7 +27,7 @@ use crate::{
     reads::{self, Reads},
     transport::Transport,
     witness::Witness,
-    works::Works,
+    works::{GRPC_WORKS_MAX, Works},
 };
 
 /// The runtime that serves: `threads` threads for the network, by default half the processors, for
@@ -193,7 +193,7 @@ pub(crate) async fn serve(
         book: book.clone(),
         stopping: is_stopping.clone(),
         reads: reads.clone(),
-        works: Works::new(),
+        works: Works::new(GRPC_WORKS_MAX),
     };
     let mut services = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
@@ -201,7 +201,8 @@ pub(crate) async fn serve(
         .add_service(AuditServiceServer::new(auditor));
     let mut told = vec![OVERALL, AUDITOR, STORAGE];
     if let Some(shared) = recorder {
-        let recorder = Recorder { shared, stopping: is_stopping, works: Works::new() };
+        let recorder =
+            Recorder { shared, stopping: is_stopping, works: Works::new(GRPC_WORKS_MAX) };
         let recorder = RecorderServiceServer::new(recorder);
         services = services.add_service(recorder.max_decoding_message_size(MESSAGE_BYTES_MAX));
         told.push(RECORDER);

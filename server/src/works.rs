@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, spawn_blocking},
+};
 
 use crate::refusal::Refusal;
 
@@ -14,10 +17,16 @@ use crate::refusal::Refusal;
 #[derive(Clone, Debug)]
 pub(crate) struct Works(Arc<Semaphore>);
 
+/// A place for some work.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _taken: OwnedSemaphorePermit,
+}
+
 impl Works {
-    /// None of them taken.
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(WORKS_MAX)))
+    /// So many places, none of them taken.
+    pub(crate) fn new(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places)))
     }
 
     /// Does some work when there is a place for it.
@@ -29,17 +38,41 @@ impl Works {
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let place = self.0.clone().acquire_owned().await.map_err(|_| Refusal::Stopping)?;
-        let work = move || {
-            let _until_done = place;
-            work()
-        };
-        spawn_blocking(work).await.unwrap_or(Err(Refusal::Stopping))
+        self.place().await?.run(work).await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// A place, when there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Stopping`] when there will be none.
+    pub(crate) async fn place(&self) -> Result<Place, Refusal> {
+        let taken = self.0.clone().acquire_owned().await;
+        taken.map(|_taken| Place { _taken }).map_err(|_| Refusal::Stopping)
     }
 }
 
-/// More than a disk has queues for, and far fewer than the threads that all services share.
-const WORKS_MAX: usize = 64;
+impl Place {
+    /// Does some work, and keeps the place until it is done.
+    ///
+    /// # Errors
+    ///
+    /// When the work panicked, or the runtime ends.
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let work = move || {
+            let _until_done = self;
+            work()
+        };
+        spawn_blocking(work).await
+    }
+}
+
+/// Places of a gRPC service: more than a disk has queues for, and far fewer than the threads that
+/// all services share.
+pub(crate) const GRPC_WORKS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -50,9 +83,11 @@ mod tests {
 
     use super::*;
 
+    const PLACES: usize = 64;
+
     #[tokio::test(flavor = "multi_thread")]
     async fn calls_that_are_taken_back_leave_no_heap_of_work() {
-        let (works, begun) = (Works::new(), Arc::new(AtomicUsize::new(0)));
+        let (works, begun) = (Works::new(PLACES), Arc::new(AtomicUsize::new(0)));
         let (release, gate) = mpsc::channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let begin = || {
@@ -66,8 +101,8 @@ mod tests {
                 works.run(work).await
             })
         };
-        let calls: Vec<_> = (0..10 * WORKS_MAX).map(|_| begin()).collect();
-        while begun.load(Ordering::SeqCst) < WORKS_MAX {
+        let calls: Vec<_> = (0..10 * PLACES).map(|_| begin()).collect();
+        while begun.load(Ordering::SeqCst) < PLACES {
             tokio::task::yield_now().await;
         }
         calls.iter().for_each(tokio::task::JoinHandle::abort);
@@ -76,6 +111,6 @@ mod tests {
         }
         drop(release);
         begin().await.unwrap().unwrap();
-        assert_eq!(begun.load(Ordering::SeqCst), WORKS_MAX + 1);
+        assert_eq!(begun.load(Ordering::SeqCst), PLACES + 1);
     }
 }
