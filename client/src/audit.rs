@@ -318,13 +318,10 @@ fn open(note: Bytes, view: &View, quorum: &Quorum) -> Result<VerifiedCheckpoint,
         .map_err(|error| Caught::Checkpoint { error, note })
 }
 
-/// That the newest key that the view has seen in the log signed this, too: who has a former one
-/// alone convicts nobody by it. A key that the view has not seen there may be newer, and is judged
-/// when the log tells of it.
+/// That the newest key that the view has seen in the log signed this, too.
 fn check_key(view: &View, served: &VerifiedCheckpoint) -> Result<(), Caught> {
-    let mut told = view.pinned().map(|pinned| pinned.state.ledger_keys()).unwrap_or_default();
-    let newest = told.contains(view.ledger()).then(|| told.pop()).flatten();
-    let signed = newest.map_or(Ok(()), |newest| served.check_signed_by(&newest));
+    let told = view.pinned().map(|pinned| pinned.state.ledger_keys()).unwrap_or_default();
+    let signed = served.check_newest_key(view.ledger(), &told);
     let note = || Bytes::copy_from_slice(served.note().as_bytes());
     signed.map_err(|error| Caught::Checkpoint { error, note: note() })
 }

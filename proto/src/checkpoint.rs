@@ -293,6 +293,24 @@ impl VerifiedCheckpoint {
         Self::open(self.note.as_bytes(), ledger, &[]).map(drop)
     }
 
+    /// Checks that the newest of the keys that the log has told, the newest last, has signed this
+    /// too: who has a former key alone convicts nobody by it. `known` is the key that the caller
+    /// goes by; one that the log has not told may be newer, and is judged when it does.
+    ///
+    /// # Errors
+    ///
+    /// As [`VerifiedCheckpoint::open`].
+    pub fn check_newest_key(
+        &self,
+        known: &VerifierKey,
+        told: &[VerifierKey],
+    ) -> Result<(), CheckpointError> {
+        match told.last() {
+            Some(newest) if newest != known && told.contains(known) => self.check_signed_by(newest),
+            _ => Ok(()),
+        }
+    }
+
     /// The cosignatures of known witnesses, each witness once.
     #[must_use]
     pub fn cosignatures(&self) -> &[Cosignature] {

@@ -105,16 +105,17 @@ impl Bench {
         let (clock, accounted) = (Arc::new(SystemClock), self.accounted.clone());
         let folder = tempfile::tempdir_in(self.folder.path())?.keep();
         let alarms = Arc::new(Alarms::open(real_disk(), clock.clone(), &folder)?);
+        let vkey = self.crime.vkey.clone();
         let beat = Beat {
             puller: server.puller()?,
-            ledger: self.crime.vkey.clone(),
+            ledger: vkey.clone(),
+            open: Arc::new(move |note| VerifiedCheckpoint::open(note, &vkey, &[])),
             reader: self.copy.reader().clone(),
             tree: self.copy.tree().clone(),
             signed: self.signed.subscribe(),
             alarms: alarms.clone(),
             clock,
             accounted: Arc::new(move || accounted.load(Ordering::SeqCst)),
-            newest_key: Arc::new(|| None),
             convict: Arc::new(|_| ()),
         };
         Ok(Going { alarms, server, patrol: tokio::spawn(patrol(beat, STRICT)) })

@@ -98,15 +98,7 @@ impl Desk {
             .collect()
     }
 
-    /// The newest of them, if the one that is followed is among them: one that is not may be newer,
-    /// and is judged when the log tells of it.
-    pub(crate) fn newest_key(&self) -> Option<VerifierKey> {
-        let mut told = self.ledger_keys();
-        told.contains(&self.ledger).then(|| told.pop()).flatten()
-    }
-
-    /// A checkpoint of the ledger. One that lacks the newest key that the copy tells is none: who
-    /// has a former key alone convicts nobody by it.
+    /// A checkpoint of the ledger. One that lacks the newest key that the copy tells is none.
     ///
     /// # Errors
     ///
@@ -116,7 +108,7 @@ impl Desk {
         note: &[u8],
     ) -> Result<VerifiedCheckpoint, CheckpointError> {
         let opened = VerifiedCheckpoint::open(note, &self.ledger, &[])?;
-        self.newest_key().map_or(Ok(()), |newest| opened.check_signed_by(&newest))?;
+        opened.check_newest_key(&self.ledger, &self.ledger_keys())?;
         Ok(opened)
     }
 

@@ -42,6 +42,7 @@ use access_ledger_client::{
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
+    error::CheckpointError,
     note::VerifierKey,
     position::{Index, Size, count_of},
 };
@@ -117,11 +118,14 @@ pub struct Beat {
     /// Up to when, by that clock in nanoseconds, all that the ledger had signed is held in the
     /// copy, and erased where it asks for that. Blocks.
     pub accounted: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// The newest key of the ledger that the copy tells, if it tells any.
-    pub newest_key: Arc<dyn Fn() -> Option<VerifierKey> + Send + Sync>,
+    /// Opens a checkpoint of the ledger, as who follows it does.
+    pub open: Arc<Open>,
     /// Whom to tell of another history that the ledger shows.
     pub convict: Arc<dyn Fn(Caught) + Send + Sync>,
 }
+
+/// Opens a checkpoint: its note, or what is wrong with it.
+pub type Open = dyn Fn(&[u8]) -> Result<VerifiedCheckpoint, CheckpointError> + Send + Sync;
 
 /// Goes round after round, for ever.
 pub async fn patrol(beat: Beat, options: PatrolOptions) {
@@ -333,11 +337,10 @@ impl Patrol {
         found: &mut Found,
     ) -> Result<(), Stop> {
         if !found.stands {
-            let (puller, ledger) = (self.beat.puller.clone(), self.beat.ledger.clone());
+            let (puller, open) = (self.beat.puller.clone(), self.beat.open.clone());
             let (runtime, signed) = (Handle::current(), signed.clone());
-            let (tree, newest) = (self.beat.tree.clone(), (self.beat.newest_key)());
-            let keys: Vec<_> = std::iter::once(ledger).chain(newest).collect();
-            let ask = move || another_history(&runtime, &puller, &keys, &signed, &tree);
+            let tree = self.beat.tree.clone();
+            let ask = move || another_history(&runtime, &puller, &*open, &signed, &tree);
             if let Some(caught) = spawn_blocking(ask).await.unwrap_or_default() {
                 return Err(Stop::Another(Box::new(caught)));
             }
@@ -417,18 +420,17 @@ impl Patrol {
     }
 }
 
-/// What convicts the ledger of another history than the copy's, if it signs that with all of `keys`
-/// and shows it. Without such an answer nothing does, and what is found is raised. Blocks.
+/// What convicts the ledger of another history than the copy's, if it signs that and shows it.
+/// Without such an answer nothing does, and what is found is raised. Blocks.
 fn another_history(
     runtime: &Handle,
     puller: &Puller,
-    keys: &[VerifierKey],
+    open: &Open,
     signed: &VerifiedCheckpoint,
     tree: &TreeFiles,
 ) -> Option<Caught> {
     let note = runtime.block_on(puller.checkpoint()).ok()?;
-    let opened = keys.iter().map(|key| VerifiedCheckpoint::open(&note, key, &[]).ok());
-    let served = opened.reduce(Option::and)??;
+    let served = open(&note).ok()?;
     match compare(signed, &served) {
         // As the follower says it.
         Err(caught) => Some(compare_held(signed, &served, tree).ok().flatten().unwrap_or(caught)),

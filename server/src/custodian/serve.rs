@@ -251,9 +251,9 @@ impl Custodian {
                 court.convicted(&caught);
             };
             let accounts = Accounts::new(vigil.clone(), desk.clone());
-            let keys = desk.clone();
+            let opener = desk.clone();
             let beat = Beat {
-                newest_key: Arc::new(move || keys.newest_key()),
+                open: Arc::new(move |note| opener.open_checkpoint(note)),
                 convict: Arc::new(convict),
                 accounted: Arc::new(move || accounts.until()),
                 puller: puller.clone(),
