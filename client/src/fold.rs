@@ -37,7 +37,7 @@ pub enum FoldError {
         error: EntryError,
     },
     /// Records that do not follow those before.
-    #[error("records begin at {found}, wanted were those from {wanted} on")]
+    #[error("records begin at {found}, wanted those from {wanted} on")]
     Order {
         /// Where the records begin.
         found: Index,

@@ -176,7 +176,7 @@ impl AuditService for Auditor {
         let reader = self.reads.reader(&caller);
         let wanted = request.into_inner().entry.ok_or_else(|| Refusal::Request {
             field: "entry",
-            problem: "missing, wanted is an index or a position".to_owned(),
+            problem: "missing, wanted an index or a position".to_owned(),
         })?;
         let receipt = self.blocking(move |book, _| {
             let index = match &wanted {

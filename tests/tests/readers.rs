@@ -74,7 +74,7 @@ async fn watch(clients: &Clients, wanted: usize) -> anyhow::Result<()> {
         let message = stream.message().await?.context("the stream ended")?;
         count += message.run.context("no run")?.entries.len();
     }
-    ensure!(count == wanted, "{count} entries, wanted are {wanted}");
+    ensure!(count == wanted, "{count} entries, wanted {wanted}");
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub enum CopyError {
         bytes: usize,
     },
     /// Records that do not follow those before: a mistake of ours.
-    #[error("records from index {found} on, wanted are those from {wanted} on")]
+    #[error("records from index {found} on, wanted those from {wanted} on")]
     OutOfPlace {
         /// Index of the first.
         found: Index,

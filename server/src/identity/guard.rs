@@ -124,7 +124,7 @@ fn token(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
         _ => &[],
     };
     if token.is_empty() || shown.next().is_some() {
-        let problem = "authorization, wanted is one bearer token".to_owned();
+        let problem = "authorization, wanted one bearer token".to_owned();
         return Err(Refusal::Unauthenticated { problem });
     }
     Ok(Some(token))

@@ -128,7 +128,7 @@ impl Principals {
         }
         let is_printable = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
         if !is_printable || name.chars().any(char::is_control) {
-            return Err(format!("name {name:?}, wanted are 1 to {NAME_BYTES_MAX} printable bytes"));
+            return Err(format!("name {name:?}, wanted 1 to {NAME_BYTES_MAX} printable bytes"));
         }
         if roles.is_empty() {
             return Err(format!("principal {name:?} without roles"));
@@ -222,7 +222,7 @@ impl CertificateName {
         if has_scheme {
             Ok(Self::Uri(text.to_owned()))
         } else {
-            Err(format!("uri {text:?}, wanted is one like spiffe://corp.example/payments"))
+            Err(format!("uri {text:?}, wanted one like spiffe://corp.example/payments"))
         }
     }
 
@@ -231,7 +231,7 @@ impl CertificateName {
         if !text.is_empty() && text.bytes().all(is_host) {
             Ok(Self::dns(text))
         } else {
-            Err(format!("dns {text:?}, wanted is the name of one host"))
+            Err(format!("dns {text:?}, wanted the name of one host"))
         }
     }
 
@@ -254,7 +254,7 @@ impl Bound {
     fn parse(text: &str) -> Result<Self, String> {
         let (name, below) = text.strip_suffix("/*").map_or((text, false), |name| (name, true));
         let name = SourceName::parse(name)
-            .map_err(|error| format!("source {text:?}, wanted is a name or `prefix/*`: {error}"))?;
+            .map_err(|error| format!("source {text:?}, wanted a name or `prefix/*`: {error}"))?;
         Ok(if below { Self::Below(name) } else { Self::Source(name) })
     }
 
@@ -268,7 +268,7 @@ impl Bound {
 
 /// `sha256:` and 64 lower-case hexadecimal digits.
 fn parse_digest(text: &str) -> Result<[u8; 32], String> {
-    let malformed = || format!("token {text:?}, wanted is sha256: and 64 hexadecimal digits");
+    let malformed = || format!("token {text:?}, wanted sha256: and 64 hexadecimal digits");
     let digits = text.strip_prefix("sha256:").ok_or_else(malformed)?;
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if digits.len() != 64 || !digits.bytes().all(is_hex) {

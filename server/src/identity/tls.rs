@@ -72,7 +72,7 @@ pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Vec<CertificateName>
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
-        Ok(found) if found.is_empty() => Err("no certificate in it, wanted is PEM".to_owned()),
+        Ok(found) if found.is_empty() => Err("no certificate in it, wanted PEM".to_owned()),
         Ok(found) => Ok(found),
         Err(error) => Err(format!("certificate: {error}")),
     }

@@ -75,7 +75,7 @@ impl Admitted {
             .map_err(|_| request("batch.signature", &"length other than 64 bytes"))?;
         let bytes: usize = batch.events.iter().map(Bytes::len).sum();
         if bytes > BATCH_BYTES_MAX {
-            let problem = format!("{bytes} bytes, allowed are {BATCH_BYTES_MAX}");
+            let problem = format!("{bytes} bytes, allowed {BATCH_BYTES_MAX}");
             return Err(Refusal::Request { field: "batch.events", problem });
         }
 
