@@ -28,7 +28,7 @@ pub mod patrol;
 mod reads;
 mod ready;
 pub(crate) mod rot;
-pub mod serve;
+mod serve;
 pub mod silence;
 pub mod suspension;
 pub mod timing;
@@ -37,13 +37,13 @@ pub mod webhook;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use access_ledger_client::connect::Credentials;
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::{Signer, VerifierKey},
 };
 use tracing::warn;
 
-pub use self::serve::Serving;
 use self::{
     alarms::Alarms, copy::Copy, court::Court, desk::Desk, error::CustodianError, halt::Halt,
     memory::Memory, patrol::PatrolOptions, timing::TimeLimits,
@@ -120,6 +120,8 @@ pub struct Custodian {
     alarms: Arc<Alarms>,
     court: Arc<Court>,
     halt: Option<Halt>,
+    /// Shown to the ledger, and to whom alarms are sent.
+    credentials: Credentials,
     /// Given back last: only then may another process open the folder.
     lock: Option<Lock>,
 }
@@ -209,8 +211,15 @@ impl Custodian {
             alarms,
             court,
             halt,
+            credentials: Credentials::default(),
             lock,
         })
+    }
+
+    /// Shows these to the ledger.
+    #[must_use]
+    pub fn showing(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
     /// The public halves of the keys: witness, mirror.

@@ -213,8 +213,8 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
         let metrics_address = metrics::expose(args.metrics_listen, &door, &health).await?;
         let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
         let stop = stop_signal()?;
-        let serving = custodian::Serving::bind(custodian, args.listen).await?.behind(door);
-        let serving = serving.showing(credentials).telling(health);
+        let custodian = custodian.showing(credentials);
+        let serving = Serving::bind(custodian, args.listen).await?.behind(door).telling(health);
         let serving = serving.adding_up_reads(args.door.reads_window());
         greet_custodian(args, &serving, &metrics_address.to_string())?;
         serving.run(&ledger, stop).await?;
@@ -225,7 +225,7 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
 /// Tells on standard output where the custodian is and what to do with its keys.
 fn greet_custodian(
     args: &CustodianArgs,
-    serving: &custodian::Serving,
+    serving: &Serving<Custodian>,
     metrics_address: &str,
 ) -> anyhow::Result<()> {
     let scheme = if serving.is_encrypted() { "https" } else { "http" };
@@ -278,7 +278,7 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Tells on standard output where the ledger is and what to type next.
-fn greet(serving: &Serving, metrics_address: &str) -> io::Result<()> {
+fn greet(serving: &Serving<Ledger>, metrics_address: &str) -> io::Result<()> {
     let scheme = if serving.is_encrypted() { "https" } else { "http" };
     let (server, vkey) = (format!("{scheme}://{}", serving.address()), serving.ledger().vkey());
     let mut out = io::stdout().lock();

@@ -47,29 +47,29 @@ pub fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
     builder.worker_threads(threads).enable_all().build()
 }
 
-/// A ledger with its listener bound, ready to run.
-pub struct Serving {
-    ledger: Ledger,
-    listener: TcpListener,
-    address: SocketAddr,
-    door: Arc<Door>,
-    health: Arc<Health>,
-    reads_window: Duration,
+/// A ledger or a custodian with its listener bound, ready to run.
+pub struct Serving<T> {
+    pub(crate) served: T,
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
+    pub(crate) door: Arc<Door>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) reads_window: Duration,
 }
 
-impl Serving {
+impl<T> Serving<T> {
     /// Binds the listener. Callers are accepted from here on and served once it runs: everybody, in
     /// the clear, unless [`Serving::behind`] puts a door before it.
     ///
     /// # Errors
     ///
     /// [`ServeError::Bind`] when the address is taken or not of this machine.
-    pub async fn bind(ledger: Ledger, address: SocketAddr) -> Result<Self, ServeError> {
+    pub async fn bind(served: T, address: SocketAddr) -> Result<Self, ServeError> {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (door, health) = (Door::for_everybody(), Health::new());
-        Ok(Self { ledger, listener, address, door, health, reads_window: reads::WINDOW })
+        Ok(Self { served, listener, address, door, health, reads_window: reads::WINDOW })
     }
 
     /// Lets callers in by this door alone.
@@ -78,13 +78,13 @@ impl Serving {
         Self { door, ..self }
     }
 
-    /// Tells there how the ledger does.
+    /// Tells there how what is served does.
     #[must_use]
     pub fn telling(self, health: Arc<Health>) -> Self {
         Self { health, ..self }
     }
 
-    /// How the ledger does.
+    /// How what is served does.
     #[must_use]
     pub const fn health(&self) -> &Arc<Health> {
         &self.health
@@ -107,11 +107,13 @@ impl Serving {
     pub fn is_encrypted(&self) -> bool {
         self.door.is_encrypted()
     }
+}
 
+impl Serving<Ledger> {
     /// The ledger that is served.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.served
     }
 
     /// Serves until `stop` resolves, then stops in order: no new calls, streams end, what waits is
@@ -121,7 +123,7 @@ impl Serving {
     ///
     /// [`ServeError::Reflection`] and [`ServeError::Signal`] when the services cannot be started.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        let shared = self.ledger.shared();
+        let shared = self.served.shared();
         let book = shared.book.clone();
         self.health.judge_by(health::of_book(&book));
         let (reads, keeper) = if self.door.has_principals() {
@@ -133,7 +135,7 @@ impl Serving {
         };
         let (recorder, health) = (Some(shared.clone()), self.health);
         let offer = Offer { book, recorder, witness: None, health, reads };
-        let asking = self.ledger.ask_cosigners()?;
+        let asking = self.served.ask_cosigners()?;
         let served = serve(self.listener, &self.door, offer, stop).await;
         // Behind the last answer.
         if let Some(keeper) = keeper {
@@ -144,7 +146,7 @@ impl Serving {
         if let Some(mut asking) = asking {
             asking.shutdown().await;
         }
-        let ledger = self.ledger;
+        let ledger = self.served;
         // Joining threads blocks; the runtime's other tasks are over.
         if tokio::task::spawn_blocking(move || ledger.close()).await.is_err() {
             warn!("closing the ledger panicked");

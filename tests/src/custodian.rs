@@ -9,13 +9,14 @@ use access_ledger_client::{
 use access_ledger_proto::{checkpoint::VerifiedCheckpoint, note::VerifierKey, position::Size};
 use access_ledger_server::{
     custodian::{
-        Custodian, CustodianOptions, Serving,
+        Custodian, CustodianOptions,
         alarms::{AlarmKind, AlarmRecord, Alarms},
     },
     folder::Folder,
     health::Health,
     identity::Door,
     os::{Clock, Disk, Lock, RealDisk, SystemClock},
+    serve::Serving,
 };
 use anyhow::Context as _;
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};

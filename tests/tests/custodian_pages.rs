@@ -12,8 +12,9 @@ use access_ledger_proto::{
     witness::{AddCheckpoint, SIZE_TYPE, origin_hex},
 };
 use access_ledger_server::{
-    custodian::{Custodian, CustodianOptions, serve::Serving},
+    custodian::{Custodian, CustodianOptions},
     os::{Clock, Disk, RealDisk, SystemClock},
+    serve::Serving,
 };
 use access_ledger_tests::{
     node::{Clients, Node},

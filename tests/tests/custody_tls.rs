@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::{quorum::Quorum, wire};
 use access_ledger_server::{
-    custodian::{Custodian, CustodianOptions, Serving},
+    custodian::{Custodian, CustodianOptions},
     identity::Door,
     ledger::Cosigning,
     os::{Clock, Disk, RealDisk, SystemClock},
+    serve::Serving,
 };
 use access_ledger_tests::{
     node::{Clients, Setup},
@@ -95,11 +96,11 @@ async fn custodian_and_ledger_work_together_over_tls_and_with_nobody_else() -> a
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let door = Door::open(&disk, files)?;
     let open = move || Custodian::open(options, &disk, &clock, None);
-    let custodian = tokio::task::spawn_blocking(open).await??;
+    let custodian = tokio::task::spawn_blocking(open).await??.showing(custodian_shows.clone());
     let serving = Serving::bind(custodian, ([127, 0, 0, 1], 0).into()).await?.behind(door);
     let url = format!("https://localhost:{}", serving.address().port());
     let policy = serving.custodian().quorum_policy(&url);
-    let (serving, ledger) = (serving.showing(custodian_shows.clone()), node.url.clone());
+    let ledger = node.url.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let run =
         tokio::spawn(async move { serving.run(&ledger, async { drop(stopped.await) }).await });

@@ -15,11 +15,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{
-    connect::{Credentials, Link},
-    evidence::Caught,
-    pull::Puller,
-};
+use access_ledger_client::{connect::Link, evidence::Caught, pull::Puller};
 use axum::{
     Router,
     extract::{Path, State as With},
@@ -58,83 +54,16 @@ use crate::{
     os::Lock,
     outbound::Outbound,
     reads::Reads,
-    serve::{Offer, serve},
+    serve::{Offer, Serving, serve},
     transport::Transport,
     witness::Witness,
 };
 
-/// A custodian with its listener bound, ready to run.
-pub struct Serving {
-    custodian: Custodian,
-    listener: TcpListener,
-    address: SocketAddr,
-    door: Arc<Door>,
-    credentials: Credentials,
-    health: Arc<Health>,
-    reads_window: Duration,
-}
-
-impl Serving {
-    /// Binds the listener. Callers are accepted once it runs.
-    ///
-    /// # Errors
-    ///
-    /// [`ServeError::Bind`] when the address is taken or not of this machine.
-    pub async fn bind(custodian: Custodian, address: SocketAddr) -> Result<Self, ServeError> {
-        let bind = |source| ServeError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
-        let (door, credentials) = (Door::for_everybody(), Credentials::default());
-        let (health, reads_window) = (Health::new(), crate::reads::WINDOW);
-        Ok(Self { custodian, listener, address, door, credentials, health, reads_window })
-    }
-
-    /// Lets callers in by this door alone.
-    #[must_use]
-    pub fn behind(self, door: Arc<Door>) -> Self {
-        Self { door, ..self }
-    }
-
-    /// Shows these to the ledger.
-    #[must_use]
-    pub fn showing(self, credentials: Credentials) -> Self {
-        Self { credentials, ..self }
-    }
-
-    /// Tells there how the custodian does.
-    #[must_use]
-    pub fn telling(self, health: Arc<Health>) -> Self {
-        Self { health, ..self }
-    }
-
-    /// How the custodian does.
-    #[must_use]
-    pub const fn health(&self) -> &Arc<Health> {
-        &self.health
-    }
-
-    /// Adds up reads for so long before they are recorded; 10 s by default.
-    #[must_use]
-    pub fn adding_up_reads(self, reads_window: Duration) -> Self {
-        Self { reads_window, ..self }
-    }
-
-    /// Whether callers have to speak TLS.
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
-        self.door.is_encrypted()
-    }
-
-    /// The address that was bound.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// What is served.
+impl Serving<Custodian> {
+    /// The custodian that is served.
     #[must_use]
     pub const fn custodian(&self) -> &Custodian {
-        &self.custodian
+        &self.served
     }
 
     /// Follows the ledger at `url` and serves what is held, until `stop` resolves; then stops in
@@ -152,8 +81,8 @@ impl Serving {
         url: &str,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), CustodianError> {
-        let Self { custodian, listener, address, door, credentials, health, reads_window } = self;
-        let link = credentials.link(url)?;
+        let Self { served: custodian, listener, address, door, health, reads_window } = self;
+        let link = custodian.credentials.link(url)?;
         let puller = Puller::new(link.clone());
         let (stopping, is_stopping) = watch::channel(false);
         let (told, stops) = (stopping.clone(), health.clone());
@@ -174,7 +103,7 @@ impl Serving {
         };
         let (desk, witness) = (custodian.desk.clone(), custodian.witness.clone());
         health.judge_by(ready::judge(&desk, &witness, custodian.options.behind_after));
-        let (mut has_followed, lock) = custodian.start((&puller, &credentials), &is_stopping)?;
+        let (mut has_followed, lock) = custodian.start(&puller, &is_stopping)?;
 
         info!(%address, "serving");
         let offered = (&*desk, witness, health, reads);
@@ -220,7 +149,7 @@ impl Custodian {
     /// halted signs nothing and watches nothing.
     fn start(
         self,
-        (puller, credentials): (&Puller, &Credentials),
+        puller: &Puller,
         stopping: &watch::Receiver<bool>,
     ) -> Result<(Followed, Option<Lock>), CustodianError> {
         let (options, copy, desk) = (self.options, self.copy, self.desk);
@@ -233,7 +162,7 @@ impl Custodian {
         let vigil = Arc::new(Mutex::new(vigil));
         // A halt is an alarm that somebody must hear of, too.
         if let Some(url) = options.webhook {
-            let outbound = Outbound::new(credentials).map_err(ServeError::from)?;
+            let outbound = Outbound::new(&self.credentials).map_err(ServeError::from)?;
             spawn(stopping, webhook::run(alarms.clone(), outbound, url));
         }
         if self.halt.is_none() {

@@ -8,12 +8,13 @@ use access_ledger_proto::{
 };
 use access_ledger_server::{
     custodian::{
-        Custodian, CustodianOptions, Serving,
+        Custodian, CustodianOptions,
         alarms::{AlarmKind, AlarmRecord, Alarms, Place},
         halt::Halt,
         patrol::PatrolOptions,
     },
     os::{Disk, RealDisk},
+    serve::Serving,
 };
 use anyhow::{Context as _, ensure};
 use tempfile::TempDir;

@@ -19,7 +19,7 @@ use access_ledger_proto::{
 };
 use access_ledger_server::{
     config::read_quorum,
-    custodian::{self, Custodian, CustodianOptions},
+    custodian::{Custodian, CustodianOptions},
     folder::{Folder, Genesis, real_disk},
     health::Health,
     identity::Door,
@@ -261,7 +261,7 @@ pub(super) fn serve_custodian(args: &CustodianArgs, threads: Option<usize>) -> a
     serve::runtime(threads)?.block_on(async {
         let _address = metrics::expose(any_port(), &Door::for_everybody(), &Health::new()).await?;
         let custodian = Custodian::open(options, &disk, &clock, None)?;
-        let serving = custodian::Serving::bind(custodian, any_port()).await?;
+        let serving = Serving::bind(custodian, any_port()).await?;
         let address = serving.address();
         let policy = serving.custodian().write_quorum_policy(&format!("http://{address}"))?;
         say(&format!("{address} {}", policy.display()))?;

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use access_ledger_proto::position::Size;
 use access_ledger_server::{
-    custodian::{Custodian, CustodianOptions, Serving},
+    custodian::{Custodian, CustodianOptions},
     folder::real_disk,
     os::{Clock, SystemClock},
-    serve,
+    serve::{self, Serving},
 };
 use anyhow::ensure;
 use tokio::{sync::oneshot, time::Instant};
