@@ -20,6 +20,7 @@ use access_ledger_proto::{
         SourcePhase, SourceRole, SourceStatus, event::Body,
     },
 };
+use access_ledger_server::{error::StorageError, storage::Opened};
 use anyhow::{Context as _, Result};
 use prost::Message as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -145,6 +146,26 @@ impl History {
     pub fn end_of(&self, from: Size, batches: usize) -> Size {
         let ends = self.links.iter().map(|link| link.size).filter(|size| *size > from);
         ends.take(batches).last().unwrap_or(from)
+    }
+
+    /// Commits the next `batches` batches behind what is stored as one group, and their leaves to
+    /// the tree; gives the size then.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub fn commit(&self, opened: &mut Opened, batches: usize) -> Result<Size, StorageError> {
+        let from = opened.reader.size();
+        let mut group = opened.log.group();
+        for (entry, event) in self.records_between(from, self.end_of(from, batches)) {
+            group.push(entry, event);
+        }
+        let end = Size(opened.log.commit(group)?.into_inner().end.0);
+        self.leaves_between(from, end).iter().for_each(|leaf| opened.frontier.append(*leaf));
+        // A new segment begins only behind what the tree holds.
+        opened.tree.append(&opened.frontier)?;
+        opened.frontier.forget();
+        Ok(end)
     }
 
     /// The chain at `size`; `None` in the middle of a batch.

@@ -48,21 +48,7 @@ fn stored() -> Result<(History, SimulatedDisk)> {
     history.redact(RANGE.start, Index(RANGE.end.0 - 1))?;
     let disk = SimulatedDisk::new(5);
     let mut opened = storage::open(as_disk(&disk), &options(), None)?;
-    let mut size = Size::ZERO;
-    while size < history.size() {
-        let end = history.end_of(size, 3);
-        let mut group = opened.log.group();
-        for (entry, event) in history.records_between(size, end) {
-            group.push(entry, event);
-        }
-        let _durable = opened.log.commit(group)?;
-        for leaf in history.leaves_between(size, end) {
-            opened.frontier.append(*leaf);
-        }
-        opened.tree.append(&opened.frontier)?;
-        opened.frontier.forget();
-        size = end;
-    }
+    while history.commit(&mut opened, 3)? < history.size() {}
     let segments = disk.paths().iter().filter(|path| path.starts_with("data/log")).count();
     ensure!(segments > 3, "only {segments} segments");
     Ok((history, disk))

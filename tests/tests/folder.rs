@@ -19,19 +19,7 @@ use anyhow::{Result, ensure};
 fn store(folder: &Path, history: &History) -> Result<()> {
     let options = Options { segment_bytes: 6 << 10, ..Options::new(folder, ORIGIN) };
     let mut opened = storage::open(Arc::new(RealDisk), &options, None)?;
-    while opened.reader.size() < history.size() {
-        let from = opened.reader.size();
-        let end = history.end_of(from, 1);
-        let mut group = opened.log.group();
-        for (entry, event) in history.records_between(from, end) {
-            group.push(entry, event);
-        }
-        let _range = opened.log.commit(group)?;
-        // A new segment begins only behind what the tree holds.
-        history.leaves_between(from, end).iter().for_each(|leaf| opened.frontier.append(*leaf));
-        opened.tree.append(&opened.frontier)?;
-        opened.frontier.forget();
-    }
+    while history.commit(&mut opened, 1)? < history.size() {}
     Ok(())
 }
 

@@ -52,18 +52,7 @@ impl Custodian {
 
     /// Takes the next batches; gives the size then.
     fn take(&mut self, batches: usize) -> Result<usize> {
-        let from = self.opened.reader.size();
-        let to = self.history.end_of(from, batches);
-        let mut group = self.opened.log.group();
-        for (entry, event) in self.history.records_between(from, to) {
-            group.push(entry, event);
-        }
-        let _durable = self.opened.log.commit(group)?;
-        for leaf in self.history.leaves_between(from, to) {
-            self.opened.frontier.append(*leaf);
-        }
-        self.opened.tree.append(&self.opened.frontier)?;
-        self.opened.frontier.forget();
+        let to = self.history.commit(&mut self.opened, batches)?;
         self.holding.grown(to, None);
         Ok(usize::try_from(to.0)?)
     }

@@ -28,19 +28,7 @@ fn open(disk: &SimulatedDisk, segment_bytes: u64) -> Result<Opened> {
 
 /// Appends up to `end` in groups of so many batches.
 fn append(opened: &mut Opened, history: &History, end: Size, batches: usize) -> Result<()> {
-    while opened.reader.size() < end {
-        let (from, end) = (opened.reader.size(), history.end_of(opened.reader.size(), batches));
-        let mut group = opened.log.group();
-        for (entry, event) in history.records_between(from, end) {
-            group.push(entry, event);
-        }
-        let _durable = opened.log.commit(group)?;
-        for leaf in history.leaves_between(from, end) {
-            opened.frontier.append(*leaf);
-        }
-        opened.tree.append(&opened.frontier)?;
-        opened.frontier.forget();
-    }
+    while history.commit(opened, batches)? < end {}
     Ok(())
 }
 

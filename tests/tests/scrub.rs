@@ -47,17 +47,8 @@ impl Bench {
 
     /// Commits the next batch; false behind the last.
     fn commit(&mut self) -> Result<bool> {
-        let Opened { log, tree, frontier, reader, .. } = &mut self.opened;
-        let size = reader.size();
-        let mut group = log.group();
-        for (entry, event) in self.history.records_between(size, self.history.end_of(size, 1)) {
-            group.push(entry, event);
-        }
-        let end = Size(log.commit(group)?.into_inner().end.0);
-        self.history.leaves_between(size, end).iter().for_each(|leaf| frontier.append(*leaf));
-        tree.append(frontier)?;
-        frontier.forget();
-        Ok(end > size)
+        let size = self.opened.reader.size();
+        Ok(self.history.commit(&mut self.opened, 1)? > size)
     }
 
     fn scrubber(&self) -> Scrubber {

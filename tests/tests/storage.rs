@@ -36,17 +36,8 @@ fn as_disk(disk: &SimulatedDisk) -> Arc<dyn Disk> {
 
 /// Commits the next `batches` batches as one group, and their leaves to the tree.
 fn commit(opened: &mut Opened, history: &History, batches: usize) -> Result<()> {
-    let from = opened.reader.size();
-    let end = history.end_of(from, batches);
-    let mut group = opened.log.group();
-    for (entry, event) in history.records_between(from, end) {
-        group.push(entry, event);
-    }
-    let range = opened.log.commit(group)?.into_inner();
-    ensure!((range.start, range.end) == (from.next_index(), end.next_index()));
-    history.leaves_between(from, end).iter().for_each(|leaf| opened.frontier.append(*leaf));
-    opened.tree.append(&opened.frontier)?;
-    opened.frontier.forget();
+    let end = history.end_of(opened.reader.size(), batches);
+    ensure!(history.commit(opened, batches)? == end && opened.reader.size() == end);
     Ok(())
 }
 
