@@ -225,7 +225,7 @@ impl Cli {
             check_entries: self.check_entries,
             open_entries: self.open_entries.clone(),
             connections: self.connections,
-            deaf_streams: 16,
+            deaf_streams: 64,
             dir,
             server_threads,
         }

@@ -245,8 +245,9 @@ const CONNECTION_KB_MAX: f64 = 100.0;
 /// What the limits of long answers reckon with (server, identity/limits.rs).
 const ANSWER_KB_MAX: f64 = 4_500.0;
 
-/// The window of batches, and their receipts.
-const RECEIPTS_KB_MAX: f64 = 1_000.0;
+/// Requests that wait in the connection's window (1 MiB of them, each a frame of its own), 256
+/// batches with their receipts, and what waits to be sent.
+const RECEIPTS_KB_MAX: f64 = 4_500.0;
 
 /// A log of more than what all streams together may hold.
 const UNREAD_ENTRIES: u64 = 1_000_000;
