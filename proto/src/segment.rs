@@ -117,8 +117,6 @@ pub enum Verify {
     All,
     /// Only the entry's: for those who do not look at the event.
     Entry,
-    /// None: for frames that were never anywhere but in memory.
-    Nothing,
 }
 
 /// The part of a frame before the entry; lengths and state are in range.
@@ -203,11 +201,9 @@ impl<'a> Frame<'a> {
             rest.get(..usize::from(header.event_len)).ok_or(SegmentError::Truncated)?;
 
         let (covered, _) = head.split_first_chunk::<8>().ok_or(SegmentError::Truncated)?;
-        if verify != Verify::Nothing {
-            let computed = entry_checksum(salt, covered, entry);
-            if computed != header.entry_crc {
-                return Err(SegmentError::EntryChecksum { computed, stored: header.entry_crc });
-            }
+        let computed = entry_checksum(salt, covered, entry);
+        if computed != header.entry_crc {
+            return Err(SegmentError::EntryChecksum { computed, stored: header.entry_crc });
         }
         if verify == Verify::All && header.state == State::Present {
             let computed = event_checksum(salt, header.state as u8, event_area);

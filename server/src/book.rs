@@ -287,9 +287,9 @@ impl Book {
     }
 }
 
-/// Short enough that what was recorded is still in memory, and in the processor's reach, when it is
-/// handed on; long enough that single events are not handed on one by one.
-const UNAWAITED_INTERVAL: Duration = Duration::from_millis(10);
+/// Ten times a second is as good as a hundred times while nothing waits, and the ledger's time goes
+/// into appending.
+const UNAWAITED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The index is a moment behind the log; while it is built again, a caller had better come back.
 pub(crate) const INDEX_WAIT: Duration = Duration::from_secs(10);

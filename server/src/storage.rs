@@ -30,7 +30,6 @@ mod erase;
 pub(crate) mod file;
 pub(crate) mod frame;
 mod log;
-mod newest;
 mod reader;
 pub(crate) mod recover;
 pub(crate) mod segment;
@@ -42,7 +41,6 @@ pub use self::{
     erase::{Attempt, Erased},
     frame::GroupFrames,
     log::{Durable, Log},
-    newest::Follower,
     reader::{LogReader, ReadMemory, Record},
     recover::{Opened, Recovery, open},
     tree::TreeFiles,

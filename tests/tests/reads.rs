@@ -295,7 +295,7 @@ async fn a_watch_sees_every_entry_once_in_order_while_the_ledger_grows() -> anyh
         let expected = audit.entries.iter().skip(first).map(|entry| entry.leaf);
         assert!(leaves.iter().copied().eq(expected.take(leaves.len())));
         // Nothing waits for those who watch, so groups are gathered.
-        let most = begun.elapsed().as_millis() / 10 + 2;
+        let most = begun.elapsed().as_millis() / 100 + 2;
         assert!(heads.len() > 1 && heads.len() as u128 <= most, "{} checkpoints", heads.len());
         for (size, root) in heads {
             assert_eq!(audit.root_at(size)?, root);

@@ -1,6 +1,4 @@
 //! Entries as streams of runs: those that are there, or whatever is recorded as it is recorded.
-//!
-//! What was just recorded comes from memory, all else from the disk.
 
 use std::sync::Arc;
 
@@ -19,7 +17,7 @@ use crate::{
     book::{Book, Published, unreadable},
     reads::{Reader, is_news, sent},
     refusal::Refusal,
-    storage::{Follower, LogReader, ReadMemory, Record},
+    storage::{LogReader, ReadMemory},
 };
 
 /// Where a stream of entries stands.
@@ -74,14 +72,6 @@ impl Cursor {
         Ok(run)
     }
 
-    /// The same from memory, if it is there.
-    fn read_newest(&mut self, newest: &Follower, end: Size) -> Option<wire::EntryRun> {
-        let records = newest.read(self.next, self.limits(end))?;
-        let first = self.next;
-        self.next = first.plus(count_of(records.len()));
-        Some(run_of(first, records, self.with_events))
-    }
-
     /// Most entries and bytes of the next run.
     fn limits(&self, end: Size) -> (usize, usize) {
         let left = end.0.saturating_sub(self.next.0);
@@ -96,37 +86,27 @@ fn read_run(
     limits: (usize, usize),
     with_events: bool,
 ) -> Result<wire::EntryRun, Refusal> {
-    let run = if with_events {
-        run_of(first, reader.read_on(memory, first, limits).map_err(unreadable)?, true)
+    let (mut entries, mut events) = (Vec::new(), Vec::new());
+    if with_events {
+        let records = reader.read_on(memory, first, limits).map_err(unreadable)?;
+        entries.reserve_exact(records.len());
+        events.reserve_exact(records.len());
+        for record in records {
+            entries.push(record.entry);
+            events.push(record.event.unwrap_or_default());
+        }
     } else {
-        let entries = reader.read_entries(first, limits.0, limits.1).map_err(unreadable)?;
-        wire::EntryRun { first_index: first.0, entries, events: Vec::new() }
-    };
-    if run.entries.is_empty() {
+        entries = reader.read_entries(first, limits.0, limits.1).map_err(unreadable)?;
+    }
+    if entries.is_empty() {
         return Err(unreadable(format!("no entry at index {first}")));
     }
-    Ok(run)
-}
-
-fn run_of(first: Index, records: Vec<Record>, with_events: bool) -> wire::EntryRun {
-    let mut run = wire::EntryRun {
-        first_index: first.0,
-        entries: Vec::with_capacity(records.len()),
-        events: Vec::with_capacity(if with_events { records.len() } else { 0 }),
-    };
-    for record in records {
-        run.entries.push(record.entry);
-        if with_events {
-            run.events.push(record.event.unwrap_or_default());
-        }
-    }
-    run
+    Ok(wire::EntryRun { first_index: first.0, entries, events })
 }
 
 /// Where somebody stands who reads whatever is recorded.
 pub(super) struct Following {
     cursor: Cursor,
-    newest: Follower,
     checkpoints: watch::Receiver<Arc<Published>>,
     /// The checkpoint up to which is read at the moment.
     group: Option<Arc<Published>>,
@@ -137,8 +117,8 @@ pub(super) struct Following {
 impl Following {
     /// Follows from where `cursor` stands.
     pub(super) fn begin(cursor: Cursor) -> Self {
-        let (newest, checkpoints) = (cursor.book.reader.follower(), cursor.book.checkpoints());
-        Self { cursor, newest, checkpoints, group: None, due: Instant::now() }
+        let checkpoints = cursor.book.checkpoints();
+        Self { cursor, checkpoints, group: None, due: Instant::now() }
     }
 
     /// The next run, as soon as there is one.
@@ -148,10 +128,7 @@ impl Following {
             None => self.newer_group().await?,
         };
         let cursor = &mut self.cursor;
-        let run = match cursor.read_newest(&self.newest, group.size) {
-            Some(run) => run,
-            None => cursor.read(group.size).await?,
-        };
+        let run = cursor.read(group.size).await?;
         let is_news = is_news(&run, cursor.book.sources().ledger_source());
         cursor.reader.streamed(cursor.kind(), sent(&run), is_news);
         let is_whole = !cursor.is_before(group.size);

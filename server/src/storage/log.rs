@@ -136,12 +136,14 @@ impl Log {
             self.poisoned = true;
             self.write(&group, written)?;
             self.poisoned = false;
-            self.last_group_bytes = group.bytes();
-            let spare = self.shared.publish(group, self.end);
-            self.spare = spare.filter(|spare| spare.bytes.capacity() <= SPARE_LEN_MAX);
-            self.end += self.last_group_bytes as u64;
+            self.shared.publish(&group.starts, self.end, group.bytes());
+            self.end += group.bytes() as u64;
             self.prepared_end = self.prepared_end.max(self.end);
             self.next = range.end;
+            self.last_group_bytes = group.bytes();
+        }
+        if group.bytes.capacity() <= SPARE_LEN_MAX {
+            self.spare = Some(group);
         }
         Ok(Durable(range))
     }

@@ -16,11 +16,7 @@ use access_ledger_proto::{
 };
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    frame::GroupFrames,
-    newest::{Follower, Newest},
-    segment::{FullSegment, Segment},
-};
+use super::segment::{FullSegment, Segment};
 use crate::{
     error::{Fault, StorageError},
     os::{Access, Disk},
@@ -33,14 +29,6 @@ pub struct Record {
     pub entry: Bytes,
     /// The event's bytes; `None` when they were erased.
     pub event: Option<Bytes>,
-}
-
-impl Record {
-    /// A frame that was parsed from `bytes`.
-    pub(super) fn of(bytes: &Bytes, frame: &Frame<'_>) -> Self {
-        let event = frame.event().map(|event| bytes.slice_ref(event));
-        Self { entry: bytes.slice_ref(frame.entry), event }
-    }
 }
 
 /// Reads what is durable. Cloning is cheap; all clones see new groups as they are committed.
@@ -58,12 +46,6 @@ impl LogReader {
     #[must_use]
     pub fn size(&self) -> Size {
         self.shared.size()
-    }
-
-    /// For who is given all that is written, as it is written.
-    #[must_use]
-    pub fn follower(&self) -> Follower {
-        Follower::new(Arc::clone(&self.shared))
     }
 
     /// Reads records from `first` on, in order and without gaps.
@@ -98,7 +80,10 @@ impl LogReader {
         first: Index,
         limits: (usize, usize),
     ) -> Result<Vec<Record>, StorageError> {
-        self.read_run(memory, first, limits, Verify::All, |bytes, frame| Record::of(bytes, &frame))
+        self.read_run(memory, first, limits, Verify::All, |bytes, frame| Record {
+            entry: bytes.slice_ref(frame.entry),
+            event: frame.event().map(|event| bytes.slice_ref(event)),
+        })
     }
 
     /// Reads entries without their events; else as [`LogReader::read`]. Does not verify the events.
@@ -180,8 +165,6 @@ pub(crate) struct Shared {
     marking: RwLock<()>,
     /// Full segments read last, the latest at the end.
     open: Mutex<Vec<Arc<FullSegment>>>,
-    /// For those who follow.
-    pub(super) newest: Newest,
 }
 
 /// What changes with every commit.
@@ -214,24 +197,20 @@ impl Shared {
     ) -> Self {
         let (origin, end) = (active.header.origin, small(end));
         let state = State { full, active, offsets, end };
-        let (marking, open, newest) = (RwLock::default(), Mutex::default(), Newest::default());
-        Self { disk, folder, origin, state: RwLock::new(state), marking, open, newest }
+        let (marking, open) = (RwLock::default(), Mutex::default());
+        Self { disk, folder, origin, state: RwLock::new(state), marking, open }
     }
 
     pub(crate) fn size(&self) -> Size {
         self.read_state(State::size)
     }
 
-    /// Makes a group that was written at `end` visible; gives back buffers that are of no more use.
-    pub(crate) fn publish(&self, group: GroupFrames, end: u64) -> Option<GroupFrames> {
-        // Who sees the group, to erase of it, waits here until it is kept.
-        let mut newest = self.newest.lock();
+    /// Makes a group that was written at `end` visible.
+    pub(crate) fn publish(&self, starts: &[u32], end: u64, bytes: usize) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let base = small(end);
-        state.offsets.extend(group.starts.iter().map(|start| base.saturating_add(*start)));
-        state.end = base.saturating_add(small(count_of(group.bytes())));
-        drop(state);
-        newest.keep(group)
+        state.offsets.extend(starts.iter().map(|start| base.saturating_add(*start)));
+        state.end = base.saturating_add(small(count_of(bytes)));
     }
 
     /// Counts the active segment among the full ones and goes on with a new one.
@@ -269,7 +248,6 @@ impl Shared {
     /// Changes states of frames while nobody reads any.
     pub(super) fn mark<T>(&self, mark: impl FnOnce() -> T) -> T {
         let _marking = self.marking.write().unwrap_or_else(PoisonError::into_inner);
-        self.newest.lock().forget();
         mark()
     }
 
