@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::limits::Holds;
+
 /// What a principal may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -115,9 +117,15 @@ const BULKY: [&str; 8] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// Whether the answer to a call may be long: the server holds some of it until the caller takes it.
-pub(super) fn is_bulky(path: &str) -> bool {
-    BULKY.contains(&path) || path.contains("/tile/")
+/// What the server may hold of a call until the caller takes it.
+pub(super) fn holds(path: &str) -> Holds {
+    if BULKY.contains(&path) || path.contains("/tile/") {
+        Holds::Answer
+    } else if path == "/access_ledger.v1.RecorderService/AppendStream" {
+        Holds::Receipts
+    } else {
+        Holds::Little
+    }
 }
 
 /// Who may make a gRPC call; `None` for one that is not served.
@@ -189,9 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn bulky_calls_are_calls() {
+    fn calls_that_hold_much_are_calls() {
         assert!(BULKY.iter().all(|path| of_method(path).is_some()));
-        assert!(is_bulky("/tile/entries/000") && !is_bulky("/checkpoint"));
+        let receipts = CALLS.iter().filter(|(path, _)| holds(path) == Holds::Receipts);
+        assert_eq!(receipts.count(), 1);
+        assert_eq!(holds("/tile/entries/000"), Holds::Answer);
+        assert_eq!(holds("/checkpoint"), Holds::Little);
     }
 
     #[test]

@@ -11,14 +11,14 @@ use access_ledger_proto::hash::{Digest, sha256};
 use rustls::ServerConfig;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::MissedTickBehavior,
 };
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
 use super::{
-    limits,
+    limits::Places,
     principals::{Principal, Principals},
     tls,
 };
@@ -54,8 +54,8 @@ pub struct Door {
     state: watch::Sender<Arc<State>>,
     /// What the files held when they were last looked at, whether it could be used or not.
     seen: Mutex<Digest>,
-    /// Places for calls with long answers.
-    pub(super) reads: Arc<Semaphore>,
+    /// Places for calls that hold much.
+    pub(super) places: Places,
 }
 
 /// What is in force.
@@ -90,7 +90,7 @@ impl Door {
             files: DoorFiles::default(),
             state: watch::Sender::new(Arc::new(State { tls: None, admission })),
             seen: Mutex::new(sha256(b"")),
-            reads: limits::reads(),
+            places: Places::of_all(),
         })
     }
 
@@ -107,7 +107,7 @@ impl Door {
             files,
             state: watch::Sender::new(Arc::new(state)),
             seen: Mutex::new(contents.digest()),
-            reads: limits::reads(),
+            places: Places::of_all(),
         }))
     }
 

@@ -98,7 +98,7 @@ fn enter(
         let (principal, wanted) = (principal.name.clone(), permission.roles());
         return Err(Refusal::CallForbidden { principal, wanted });
     }
-    let passage = principal.limits.enter(&principal.name, call::is_bulky(path), &door.reads)?;
+    let passage = principal.limits.enter(&principal.name, call::holds(path), &door.places)?;
     Ok(Some((Caller(principal.clone()), Held { passage, standing })))
 }
 

@@ -4,8 +4,9 @@
 //! the caller, or writing to it, pauses, which its flow control passes on. So whoever is noisy
 //! waits for itself, and for nobody else.
 //!
-//! What a call may hold in memory is limited for every principal: long answers by their number
-//! ([`READS_MAX`]), messages that are still arriving by their bytes (intake.rs).
+//! What a call may hold in memory is limited for every principal: long answers and streams of
+//! batches by their number ([`Places`]), messages that are still arriving by their bytes
+//! (intake.rs).
 
 use std::{
     convert::Infallible,
@@ -44,7 +45,7 @@ pub(super) struct Limits {
     requests: Option<Bucket>,
     bytes: Option<Arc<Bucket>>,
     calls: Option<(u32, Arc<Semaphore>)>,
-    reads: Arc<Semaphore>,
+    places: Places,
     pub(super) intake: Budget,
 }
 
@@ -55,6 +56,50 @@ pub(crate) struct Passage {
     _places: [Option<OwnedSemaphorePermit>; 3],
 }
 
+/// What a call may hold of which its caller decides how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Little, or nothing for long.
+    Little,
+    /// An answer until it is taken: up to 4.5 MB.
+    Answer,
+    /// Batches and their receipts until they are taken: up to 4 MB.
+    Receipts,
+}
+
+/// Places for calls that hold much, of one principal or of all.
+#[derive(Debug)]
+pub(super) struct Places {
+    answers: (u32, Arc<Semaphore>),
+    receipts: (u32, Arc<Semaphore>),
+}
+
+impl Places {
+    fn new(answers: u32, receipts: u32) -> Self {
+        Self { answers: places(answers), receipts: places(receipts) }
+    }
+
+    /// All principals of a door.
+    pub(super) fn of_all() -> Self {
+        Self::new(ALL_ANSWERS_MAX, ALL_RECEIPTS_MAX)
+    }
+
+    /// For such a call.
+    const fn of(&self, holds: Holds) -> Option<&(u32, Arc<Semaphore>)> {
+        match holds {
+            Holds::Little => None,
+            Holds::Answer => Some(&self.answers),
+            Holds::Receipts => Some(&self.receipts),
+        }
+    }
+}
+
+/// So many places, with their number.
+fn places(most: u32) -> (u32, Arc<Semaphore>) {
+    let places = usize::try_from(most).unwrap_or(usize::MAX);
+    (most, Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))))
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self::new(LimitsTable::default())
@@ -63,16 +108,12 @@ impl Default for Limits {
 
 impl Limits {
     pub(super) fn new(table: LimitsTable) -> Self {
-        let calls = |calls: NonZeroU32| {
-            let places = usize::try_from(calls.get()).unwrap_or(usize::MAX);
-            (calls.get(), Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))))
-        };
         Self {
             table,
             requests: table.requests_per_second.map(Bucket::new),
             bytes: table.bytes_per_second.map(Bucket::new).map(Arc::new),
-            calls: table.calls.map(calls),
-            reads: Arc::new(Semaphore::new(usize::try_from(READS_MAX).unwrap_or(usize::MAX))),
+            calls: table.calls.map(|calls| places(calls.get())),
+            places: Places::new(ANSWERS_MAX, RECEIPTS_MAX),
             intake: intake::budget(),
         }
     }
@@ -82,34 +123,26 @@ impl Limits {
         self.table
     }
 
-    /// Begins a call of the principal `name`; one with a long answer takes one of the places that
-    /// `reads` has for all principals.
+    /// Begins a call of the principal `name`; one that holds much takes one of its places, and one
+    /// of those for `all` principals.
     ///
     /// # Errors
     ///
     /// [`Refusal::RateExceeded`], [`Refusal::CallsExceeded`].
-    pub(super) fn enter(
-        &self,
-        name: &str,
-        is_read: bool,
-        reads: &Arc<Semaphore>,
-    ) -> Result<Passage, Refusal> {
+    pub(super) fn enter(&self, name: &str, holds: Holds, all: &Places) -> Result<Passage, Refusal> {
         let principal = || name.to_owned();
         if let Some(requests) = &self.requests {
             let exceeded =
                 |retry_after| Refusal::RateExceeded { principal: principal(), retry_after };
             requests.try_take(1).map_err(exceeded)?;
         }
-        let place = |places: &Arc<Semaphore>, most: u32| {
-            let exceeded = |_| Refusal::CallsExceeded { principal: principal(), most };
-            places.clone().try_acquire_owned().map_err(exceeded)
+        let place = |places: Option<&(u32, Arc<Semaphore>)>| {
+            let Some((most, places)) = places else { return Ok(None) };
+            let exceeded = |_| Refusal::CallsExceeded { principal: principal(), most: *most };
+            places.clone().try_acquire_owned().map(Some).map_err(exceeded)
         };
-        let call = match &self.calls {
-            None => None,
-            Some((most, places)) => Some(place(places, *most)?),
-        };
-        let read = |places| is_read.then(|| place(places, READS_MAX)).transpose();
-        let places = [call, read(&self.reads)?, read(reads)?];
+        let call = place(self.calls.as_ref())?;
+        let places = [call, place(self.places.of(holds))?, place(all.of(holds))?];
         Ok(Passage { bytes: self.bytes.clone(), _places: places })
     }
 }
@@ -203,17 +236,14 @@ impl Bucket {
 /// How much a bucket holds, as the time in which it flows in.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// Calls with long answers at once, of one principal. Each may hold 4 MB that the caller does
-/// not take.
-const READS_MAX: u32 = 256;
+/// Calls with long answers at once, of one principal, and of all.
+const ANSWERS_MAX: u32 = 256;
+const ALL_ANSWERS_MAX: u32 = 512;
 
-/// The same of all principals together.
-const ALL_READS_MAX: usize = 512;
-
-/// Places for long answers, for all principals of a door.
-pub(super) fn reads() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(ALL_READS_MAX))
-}
+/// Streams of batches at once. Every process of a service may have one, and those that take their
+/// receipts hold little.
+const RECEIPTS_MAX: u32 = 1_024;
+const ALL_RECEIPTS_MAX: u32 = 4_096;
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +290,7 @@ mod tests {
             ..LimitsTable::default()
         };
         let limits = Limits::new(table);
-        let enter = || limits.enter("p", false, &reads());
+        let enter = || limits.enter("p", Holds::Little, &Places::of_all());
         let passage = enter().unwrap();
         assert!(matches!(enter(), Err(Refusal::CallsExceeded { most: 1, .. })));
         let began = Instant::now();
@@ -277,20 +307,28 @@ mod tests {
     }
 
     #[test]
-    fn long_answers_are_limited_for_each_and_for_all() {
-        let (all, principals) = (reads(), [const { Limits::default }; 6].map(|new| new()));
-        let entered: Vec<Vec<_>> = principals
-            .iter()
-            .map(|limits| {
-                let passages = (0..1_000).map(|_| limits.enter("p", true, &all));
-                passages.take_while(Result::is_ok).collect()
-            })
-            .collect();
-        let counts = entered.iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(counts, [256, 256, 0, 0, 0, 0]);
-        // Short ones are not, and what has ended makes room.
-        principals[5].enter("p", false, &all).unwrap();
-        drop(entered);
-        principals[5].enter("p", true, &all).unwrap();
+    fn calls_that_hold_much_are_limited_for_each_and_for_all() {
+        let cases = [
+            (Holds::Answer, [256, 256, 0, 0, 0, 0]),
+            (Holds::Receipts, [1_024, 1_024, 1_024, 1_024, 0, 0]),
+        ];
+        for (holds, wanted) in cases {
+            let (all, principals) = (Places::of_all(), wanted.map(|_| Limits::default()));
+            let entered: Vec<Vec<_>> = principals
+                .iter()
+                .map(|limits| {
+                    let passages = (0..2_000).map(|_| limits.enter("p", holds, &all));
+                    passages.take_while(Result::is_ok).collect()
+                })
+                .collect();
+            assert!(entered.iter().map(Vec::len).eq(wanted), "{holds:?}");
+            // Others are not, and what has ended makes room.
+            for other in [Holds::Little, Holds::Answer, Holds::Receipts] {
+                let is_let_in = principals[5].enter("p", other, &all).is_ok();
+                assert_eq!(is_let_in, other != holds);
+            }
+            drop(entered);
+            principals[5].enter("p", holds, &all).unwrap();
+        }
     }
 }

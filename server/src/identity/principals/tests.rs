@@ -3,6 +3,7 @@
 use access_ledger_proto::hash::sha256;
 
 use super::*;
+use crate::identity::limits::{Holds, Places};
 
 const FILE: &str = r#"
 [[principal]]
@@ -122,10 +123,10 @@ fn limits_outlive_a_change_of_the_file_unless_they_change() {
              limits = {{ calls = {calls} }}\n"
         )
     };
-    let reads = crate::identity::limits::reads();
+    let all = Places::of_all();
     let enters = |principals: &Principals| {
         let principal = principals.of_token(&sha256(b"other")).unwrap();
-        principal.limits.enter("a", false, &reads)
+        principal.limits.enter("a", Holds::Little, &all)
     };
     let first = parse(&limited(1, "\"audit\"")).unwrap();
     let _under_way = enters(&first).unwrap();
