@@ -17,8 +17,8 @@
 //!
 //! Integers are big-endian. A frame is what one sync covers, so a crash leaves at most one bad
 //! frame, at the end: nobody was told that its events are safe, and it is cut. A bad frame with a
-//! good one behind it is damage, and an error. The salt is random: no service can record bytes that
-//! look like a frame.
+//! good one behind it is damage, and an error; so is one whose CRC holds and that cannot be there.
+//! The salt is random: no service can record bytes that look like a frame.
 //!
 //! Files whose events are all acknowledged are deleted, the last one excepted: the spool never
 //! forgets its last number.
@@ -179,6 +179,7 @@ impl<F: Files> Spool<F> {
     ///
     /// The numbers go on from [`Spool::last`]; the group is not empty.
     pub(crate) fn append(&mut self, group: &[Numbered]) -> Result<(), SpoolError> {
+        assert!(!group.is_empty(), "a group has events");
         let full = self.parts.back().is_none_or(|part| part.len >= self.file_bytes_max);
         if full || self.part_due {
             self.begin_part(group)?;
