@@ -396,7 +396,7 @@ fn check(
     if run.first_index != next.0 || !fits || !size_fits {
         let up_to = end.map_or_else(String::new, |end| format!(" up to {end}"));
         let problem = format!(
-            "{count} entries and {events} events from index {}, wanted were those from {next}{up_to}",
+            "{count} entries and {events} events from index {}, wanted those from {next}{up_to}",
             run.first_index
         );
         return Err(PullError::Answer { problem });

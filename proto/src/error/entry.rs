@@ -15,7 +15,7 @@ pub enum NameError {
         len: usize,
     },
     /// A byte outside the alphabet.
-    #[error("character at byte {position} of the name, allowed are a-z 0-9 . _ / : @ -")]
+    #[error("character at byte {position} of the name, allowed a-z 0-9 . _ / : @ -")]
     Character {
         /// Offset of the first such byte.
         position: usize,
