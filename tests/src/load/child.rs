@@ -164,6 +164,11 @@ impl Child {
         Ok(cpu_seconds(&self.process.id().to_string())? + cpu_seconds("self")?)
     }
 
+    /// Seconds of processor time that the process alone has taken.
+    pub(super) fn whole_cpu_seconds(&self) -> anyhow::Result<f64> {
+        cpu_seconds(&self.process.id().to_string())
+    }
+
     /// Seconds of processor time that the process alone has taken, but for the threads of its
     /// index: these come after the log when a processor is idle, in whichever round that is.
     pub(super) fn own_cpu_seconds(&self) -> anyhow::Result<f64> {

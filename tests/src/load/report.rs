@@ -59,6 +59,8 @@ pub(super) struct Sample {
     /// Microseconds of processor time that an event takes, of client and server together: a rate
     /// that neighbours on the machine disturb less. 0: not measured.
     pub(super) cpu_us: f64,
+    /// The same with what comes after the answer: the index. 0: not measured.
+    pub(super) whole_cpu_us: f64,
 }
 
 impl Sample {
@@ -66,12 +68,18 @@ impl Sample {
     pub(super) fn of(events: f64, seconds: f64, mut latencies: Vec<f64>) -> Self {
         latencies.sort_by(f64::total_cmp);
         let ms = |permille| 1_000.0 * quantile(&latencies, permille);
-        Self { per_second: events / seconds, p50_ms: ms(500), p99_ms: ms(990), cpu_us: 0.0 }
+        let (p50_ms, p99_ms) = (ms(500), ms(990));
+        Self { per_second: events / seconds, p50_ms, p99_ms, cpu_us: 0.0, whole_cpu_us: 0.0 }
     }
 
     /// With the processor time that all its events took.
     pub(super) fn with_cpu(self, events: f64, seconds: f64) -> Self {
         Self { cpu_us: 1e6 * seconds / events, ..self }
+    }
+
+    /// With the processor time that all its events took until they were indexed.
+    pub(super) fn with_whole_cpu(self, events: f64, seconds: f64) -> Self {
+        Self { whole_cpu_us: 1e6 * seconds / events, ..self }
     }
 
     /// The median of each number over the rounds.
@@ -82,6 +90,7 @@ impl Sample {
             p50_ms: of(|sample| sample.p50_ms),
             p99_ms: of(|sample| sample.p99_ms),
             cpu_us: of(|sample| sample.cpu_us),
+            whole_cpu_us: of(|sample| sample.whole_cpu_us),
         }
     }
 
