@@ -5,7 +5,12 @@
 //! after each sync, stops at one operation, restarts (killed or without power), and opens as a
 //! custodian does. Any [`Held`](access_ledger_server::witness::Held) that was given counts.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use access_ledger_client::{pull::Run, verify::Record, view::Pinned};
 use access_ledger_proto::{
@@ -23,6 +28,7 @@ use access_ledger_server::{
 };
 use access_ledger_tests::{
     disk::{Failure, Restart, SimulatedDisk},
+    gate::{GatedDisk, Mode},
     history::{History, ORIGIN, ledger_key, ledger_signer},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -32,6 +38,9 @@ use rand_chacha::ChaCha8Rng;
 const SEEDS: u64 = 2;
 
 const BATCHES: usize = 24;
+
+/// One under way, one handed over behind it, the rest; and those that prepare space.
+const BUSY_SYNCS: u64 = 6;
 
 /// Small, so that a short run fills several.
 const SEGMENT_BYTES: u64 = 8 << 10;
@@ -84,14 +93,12 @@ impl Custodian {
         outside: &mut Outside,
     ) -> Result<()> {
         loop {
-            let next = Size(self.copy.next_index().0);
-            let end = history.end_of(next, random.random_range(1..4));
-            if end == next {
-                return Ok(());
+            let mut taken = None;
+            for _ in 0..random.random_range(1..4) {
+                taken = self.take(history, random)?.or(taken);
             }
-            self.copy.take(runs(history, next, end, random))?;
-            let checkpoint = signed(history, end)?;
-            self.copy.conclude(&checkpoint)?;
+            let Some(checkpoint) = taken else { return Ok(()) };
+            let end = checkpoint.size();
             // What is not durable yet must not be vouched for; what is, may.
             self.vouch(&checkpoint, outside)?;
             let durable = self.copy.sync()?;
@@ -108,6 +115,23 @@ impl Custodian {
                 self.memory.write(&*self.disk, Path::new(DATA), &ledger_key()?)?;
             }
         }
+    }
+
+    /// Takes a few batches and concludes at their end; `None` at that of the history.
+    fn take(
+        &mut self,
+        history: &History,
+        random: &mut ChaCha8Rng,
+    ) -> Result<Option<VerifiedCheckpoint>> {
+        let next = Size(self.copy.next_index().0);
+        let end = history.end_of(next, random.random_range(1..4));
+        if end == next {
+            return Ok(None);
+        }
+        self.copy.take(runs(history, next, end, random))?;
+        let checkpoint = signed(history, end)?;
+        self.copy.conclude(&checkpoint)?;
+        Ok(Some(checkpoint))
     }
 
     /// Cosigns a checkpoint, if it is held.
@@ -228,4 +252,38 @@ fn with_any_operation_failing_it_holds_what_it_cosigned() -> Result<()> {
 #[test]
 fn on_a_full_disk_it_holds_what_it_cosigned() -> Result<()> {
     each(Failure::FullAt)
+}
+
+/// Groups that come while the disk is busy share a sync, and nobody waits for each of them: else a
+/// custodian whose disk is slower than its ledger's would fall behind by a sync a group.
+#[test]
+fn groups_that_come_while_the_disk_is_busy_share_a_sync() -> Result<()> {
+    let history = History::new(7, BATCHES, 100)?;
+    let (folder, gate) = (tempfile::tempdir()?, GatedDisk::default());
+    let _opened_at_the_end = gate.opener();
+    let (disk, options): (Arc<dyn Disk>, _) =
+        (Arc::new(gate.clone()), Options::new(folder.path(), ORIGIN));
+    let mut copy = Copy::open(&disk, &options, &ledger_key()?, None, None)?;
+    let before = gate.syncs();
+    gate.set(Mode::HeldSyncs);
+    let (took, has_taken) = mpsc::sync_channel(1);
+    let size = history.size();
+    let taking = thread::spawn(move || -> Result<Size> {
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        while Size(copy.next_index().0) < history.size() {
+            let next = Size(copy.next_index().0);
+            let end = history.end_of(next, 1);
+            copy.take(runs(&history, next, end, &mut random))?;
+            copy.conclude(&signed(&history, end)?)?;
+        }
+        took.send(())?;
+        Ok(copy.sync()?)
+    });
+    let in_time = has_taken.recv_timeout(Duration::from_secs(30));
+    gate.set(Mode::Open);
+    ensure!(taking.join().expect("no panic")? == size, "not all of it was stored");
+    ensure!(in_time.is_ok(), "waited for the disk after each group");
+    let syncs = gate.syncs() - before;
+    ensure!(syncs <= BUSY_SYNCS, "{syncs} syncs for {BATCHES} groups");
+    Ok(())
 }

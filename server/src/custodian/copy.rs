@@ -240,18 +240,18 @@ impl Copy {
     /// # Errors
     ///
     /// [`CopyError::Storage`], for good.
-    pub fn sync(&self) -> Result<Size, CopyError> {
+    pub fn sync(&mut self) -> Result<Size, CopyError> {
         self.store.sync()?;
         Ok(self.holding.size())
     }
 
-    /// As [`Copy::rewind`] where something was refused since, else nothing.
+    /// As [`Copy::rewind`] where something was refused since, else as [`Copy::sync`].
     ///
     /// # Errors
     ///
     /// As [`Copy::open`].
     pub fn mend(&mut self, pinned: Option<&Pinned>) -> Result<(), CopyError> {
-        if self.is_spoiled { self.rewind(pinned) } else { Ok(()) }
+        if self.is_spoiled { self.rewind(pinned) } else { Ok(self.store.sync()?) }
     }
 
     /// Goes back to what is stored, behind a violation. Blocks, and works on all cores.

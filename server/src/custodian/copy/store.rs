@@ -1,13 +1,13 @@
 //! The thread that stores what was verified, while the next runs are being verified.
 //!
 //! It alone writes the log. Runs that wait together go into groups as large as groups may be, so a
-//! catch-up costs a sync every few megabytes, and a ledger that is followed closely one a group of
-//! its own.
+//! catch-up costs a sync every few megabytes. A ledger that is followed closely costs one a group
+//! of its own; where the disk is slower than that, whatever came meanwhile shares the next one.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, SyncSender, TryRecvError},
+        mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError},
     },
     thread::{self, JoinHandle},
 };
@@ -37,6 +37,18 @@ pub(super) struct Verified {
     pub(super) unaccounted: Option<Index>,
 }
 
+impl Verified {
+    /// What its frames take in the log.
+    fn bytes(&self) -> usize {
+        let length = |record: &Record| {
+            FRAME_HEADER_LEN
+                + record.entry.len()
+                + record.event.as_ref().map_or(0, |event| event.len())
+        };
+        self.taken.run.1.iter().map(length).sum()
+    }
+}
+
 /// What the thread is given to do, in order.
 enum Work {
     Store(Vec<Verified>),
@@ -47,6 +59,8 @@ enum Work {
 /// The thread. Dropping it stores what waits and joins it.
 pub(super) struct Store {
     work: Option<SyncSender<Work>>,
+    /// What comes while the thread has enough to do, to be handed over together.
+    gathered: Vec<Verified>,
     thread: Option<JoinHandle<()>>,
     failure: Arc<Mutex<Option<StorageError>>>,
 }
@@ -71,16 +85,32 @@ impl Store {
             drop(waiting);
         };
         let thread = thread::Builder::new().name("store".into()).spawn(run);
-        Ok(Self { work: Some(work), thread: Some(thread.map_err(CopyError::Thread)?), failure })
+        let thread = Some(thread.map_err(CopyError::Thread)?);
+        Ok(Self { work: Some(work), gathered: Vec::new(), thread, failure })
     }
 
-    /// Hands over runs in the order of the log; waits while too many are under way.
+    /// Takes runs in the order of the log; waits while too much is under way.
     ///
     /// # Errors
     ///
     /// What the storage said, once; from then on [`StorageError::Poisoned`].
-    pub(super) fn put(&self, runs: Vec<Verified>) -> Result<(), StorageError> {
-        self.send(Work::Store(runs))
+    pub(super) fn put(&mut self, runs: Vec<Verified>) -> Result<(), StorageError> {
+        self.gathered.extend(runs);
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        if self.gathered.iter().map(Verified::bytes).sum::<usize>() >= GATHERED_LEN {
+            return self.hand_over();
+        }
+        let Some(sender) = &self.work else { return Err(self.failure()) };
+        match sender.try_send(Work::Store(std::mem::take(&mut self.gathered))) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Work::Store(runs))) => {
+                self.gathered = runs;
+                Ok(())
+            }
+            Err(_) => Err(self.failure()),
+        }
     }
 
     /// Waits until everything that was handed over is durable and in the tree.
@@ -88,10 +118,17 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::put`].
-    pub(super) fn sync(&self) -> Result<(), StorageError> {
+    pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        self.hand_over()?;
         let (answer, answered) = mpsc::sync_channel(1);
         self.send(Work::Answer(answer))?;
         answered.recv().map_err(|_| self.failure())
+    }
+
+    /// Gives the thread what was gathered; waits until there is room for it.
+    fn hand_over(&mut self) -> Result<(), StorageError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        if gathered.is_empty() { Ok(()) } else { self.send(Work::Store(gathered)) }
     }
 
     fn send(&self, work: Work) -> Result<(), StorageError> {
@@ -107,6 +144,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // The thread has said what was wrong, if anything was.
+        let _stored_or_failed = self.hand_over();
         drop(self.work.take());
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             warn!("the storing thread panicked");
@@ -179,12 +218,7 @@ impl Storing {
 fn fitting(runs: &[Verified]) -> usize {
     let mut total = 0;
     let fits = runs.iter().take_while(|verified| {
-        let length = |record: &Record| {
-            FRAME_HEADER_LEN
-                + record.entry.len()
-                + record.event.as_ref().map_or(0, |event| event.len())
-        };
-        total += verified.taken.run.1.iter().map(length).sum::<usize>();
+        total += verified.bytes();
         total <= GroupFrames::LEN_MAX
     });
     fits.count().max(1)
@@ -194,6 +228,10 @@ fn fitting(runs: &[Verified]) -> usize {
 /// that were given back is four times as fast as into ever new ones (on a virtual machine, where
 /// these are the host's to find); nor is what others read driven out of memory.
 const FORGOTTEN_LEN: usize = 2 << 20;
+
+/// So much is gathered before whoever verifies waits for the disk: less than a window of a
+/// catch-up, which is large enough for groups of its own.
+const GATHERED_LEN: usize = 2 << 20;
 
 /// Windows that wait to be stored: one is on its way to the disk, the next is ready behind it.
 const WINDOWS_AHEAD: usize = 1;
