@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use access_ledger_client::{pull::Run, verify::Record, view::Pinned};
+use access_ledger_client::{pull::Run, verify::Record};
 use access_ledger_proto::{
     checkpoint::{Checkpoint, VerifiedCheckpoint},
     note::{KeyType, Signer},
@@ -22,6 +22,7 @@ use access_ledger_proto::{
 use access_ledger_server::{
     check,
     custodian::{copy::Copy, memory::Memory},
+    folder::real_disk,
     os::{self, Disk, SystemClock},
     storage::Options,
     witness::{Keys, Witness, WitnessedLog},
@@ -109,9 +110,8 @@ impl Custodian {
                 ensure!(outside.cosigned == end && before <= end, "not held after a sync");
             }
             if random.random_bool(0.3) {
-                let state = self.copy.save();
                 self.memory.see(&checkpoint);
-                self.memory.pinned = Some(Pinned { checkpoint, state });
+                self.memory.pinned = self.copy.pin(&checkpoint);
                 self.memory.write(&*self.disk, Path::new(DATA), &ledger_key()?)?;
             }
         }
@@ -285,5 +285,26 @@ fn groups_that_come_while_the_disk_is_busy_share_a_sync() -> Result<()> {
     ensure!(in_time.is_ok(), "waited for the disk after each group");
     let syncs = gate.syncs() - before;
     ensure!(syncs <= BUSY_SYNCS, "{syncs} syncs for {BATCHES} groups");
+    Ok(())
+}
+
+/// A state that does not fit its checkpoint would end every start to come.
+#[test]
+fn only_a_checkpoint_where_the_copy_stands_is_pinned() -> Result<()> {
+    let (history, folder) = (History::new(7, BATCHES, 100)?, tempfile::tempdir()?);
+    let (disk, options) = (real_disk(), Options::new(folder.path(), ORIGIN));
+    let mut copy = Copy::open(&disk, &options, &ledger_key()?, None, None)?;
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let (first, second) = (history.end_of(Size::ZERO, 1), history.end_of(Size::ZERO, 2));
+    let checkpoint = signed(&history, first)?;
+    ensure!(copy.pin(&checkpoint).is_none(), "before its entries");
+    copy.take(runs(&history, Size::ZERO, first, &mut random))?;
+    copy.conclude(&checkpoint)?;
+    copy.sync()?;
+    let pinned = copy.pin(&checkpoint).context("where it stands")?;
+    copy.take(runs(&history, first, second, &mut random))?;
+    ensure!(copy.pin(&checkpoint).is_none(), "behind its entries");
+    copy.rewind(Some(&pinned))?;
+    ensure!(copy.next_index() == second.next_index(), "all that was taken is stored");
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use access_ledger_client::{
     pull::Run,
-    verify::{DigestedRun, LogVerifier, Record, SavedState, Scope, digest},
+    verify::{DigestedRun, LogVerifier, Record, Scope, digest},
     view::Pinned,
 };
 use access_ledger_proto::{
@@ -229,10 +229,12 @@ impl Copy {
         Ok(())
     }
 
-    /// The state to keep, right after [`Copy::conclude`].
+    /// The checkpoint and the state to go on from: `None` unless the copy has concluded at this one
+    /// and taken nothing since, for another state does not fit it.
     #[must_use]
-    pub fn save(&self) -> SavedState {
-        self.verifier.save()
+    pub fn pin(&self, checkpoint: &VerifiedCheckpoint) -> Option<Pinned> {
+        let is_there = checkpoint.size().next_index() == self.next_index() && !self.is_spoiled;
+        is_there.then(|| Pinned { checkpoint: checkpoint.clone(), state: self.verifier.save() })
     }
 
     /// Waits until all that was taken, but for an open batch, is durable; how much that is. Blocks.

@@ -26,7 +26,7 @@ use access_ledger_client::{
     evidence::{Caught, compare_held},
     pull::{PullError, Puller, RUNS_AHEAD, Run},
     verify::Scope,
-    view::{Pinned, check_consistency, compare},
+    view::{check_consistency, compare},
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
@@ -335,12 +335,12 @@ impl Follow {
         self.take(Vec::new(), &newest)?;
         let State { copy, memory, saved_at, .. } = &mut self.state;
         copy.sync()?;
+        let is_new = memory.former.is_some() || memory.pinned.is_none();
+        let is_due = is_new || saved_at.elapsed() >= SAVE_INTERVAL;
+        let pinned = if is_due { copy.pin(&newest) } else { None };
         // The log was verified to name the key that is followed.
-        let is_proven = memory.former.take().is_some();
-        let is_due = is_proven || memory.pinned.is_none() || saved_at.elapsed() >= SAVE_INTERVAL;
-        if is_due {
-            memory.pinned = Some(Pinned { checkpoint: newest.clone(), state: copy.save() });
-        }
+        let is_proven = pinned.is_some() && memory.former.take().is_some();
+        memory.pinned = pinned.or_else(|| memory.pinned.take());
         if let Some(sources) = self.desk.lay_out(newest, copy)? {
             self.witness.learn_key(&sources);
             self.vigil().expect(&sources);
@@ -454,10 +454,8 @@ impl Follow {
     /// Keeps what was verified, so that the next start need not do it again.
     fn close(mut self) -> Result<(), CustodianError> {
         let State { copy, memory, .. } = &mut self.state;
-        if let Some(newest) = self.desk.newest()
-            && newest.size().next_index() == copy.next_index()
-        {
-            memory.pinned = Some(Pinned { checkpoint: (*newest).clone(), state: copy.save() });
+        if let Some(pinned) = self.desk.newest().and_then(|newest| copy.pin(&newest)) {
+            memory.pinned = Some(pinned);
         }
         info!(size = copy.next_index().0, "stopped following");
         self.save()

@@ -18,6 +18,7 @@ use access_ledger_proto::{
     note::VerifierKey,
 };
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::error::CustodianError;
 use crate::{
@@ -109,7 +110,7 @@ impl Memory {
     ) -> Result<(), CustodianError> {
         let path = &path(data);
         let note = |checkpoint: &VerifiedCheckpoint| checkpoint.note().to_owned();
-        let file = MemoryFile {
+        let mut file = MemoryFile {
             version: VERSION,
             ledger: self.former.as_ref().unwrap_or(ledger).to_string(),
             seen: self.seen.as_ref().map(note),
@@ -117,7 +118,7 @@ impl Memory {
             state: self.pinned.as_ref().map(|pinned| pinned.state.clone()),
         };
         let io = |source| CustodianError::from(LedgerError::io(path, source));
-        let bytes = serde_json::to_vec(&file).map_err(|error| io(error.into()))?;
+        let bytes = file.encode(BYTES_MAX).map_err(|error| io(error.into()))?;
         os::replace(disk, path, &bytes).map_err(io)
     }
 
@@ -126,6 +127,20 @@ impl Memory {
         if self.seen.as_ref().is_none_or(|seen| seen.size() < checkpoint.size()) {
             self.seen = Some(checkpoint.clone());
         }
+    }
+}
+
+impl MemoryFile {
+    /// As JSON, in at most so many bytes: without the state if need be, so that the next start
+    /// verifies the whole log again, and not with one that is never read.
+    fn encode(&mut self, bytes_max: usize) -> serde_json::Result<Vec<u8>> {
+        let bytes = serde_json::to_vec(self)?;
+        if bytes.len() <= bytes_max {
+            return Ok(bytes);
+        }
+        warn!(bytes = bytes.len(), "the verifier's state is too large to be kept");
+        (self.checkpoint, self.state) = (None, None);
+        serde_json::to_vec(self)
     }
 }
 
@@ -156,6 +171,25 @@ mod tests {
         let root = if size == 0 { empty_root() } else { sha256(b"root") };
         let note = Checkpoint::new(key.name(), Size(size), root).unwrap().sign(key).unwrap();
         VerifiedCheckpoint::open(note.as_bytes(), key.verifier(), &[]).unwrap()
+    }
+
+    #[test]
+    fn a_state_that_would_never_be_read_is_left_out() {
+        let key = Signer::new("ledger.example", KeyType::Ed25519, [1; 32]).unwrap();
+        let state = LogVerifier::new(key.verifier(), Scope::Events).save();
+        let mut file = MemoryFile {
+            version: VERSION,
+            ledger: key.verifier().to_string(),
+            seen: Some(signed(&key, 9).note().to_owned()),
+            checkpoint: Some(signed(&key, 0).note().to_owned()),
+            state: Some(state),
+        };
+        let whole = file.encode(BYTES_MAX).unwrap();
+        assert_eq!(file.encode(whole.len()).unwrap(), whole);
+        let read: MemoryFile =
+            serde_json::from_slice(&file.encode(whole.len() - 1).unwrap()).unwrap();
+        assert!(read.state.is_none() && read.checkpoint.is_none());
+        assert_eq!(read.seen.as_deref(), Some(signed(&key, 9).note()));
     }
 
     #[test]
