@@ -10,7 +10,8 @@
 //! 4. that the redactions up to here are carried out is noted, durably.
 //!
 //! Events that are never erased stay, whatever a redaction covers; one that is not lawful erases
-//! nothing. At the ledger the same thread records the runs of the retention (expiry.rs).
+//! nothing. A run of the retention that is dated ahead of the own clock waits until that time: the
+//! ledger dates its entries, and must not make a custodian lose what is not old. At the ledger the same thread records the runs of the retention (expiry.rs).
 
 mod admission;
 mod expiry;
@@ -40,6 +41,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use self::expiry::Expiry;
+use self::progress::Waiting;
 pub(crate) use self::{admission::check, expiry::RecordRun, progress::Progress};
 use crate::{
     book::Book,
@@ -224,12 +226,14 @@ impl Work {
     fn advance(&mut self) -> Result<(), EraseError> {
         let end = self.book.published().size.next_index();
         while !self.signal.is_stopping() {
+            let before = self.progress.size;
+            self.take_due()?;
             self.look(end)?;
             self.carry_out()?;
             if self.pending.is_empty() && !self.signal.is_stopping() {
                 self.book.note_erased(Size(self.progress.size));
             }
-            if self.progress.size == end.0 {
+            if self.progress.size == end.0 || self.progress.size == before {
                 break;
             }
         }
@@ -244,12 +248,41 @@ impl Work {
         expired
     }
 
+    /// Takes up the runs whose time has come.
+    fn take_due(&mut self) -> Result<(), EraseError> {
+        let latest = self.latest();
+        while let Some(place) = self.progress.waiting.iter().position(|run| run.due <= latest) {
+            let Some(&Waiting { run, retention, .. }) = self.progress.waiting.get(place) else {
+                break;
+            };
+            let retention = stored_retention(&self.book, Index(retention))?;
+            let found = self.book.reader.read(Index(run), 1, usize::MAX)?.pop();
+            let found = found.and_then(|record| {
+                let entry = Entry::parse(&record.entry).ok()?;
+                let body = event::body(record.event.as_ref()?)?;
+                let redaction = wire::Redaction::decode(body.bytes).ok()?;
+                let sources = self.book.sources().before(entry.index);
+                let at = (entry.index, entry.recorded_at);
+                judge(&sources, retention.as_ref(), at, entry.source, &redaction).ok()
+            });
+            self.pending.extend(found);
+            self.progress.waiting.remove(place);
+        }
+        Ok(())
+    }
+
+    /// A run with a later date waits: in seconds since the Unix epoch.
+    fn latest(&self) -> u64 {
+        (self.book.clock.now_nanos() / NANOS).saturating_add(AHEAD_SECS_MAX)
+    }
+
     /// Reads on in the log, up to `end`, and collects the lawful redactions.
     fn look(&mut self, end: Index) -> Result<(), EraseError> {
         let first = self.progress.size;
         while self.progress.size < end.0
             && self.pending.len() < REDACTIONS_MAX
             && self.progress.size - first < LOOK_ENTRIES_MAX
+            && self.progress.waiting.len() < WAITING_MAX
             && !self.signal.is_stopping()
         {
             let next = Index(self.progress.size);
@@ -288,10 +321,18 @@ impl Work {
         let place = (index, entry.recorded_at);
         match judge(&sources, retention, place, entry.source, &redaction) {
             Ok(erasing) => {
-                if erasing.is_run() {
-                    self.progress.expired = erasing.range().end() + 1;
+                if !erasing.is_run() {
+                    return Some(erasing);
                 }
-                Some(erasing)
+                self.progress.expired = erasing.range().end() + 1;
+                let due = entry.recorded_at / NANOS;
+                if due <= self.latest() {
+                    return Some(erasing);
+                }
+                warn!(%index, due, "a run of the retention waits: it is dated ahead of this clock");
+                let retention = self.progress.retention;
+                self.progress.waiting.push(Waiting { run: index.0, due, retention });
+                None
             }
             Err(error) => {
                 warn!(%index, %error, "left a redaction alone that is not lawful");
@@ -390,6 +431,14 @@ const LOOK_ENTRIES_MAX: u64 = 1 << 20;
 
 /// Redactions that are carried out together: the index is built again once for all of them.
 const REDACTIONS_MAX: usize = 1_024;
+
+/// How far a run may be dated ahead of the own clock: clocks differ, and events expire by the hour.
+const AHEAD_SECS_MAX: u64 = 3_600;
+
+/// Runs that wait for their time. Nothing behind more of them is carried out before.
+const WAITING_MAX: usize = 1_024;
+
+const NANOS: u64 = 1_000_000_000;
 
 /// Entries without redactions after which it is noted that there were none: so many are read again
 /// at a start.

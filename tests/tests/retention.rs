@@ -18,8 +18,9 @@ use access_ledger_proto::{
     quorum::Quorum,
     wire::{self, ControlKind, Event, FindingRecord, event::Body},
 };
-use access_ledger_server::os::Clock;
+use access_ledger_server::{custodian::alarms::AlarmKind, os::Clock};
 use access_ledger_tests::{
+    custodian::{self, Keeper},
     node::{Clients, Node, Setup},
     parties::{Governance, access, approve, request},
     source::{Sealed, Source},
@@ -56,9 +57,12 @@ struct Line {
 }
 
 async fn lines(node: &Node) -> anyhow::Result<Vec<Line>> {
-    let puller = Puller::new(node.clients().channel);
-    let size = Size(node.clients().size(&node.vkey).await?);
-    let mut records = puller.records(Index(0), size, Scope::Events);
+    let size = node.clients().size(&node.vkey).await?;
+    lines_of(&Puller::new(node.clients().channel), size).await
+}
+
+async fn lines_of(puller: &Puller, size: u64) -> anyhow::Result<Vec<Line>> {
+    let mut records = puller.records(Index(0), Size(size), Scope::Events);
     let mut lines = Vec::new();
     while let Some(run) = records.next().await {
         for record in run?.1 {
@@ -257,4 +261,59 @@ async fn only_both_parties_set_the_retention() -> anyhow::Result<()> {
     let refused = clients.refused(sealed.batch).await?;
     assert_eq!(refused.kind(), (tonic::Code::InvalidArgument, "REDACTION_INVALID"));
     Ok(())
+}
+
+/// The ledger dates its entries. What is old by its word alone, a custodian keeps until that is so
+/// by its own clock, and carries out all else meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_dates_ahead_does_not_make_a_custodian_forget() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (data, copy) = (folder.path().join("ledger"), folder.path().join("keeper"));
+    let clock = Arc::new(OwnClock(AtomicU64::new(BEGIN)));
+    let node = Setup { clock: clock.clone(), ..Setup::new(&data) }.start().await?;
+    let right = Arc::new(OwnClock(AtomicU64::new(BEGIN)));
+    let keeping =
+        custodian::Setup { clock: right.clone(), ..custodian::Setup::new(&copy, &node.vkey) };
+    let keeper = keeping.start(node.address).await?;
+    let clients = node.clients();
+    let mut governance = Governance::of(&data, &node.vkey)?;
+    let mut gateway = clients.enrolled("gateway", 1, &node.vkey).await?;
+    clients.record(&accesses(&mut gateway, &["a", "b"])?).await?;
+    let change = governance.change(ControlKind::Retention, "", 1, retention(30));
+    govern(&clients, &mut governance, change).await?;
+
+    clock.pass(31 * DAY);
+    until(&node, |lines| gone(lines) == 2).await?;
+    let place = clients.record(&accesses(&mut gateway, &["c"])?).await?.first_index;
+    let mut redaction = wire::Redaction {
+        first_index: place,
+        last_index: place,
+        legal_basis: "order".to_owned(),
+        ..Default::default()
+    };
+    governance.sign(&mut redaction);
+    let event = governance.company.event(Body::Redaction(redaction));
+    let size = clients.record(&governance.company.seal(vec![event])?).await?.first_index + 1;
+    until(&node, |lines| gone(lines) == 3).await?;
+    keeper.holds(size).await?;
+    let erased = async |keeper: &Keeper, wanted: usize| {
+        let puller = keeper.puller()?;
+        custodian::until(async || {
+            let lines = lines_of(&puller, size).await?;
+            Ok((gone(&lines) >= wanted).then_some(gone(&lines)))
+        })
+        .await
+    };
+    ensure!(erased(&keeper, 1).await? == 1, "only what both parties redacted");
+    keeper.raises(AlarmKind::FutureDated).await?;
+
+    // Nor does it forget to erase what has become old.
+    keeper.stop().await?;
+    let keeper = keeping.start(node.address).await?;
+    keeper.holds(size).await?;
+    ensure!(gone(&lines_of(&keeper.puller()?, size).await?) == 1);
+    right.pass(31 * DAY);
+    ensure!(erased(&keeper, 3).await? == 3);
+    keeper.stop().await?;
+    node.stop().await
 }

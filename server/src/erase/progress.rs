@@ -30,9 +30,24 @@ pub(crate) struct Progress {
     /// Where the newest run of a retention ends, that one excluded.
     #[serde(default)]
     pub(super) expired: u64,
+    /// Runs of a retention whose time has not come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) waiting: Vec<Waiting>,
     /// What is being erased: first and last indexes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) under_way: Vec<(u64, u64)>,
+}
+
+/// A run of a retention that is dated ahead of the own clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Waiting {
+    /// Its index.
+    pub(super) run: u64,
+    /// Its date: seconds since the Unix epoch.
+    pub(super) due: u64,
+    /// Index of the change that brought the retention which was in force there.
+    pub(super) retention: u64,
 }
 
 impl Progress {
@@ -82,7 +97,7 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("erased.toml")
 }
 
-/// Some tens of bytes for each range that is under way.
+/// Some tens of bytes for each range that is under way, and for each run that waits.
 const BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
@@ -96,7 +111,8 @@ mod tests {
         let load = || Progress::load(&RealDisk, folder.path()).unwrap();
         assert_eq!(load(), None);
         let under_way = vec![(3, 9), (20, 20)];
-        let progress = Progress { size: 70, retention: 8, expired: 60, under_way };
+        let waiting = vec![Waiting { run: 69, due: u64::MAX / 1_000_000_000, retention: 8 }];
+        let progress = Progress { size: 70, retention: 8, expired: 60, waiting, under_way };
         progress.save(&RealDisk, folder.path()).unwrap();
         assert_eq!(load(), Some(progress.clone()));
         assert_eq!(progress.under_way(), [3..=9, 20..=20]);
