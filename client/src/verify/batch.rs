@@ -14,6 +14,29 @@ use super::{
     error::Fault,
 };
 
+/// Which bodies were seen among events that change no rule: bit n is the body with number n, the
+/// highest one any other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bodies(u64);
+
+impl Bodies {
+    pub(super) const fn insert(&mut self, number: u32) {
+        let bit = if number < Self::OTHER { number } else { Self::OTHER };
+        self.0 |= 1 << bit;
+    }
+
+    const fn extend(&mut self, more: Self) {
+        self.0 |= more.0;
+    }
+
+    /// Their numbers.
+    pub(super) fn numbers(self) -> impl Iterator<Item = u32> {
+        (0..=Self::OTHER).filter(move |bit| self.0 & 1 << bit != 0)
+    }
+
+    const OTHER: u32 = u64::BITS - 1;
+}
+
 /// A batch whose seal has not come yet.
 #[derive(Clone, Debug)]
 pub(super) struct OpenBatch {
@@ -24,7 +47,7 @@ pub(super) struct OpenBatch {
     pub(super) digests: Vec<Digest>,
     recorded_at: u64,
     notable: Vec<(Index, Bytes)>,
-    ordinary: Option<u32>,
+    ordinary: Bodies,
 }
 
 /// A batch with its seal.
@@ -42,8 +65,8 @@ pub(super) struct SealedBatch {
     pub(super) joined: Digest,
     /// Events that may change the rules, with their places.
     pub(super) notable: Vec<(Index, Bytes)>,
-    /// Body of one of the other events.
-    pub(super) ordinary: Option<u32>,
+    /// Bodies of the other events.
+    pub(super) ordinary: Bodies,
 }
 
 impl OpenBatch {
@@ -56,7 +79,7 @@ impl OpenBatch {
             digests: Vec::new(),
             recorded_at: stretch.recorded_at,
             notable: Vec::new(),
-            ordinary: None,
+            ordinary: Bodies::default(),
         };
         open.extend(run, stretch);
         open
@@ -82,7 +105,7 @@ impl OpenBatch {
         self.digests.extend_from_slice(digests);
         self.recorded_at = stretch.recorded_at;
         self.notable.extend(notable_events(run, stretch));
-        self.ordinary = self.ordinary.or(stretch.ordinary);
+        self.ordinary.extend(stretch.ordinary);
     }
 
     /// Closes the batch.
@@ -124,4 +147,52 @@ fn notable_events<'a>(
 ) -> impl Iterator<Item = (Index, Bytes)> + 'a {
     let offsets = stretch.notable.iter();
     offsets.filter_map(|&offset| Some((run.index(offset), run.event(offset)?.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use access_ledger_proto::{
+        error::SourceError,
+        wire::{self, event::Body},
+    };
+
+    use super::*;
+    use crate::verify::{
+        LogVerifier, Scope,
+        honest::{Honest, access, event},
+    };
+
+    /// Not only the first event of a batch is of a kind that its source may record.
+    #[test]
+    fn every_body_of_a_batch_is_judged_however_the_log_is_cut() {
+        let verdict = || event(9, Body::Authorization(wire::Authorization::default()));
+        for place in 0..4 {
+            let mut events: Vec<Bytes> = (0..3).map(access).collect();
+            events.insert(place, verdict());
+            let mut ledger = Honest::new();
+            ledger.register("a");
+            ledger.batch("a", events);
+            for run_len in 1..=ledger.records.len() {
+                let mut verifier = LogVerifier::new(ledger.signer.verifier(), Scope::Events);
+                let mut runs = Vec::new();
+                for (number, run) in ledger.records.chunks(run_len).enumerate() {
+                    runs.push((Index(count_of(number * run_len)), run.to_vec()));
+                }
+                let violation = verifier.advance(runs).unwrap_err();
+                let is_it = matches!(violation.what, Fault::Source(SourceError::Body { .. }));
+                assert!(is_it, "{place} {run_len}: {violation}");
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_remembered_by_number() {
+        let (mut bodies, mut more) = (Bodies::default(), Bodies::default());
+        for number in [0, 16, 62, 63, 64, u32::MAX] {
+            bodies.insert(number);
+        }
+        more.insert(17);
+        bodies.extend(more);
+        assert_eq!(bodies.numbers().collect::<Vec<_>>(), [0, 16, 17, 62, 63]);
+    }
 }

@@ -22,7 +22,10 @@ use access_ledger_proto::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::error::{Fault, Violation};
+use super::{
+    batch::Bodies,
+    error::{Fault, Violation},
+};
 
 /// One entry as it was served, with its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +83,8 @@ pub(super) struct Stretch {
     pub(super) joined: Digest,
     /// Offsets of the events that the fold must read.
     pub(super) notable: Vec<usize>,
-    /// Body of the first event that is not notable. Who may record one may record all of them.
-    pub(super) ordinary: Option<u32>,
+    /// Bodies of the events that are not notable.
+    pub(super) ordinary: Bodies,
 }
 
 /// Digests the records from `first` on.
@@ -219,7 +222,7 @@ impl DigestedRun {
             Some(Body::SOURCE_STATUS | Body::CONTROL_CHANGE | Body::REDACTION) => {
                 stretch.notable.push(offset);
             }
-            Some(number) => stretch.ordinary = stretch.ordinary.or(Some(number)),
+            Some(number) => stretch.ordinary.insert(number),
             None => {}
         }
         self.after = after;
@@ -251,7 +254,7 @@ impl DigestedRun {
                 recorded_at: 0,
                 joined: Digest::ZERO,
                 notable: Vec::new(),
-                ordinary: None,
+                ordinary: Bodies::default(),
             });
         }
         // One was open or was just pushed.

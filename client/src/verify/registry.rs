@@ -78,7 +78,7 @@ impl Registry {
         missing: &mut Missing,
     ) -> Result<VerifyingKey, SourceError> {
         let (sealer, &key) = self.sources.sealer(batch.source.as_name(), batch.seal.key_id)?;
-        if let Some(number) = batch.ordinary {
+        for number in batch.ordinary.numbers() {
             // Only the roles of the sealer decide on what changes no rule.
             let body = Body { number, bytes: &[] };
             let _nothing_changes = self.sources.judge(sealer, batch.first_index, body, false)?;

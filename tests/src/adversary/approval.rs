@@ -73,7 +73,8 @@ pub fn register_an_approver_alone(crime: &mut Crime) -> anyhow::Result<Attack> {
     Attack::new(crime, signed(&copy)?, [alone, alone], at(AlarmKind::LogInvalid, index))
 }
 
-/// The ledger approves a request by its own source, which records no such thing.
+/// The ledger approves a request by its own source, which records no such thing, behind an event
+/// that it does record.
 ///
 /// # Errors
 ///
@@ -82,8 +83,10 @@ pub fn approve_as_the_ledger(crime: &mut Crime) -> anyhow::Result<Attack> {
     approver(crime)?;
     ask(crime, "p-1")?;
     let (mut copy, mut own) = (crime.honest.clone(), crime.own()?);
+    let read = own.event(Body::LedgerRead(wire::LedgerRead::default()));
     let decision = own.event(approve(REQUEST, 0));
-    let index = append(&mut copy, &own, vec![decision])?;
+    // A violation is told at the seal of its batch.
+    let index = append(&mut copy, &own, vec![read, decision])? + 1;
     let body = Says::Log(index, |fault| matches!(fault, Fault::Source(SourceError::Body { .. })));
     Attack::new(crime, signed(&copy)?, [body, body], at(AlarmKind::LogInvalid, index))
 }
