@@ -164,6 +164,25 @@ impl Authority {
         }
     }
 
+    /// A verdict that is at least as long, encoded, as any on an intent without a grant: with every
+    /// rule that facts and policy know. A grant adds the length of its name.
+    #[must_use]
+    pub fn longest_verdict(&self) -> wire::Authorization {
+        let own = ["CLASSIFICATION_MISMATCH", "INTENT_STALE", "BEYOND_VERDICT", POLICY_VIOLATED];
+        let ids = self.answers.policy().ids();
+        let rules = own.into_iter().chain(OBJECTIONS).chain(ids);
+        wire::Authorization {
+            intent: Some(wire::EventReference {
+                event_id: vec![0; 16].into(),
+                index: Some(u64::MAX),
+            }),
+            decision: AuthorizationDecision::Deny.into(),
+            rules: rules.map(str::to_owned).collect(),
+            policy_version: self.version.to_string(),
+            grant_id: String::new(),
+        }
+    }
+
     /// Moves past an entry: of a verified log, after all that come before it. A policy comes into
     /// force if its change is lawful and its text is one; what is wrong otherwise is among the
     /// objections.
@@ -248,6 +267,18 @@ fn parse(change: &wire::ControlChange) -> Result<Policy, PolicyError> {
     // The facts refuse what is not UTF-8 before.
     Policy::parse(str::from_utf8(&change.content).unwrap_or("\u{fffd}"))
 }
+
+/// All that [`objections`] may name.
+const OBJECTIONS: [&str; 8] = [
+    "GRANT_UNKNOWN",
+    "APPROVALS_MISSING",
+    "GRANT_REVOKED",
+    "GRANT_NOT_IN_FORCE",
+    "GRANT_SCOPE",
+    "GRANT_EXHAUSTED",
+    "BEYOND_VERDICT",
+    "ACCESS_AFTER_ERASURE",
+];
 
 /// The rules that the facts alone break; each of them denies.
 fn objections(assessed: &Assessed) -> impl Iterator<Item = &'static str> {

@@ -11,7 +11,8 @@
 //!
 //! Events that are never erased stay, whatever a redaction covers; one that is not lawful erases
 //! nothing. A run of the retention that is dated ahead of the own clock waits until that time: the
-//! ledger dates its entries, and must not make a custodian lose what is not old. At the ledger the same thread records the runs of the retention (expiry.rs).
+//! ledger dates its entries, and must not make a custodian lose what is not old. At the ledger the
+//! same thread records the runs of the retention (expiry.rs).
 
 mod admission;
 mod expiry;

@@ -320,6 +320,57 @@ async fn what_cannot_be_recorded_is_denied() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A policy says what a verdict names, so how long it is. A batch whose verdicts might not fit into
+/// a group is refused before it is written, and batches that wait together are written apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn verdicts_that_may_not_fit_are_refused_and_the_ledger_goes_on() -> anyhow::Result<()> {
+    const LONG_RULES: usize = 40;
+    let folder = tempfile::tempdir()?;
+    let disk = GatedDisk::default();
+    let _opened_at_the_end = disk.opener();
+    let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
+    let node = setup.start().await?;
+    let clients = node.clients();
+    let mut governance = Governance::of(folder.path(), &node.vkey)?;
+    let rule = |number| format!("@id(\"{number:064}\") forbid (principal, action, resource);\n");
+    let policy: String = (0..LONG_RULES).map(rule).collect();
+    let change = governance.change(wire::ControlKind::Policy, "", 2, policy.into_bytes());
+    let event = governance.company.event(Body::ControlChange(change));
+    clients.record(&governance.company.seal(vec![event])?).await?;
+
+    let mut asked = Vec::new();
+    for number in 0..6 {
+        let name = format!("gateway-{number}");
+        asked.push(clients.enrolled(&name, 2 + number, &node.vkey).await?);
+    }
+    let intents = |source: &mut Source, count: usize| -> anyhow::Result<Sealed> {
+        let intent = || access(DATASET, "", Outcome::Requested);
+        let events = (0..count).map(|_| source.now(intent())).collect();
+        source.seal_at(1, events)
+    };
+    let all = intents(&mut asked[0], 4_096)?;
+    let refused = authorize(&clients, &all).await.unwrap_err();
+    ensure!(refused.to_string().contains("send fewer"), "{refused}");
+
+    let mut going = JoinSet::new();
+    disk.set(Mode::HeldSyncs);
+    for mut source in asked {
+        let (clients, sealed) = (node.clients(), intents(&mut source, 1_024)?);
+        going.spawn(async move {
+            let answer = authorize(&clients, &sealed).await?;
+            verdicts(&sealed, &answer)
+        });
+    }
+    disk.wait_until_held();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    disk.set(Mode::Open);
+    while let Some(told) = going.join_next().await {
+        let told = told??;
+        ensure!(told.len() == 1_024 && told.iter().all(|(_, said)| said.rules.len() >= LONG_RULES));
+    }
+    node.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_source_and_a_ledger_that_is_gone_are_denials() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

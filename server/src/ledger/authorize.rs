@@ -9,7 +9,7 @@
 use std::slice;
 
 use access_ledger_proto::{
-    entry::Seal,
+    entry::{Entry, Seal},
     error::SealError,
     event::Body,
     facts::{Facts, Noted},
@@ -23,7 +23,7 @@ use prost::Message as _;
 
 use super::{
     append::{Admitted, BATCH_BYTES_MAX},
-    writer::{Group, Placed, Writer},
+    writer::{Group, Placed, Writer, frames_bytes},
 };
 use crate::{book::unreadable, error::LedgerError, folder::own_event, refusal::Refusal};
 
@@ -98,8 +98,17 @@ impl Noteworthy {
 
     /// Whether it is an intended access, which awaits a verdict.
     pub(crate) fn is_intent(&self) -> bool {
-        matches!(&self.event.body, Some(EventBody::Access(access))
-            if access.outcome() == Outcome::Requested)
+        self.intended_grant().is_some()
+    }
+
+    /// The grant that an intended access names, or none does: the empty one.
+    fn intended_grant(&self) -> Option<&str> {
+        match &self.event.body {
+            Some(EventBody::Access(access)) if access.outcome() == Outcome::Requested => {
+                Some(&access.grant_id)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -141,6 +150,20 @@ impl Writer {
         }
         let problem = "the ledger does not hold this key: make it with `rotate`".to_owned();
         Err(Refusal::Request { field: "control_change.content", problem })
+    }
+
+    /// What the verdicts on the intents of a batch take of a group, from above.
+    pub(crate) fn verdict_bytes(&self, batch: &Admitted) -> usize {
+        let grants = batch.noteworthy().iter().filter_map(Noteworthy::intended_grant);
+        let (count, grants) =
+            grants.fold((0, 0), |(count, bytes), id| (count + 1, bytes + id.len()));
+        if count == 0 {
+            return 0;
+        }
+        let each = self.authority.longest_verdict().encoded_len() + OWN_EVENT_LEN_MAX;
+        // Cut into batches, each with its seal: of as many events as any, or half a group long.
+        let seals = (count / BATCH_EVENTS_MAX + 3) * Entry::LEN_MAX;
+        frames_bytes(self.own.name().as_name(), count * each + grants, count) + seals
     }
 
     /// Notes what a batch that was placed says: changes of the facts, and intents.
@@ -247,6 +270,10 @@ fn batches(verdicts: Vec<Bytes>) -> Vec<Vec<Bytes>> {
     }
     cut
 }
+
+/// What an event of the ledger's own takes besides its body's fields: identity, time, and the tags
+/// and lengths of what is told of a verdict.
+const OWN_EVENT_LEN_MAX: usize = 64;
 
 /// Events that a seal covers.
 const BATCH_EVENTS_MAX: usize = Seal::COUNT_MAX as usize;

@@ -15,11 +15,13 @@ use std::{ops::Range, sync::Arc, thread, time::Duration};
 use access_ledger_proto::{
     authority::Authority,
     chain::Link,
+    entry::Entry,
     error::{SealError, SequenceGap},
     facts::sequences::Sequences,
     hash::Digest,
     position::{Index, Size, count_of},
-    source::SourceName,
+    segment::FRAME_HEADER_LEN,
+    source::{Name, SourceName},
     tree::Frontier,
     wire,
 };
@@ -104,6 +106,29 @@ pub(crate) struct Group {
     repeated: Vec<Waiting<Admitted>>,
     /// Intents among the placed batches, in order.
     pub(crate) intents: Vec<Intent>,
+    /// What the verdicts on them take of the group, from above.
+    pub(crate) verdict_bytes: usize,
+}
+
+impl Group {
+    /// Whether a batch fits in with what the verdicts on its intents may take. A change of the
+    /// rules does not where intents wait: they came before it.
+    fn has_room(&self, batch: &Admitted, verdict_bytes: usize) -> bool {
+        if batch.control_bodies().next().is_some() && !self.intents.is_empty() {
+            return false;
+        }
+        let events = batch.events().iter().map(Bytes::len).sum();
+        let bytes = frames_bytes(batch.sealed().source, events, batch.events().len());
+        let verdicts = self.verdict_bytes + verdict_bytes;
+        self.frames.bytes() + bytes + verdicts <= GroupFrames::LEN_MAX
+    }
+}
+
+/// What `count` events of one source, of `event_bytes` together, take of a group under one seal,
+/// from above.
+pub(crate) const fn frames_bytes(source: Name<'_>, event_bytes: usize, count: usize) -> usize {
+    let each = FRAME_HEADER_LEN + Entry::LEN_MIN + source.as_str().len();
+    event_bytes + count * each + Entry::LEN_MAX
 }
 
 /// Where a batch stands in the log.
@@ -167,8 +192,14 @@ impl Writer {
                     self.seal(events, now)?
                 }
             };
-            match self.place(&batch, &mut group) {
+            let verdict_bytes = self.verdict_bytes(&batch);
+            if !group.has_room(&batch, verdict_bytes) {
+                self.finish(group)?;
+                group = self.group();
+            }
+            match self.place(&batch, verdict_bytes, &mut group) {
                 Decision::Placed(placed) => {
+                    group.verdict_bytes += verdict_bytes;
                     self.note(&placed, batch.into_noteworthy(), &mut group);
                     group.placed.push((placed, Some(answer)));
                 }
@@ -176,6 +207,11 @@ impl Writer {
                 Decision::Refused(refusal) => answer.send(Err(refusal)),
             }
         }
+        self.finish(group)
+    }
+
+    /// Judges the intents of a group and writes it.
+    fn finish(&mut self, mut group: Group) -> Result<(), LedgerError> {
         self.answer_intents(&mut group)?;
         // Nothing leaves that was decided by facts which could not be read.
         self.shared.book.index.check_facts()?;
@@ -212,6 +248,7 @@ impl Writer {
             placed: Vec::new(),
             repeated: Vec::new(),
             intents: Vec::new(),
+            verdict_bytes: 0,
         }
     }
 
@@ -224,7 +261,7 @@ impl Writer {
     }
 
     /// Gives a batch its place at the end of the group, unless its numbers or the sources say no.
-    fn place(&mut self, batch: &Admitted, group: &mut Group) -> Decision {
+    fn place(&mut self, batch: &Admitted, verdict_bytes: usize, group: &mut Group) -> Decision {
         let sealed = batch.sealed();
         let expected = self.sequences.last(sealed.source).saturating_add(1);
         if sealed.first_seq < expected {
@@ -236,6 +273,12 @@ impl Writer {
         }
         if let Err(refusal) = self.space.check() {
             return Decision::Refused(refusal);
+        }
+        if !group.has_room(batch, verdict_bytes) {
+            let problem = format!(
+                "the verdicts on its intents may take {verdict_bytes} bytes: send fewer at once"
+            );
+            return Decision::Refused(Refusal::Request { field: "batch.events", problem });
         }
         let first = self.link.size.next_index();
         let change = match self.shared.judge_sources(batch, first) {
@@ -283,7 +326,7 @@ impl Writer {
     }
 
     fn write(&mut self, group: Group) -> Result<(), LedgerError> {
-        let Group { frames, leaves, mut placed, repeated, intents: _ } = group;
+        let Group { frames, leaves, mut placed, repeated, .. } = group;
         if !frames.is_empty() {
             let started = Instant::now();
             let bytes = frames.bytes();
