@@ -33,6 +33,7 @@ use access_ledger_server::{
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::Shell;
+use tokio::task::spawn_blocking;
 use tracing_subscriber::{
     EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
 };
@@ -185,7 +186,8 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             let vkey = folder.open_keys(&*disk)?.ledger.verifier().clone();
             options.seen = guard::ask(&options.cosigning, &vkey, guard::PATIENCE).await?;
         }
-        let ledger = Ledger::open(&options, &disk, &clock, Some(lock))?;
+        let open = move || Ledger::open(&options, &disk, &clock, Some(lock));
+        let ledger = spawn_blocking(open).await??;
         let stop = stop_signal()?;
         let serving = Serving::bind(ledger, args.listen).await?.behind(door).telling(health);
         let serving = serving.adding_up_reads(args.door.reads_window());
@@ -211,7 +213,8 @@ fn run_custodian(args: &CustodianArgs) -> anyhow::Result<ExitCode> {
     serve::runtime(args.threads)?.block_on(async {
         door.keep_fresh()?;
         let metrics_address = metrics::expose(args.metrics_listen, &door, &health).await?;
-        let custodian = Custodian::open(options, &disk, &clock, Some(lock))?;
+        let open = move || Custodian::open(options, &disk, &clock, Some(lock));
+        let custodian = spawn_blocking(open).await??;
         let stop = stop_signal()?;
         let custodian = custodian.showing(credentials);
         let serving = Serving::bind(custodian, args.listen).await?.behind(door).telling(health);

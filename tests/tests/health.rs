@@ -2,10 +2,12 @@
 //! work. (The storage that fails: `failure`; the custodian that halts: `custodian`.)
 
 use std::{
+    fs::OpenOptions,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::Path,
     thread,
+    time::Duration,
 };
 
 use access_ledger_proto::note::{KeyType, Signer};
@@ -16,7 +18,9 @@ use access_ledger_tests::{
     process::{Process, run_server},
 };
 use anyhow::{Context as _, ensure};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
+use tokio::time::timeout;
 
 /// The status of a page, and the reasons in its body.
 async fn probe(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Vec<String>)> {
@@ -34,8 +38,9 @@ async fn probe(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Vec<Stri
 async fn says(address: SocketAddr, reasons: &[&str]) -> anyhow::Result<()> {
     let mut last = None;
     until(async || {
-        // Nobody listens before the process has begun.
-        let Ok(found) = probe(address, "/readyz").await else { return Ok(None) };
+        // Nobody listens before the process has begun; whoever does must answer.
+        let found = timeout(Duration::from_secs(10), probe(address, "/readyz")).await?;
+        let Ok(found) = found else { return Ok(None) };
         let is_it = found.1 == reasons;
         ensure!((found.0 == 200) == found.1.is_empty(), "{found:?}");
         last = Some(found);
@@ -75,6 +80,30 @@ fn silent_witness(policy: &Path, vkey: &str) -> anyhow::Result<TcpListener> {
     let text = format!("log {vkey}\nwitness w {key} http://{address}\nquorum w\n");
     put(policy, text.as_bytes())?;
     Ok(listener)
+}
+
+/// Whatever a ledger's disk makes it wait for at the start, it answers its probes, on one thread
+/// as well: else they would kill it before it is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_on_one_thread_lives_while_its_disk_lets_it_wait() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    run_server(&["init", "--origin", "ledger.example/health"], &data)?;
+    let slow = data.join("erased.toml");
+    mknodat(CWD, &slow, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+
+    let address = free_address()?;
+    let metrics = address.to_string();
+    let serving = thread::spawn(move || {
+        Process::serve(&data, &["--threads", "1", "--metrics-listen", &metrics])
+    });
+    says(address, &["OPENING"]).await?;
+    // Whoever reads it now finds its end; the ledger puts a file in its place.
+    thread::spawn(move || while OpenOptions::new().write(true).open(&slow).is_ok() {});
+    says(address, &[]).await?;
+    let ledger = tokio::task::spawn_blocking(|| serving.join()).await?;
+    ensure!(ledger.is_ok_and(|ledger| ledger.is_ok()), "it serves");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -201,7 +201,7 @@ impl Patrol {
             sleep(AGAIN_DELAY).await;
         }
         self.tell_overdue(signed, &mut found).await;
-        self.settle(signed.size(), &found);
+        self.settle(signed.size(), &found).await;
         self.missing.end_round();
         self.served.end_round();
     }
@@ -227,13 +227,13 @@ impl Patrol {
                 Ok(run) => run,
                 Err(PullError::Withheld { index, problem, .. }) => {
                     self.expect_stands(signed, found).await?;
-                    self.withheld(index, problem, signed, found);
+                    self.withheld(index, problem, signed, found).await;
                     return Err(Stop::At { index, again_at: index.next() });
                 }
                 // Its answer fits no question: as good as none.
                 Err(PullError::Answer { problem }) => {
                     self.expect_stands(signed, found).await?;
-                    self.withheld(next, problem, signed, found);
+                    self.withheld(next, problem, signed, found).await;
                     return Err(Stop::At { index: next, again_at: next.next() });
                 }
                 Err(problem) => {
@@ -273,7 +273,7 @@ impl Patrol {
         }
         self.expect_stands(signed, found).await?;
         let problem = format!("no answer for {:?}", self.options.answer_grace);
-        self.withheld(index, problem, signed, found);
+        self.withheld(index, problem, signed, found).await;
         Err(Stop::At { index, again_at: index.next() })
     }
 
@@ -320,12 +320,13 @@ impl Patrol {
             self.expect_stands(signed, found).await?;
         }
         for caught in altered {
-            self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found);
+            self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found).await;
         }
         missing.into_iter().for_each(|index| self.missing.note(index, now));
         served.into_iter().for_each(|index| self.served.note(index, now));
         for range in erased {
-            self.beat.alarms.forget_evidence(*range.start(), *range.end());
+            let alarms = self.beat.alarms.clone();
+            on_disk(move || alarms.forget_evidence(*range.start(), *range.end())).await;
         }
         Ok(())
     }
@@ -359,15 +360,15 @@ impl Patrol {
         let Overdue { missing, served } = self.look_again(overdue, signed, found).await;
         for index in missing {
             let message = format!("event {index} is not served, and no redaction accounts for it");
-            self.raise(self.alarm(AlarmKind::Withheld, index, signed, message), found);
+            self.raise(self.alarm(AlarmKind::Withheld, index, signed, message), found).await;
         }
         for index in served {
             let message = format!("event {index} was redacted, and its bytes are still served");
-            self.raise(self.alarm(AlarmKind::NotErased, index, signed, message), found);
+            self.raise(self.alarm(AlarmKind::NotErased, index, signed, message), found).await;
         }
     }
 
-    fn withheld(
+    async fn withheld(
         &self,
         index: Index,
         problem: String,
@@ -376,7 +377,7 @@ impl Patrol {
     ) {
         let served = Box::new((**signed).clone());
         let caught = Caught::Withheld { index, problem, served };
-        self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found);
+        self.raise(Alarm::of_caught(&caught, &self.beat.ledger), found).await;
     }
 
     fn alarm(
@@ -389,16 +390,18 @@ impl Patrol {
         Alarm::new(kind, self.beat.ledger.name(), signed.size(), message).at(index)
     }
 
-    fn raise(&self, alarm: Alarm, found: &mut Found) {
+    async fn raise(&self, alarm: Alarm, found: &mut Found) {
         if let Some(index) = alarm.index {
             found.note(alarm.kind, index);
         }
-        let _new_or_known = self.beat.alarms.raise(alarm);
+        let alarms = self.beat.alarms.clone();
+        // New, or known.
+        on_disk(move || drop(alarms.raise(alarm))).await;
     }
 
     /// Ends the alarms about what this round found in order again. What lies at `end` or beyond, it
     /// has not looked at: the follower tells of that.
-    fn settle(&self, end: Size, found: &Found) {
+    async fn settle(&self, end: Size, found: &Found) {
         if found.is_full {
             return;
         }
@@ -412,12 +415,21 @@ impl Patrol {
                     _ => false,
                 };
                 if end.contains(index) && !waits && !found.places.contains(&(kind, index)) {
+                    let (alarms, origin) = (self.beat.alarms.clone(), origin.to_owned());
                     let by = "the ledger serves what it should again";
-                    let _lasted = self.beat.alarms.end(kind, origin, place, by);
+                    on_disk(move || {
+                        let _lasted = alarms.end(kind, &origin, place, by);
+                    })
+                    .await;
                 }
             }
         }
     }
+}
+
+/// Has files written and synced, which a thread that serves must not wait for.
+async fn on_disk(work: impl FnOnce() + Send + 'static) {
+    spawn_blocking(work).await.unwrap_or_else(|error| error!(%error, "an alarm was not kept"));
 }
 
 /// What convicts the ledger of another history than the copy's, if it signs that and shows it.

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{info, warn};
 
 use super::alarms::Alarms;
@@ -46,7 +46,9 @@ where
             let problem = match post(body.clone()).await {
                 Ok(200..=299) => {
                     info!(id, "webhook took alarm");
-                    alarms.sent(&id, &body);
+                    let alarms = alarms.clone();
+                    // A panic was told; it is sent again then.
+                    let _noted = spawn_blocking(move || alarms.sent(&id, &body)).await;
                     taken += 1;
                     continue;
                 }
