@@ -21,7 +21,6 @@ use std::{
 };
 
 use access_ledger_client::{
-    audit::prove,
     backoff::Backoff,
     evidence::{Caught, compare_held},
     pull::{PullError, Puller, RUNS_AHEAD, Run},
@@ -55,6 +54,7 @@ use super::{
 use crate::{error::StorageError, folder::Folder, os::Disk, witness::Witness};
 
 mod broken;
+mod convict;
 mod incoming;
 
 /// What following takes. Blocks; not for a thread of the runtime.
@@ -406,8 +406,10 @@ impl Follow {
     fn judge(&mut self, caught: Caught) -> Result<bool, CustodianError> {
         let kind = Alarm::of_caught(&caught, &self.ledger).kind;
         if kind.halts() {
-            // First of all.
+            // First of all; and what it signed stays known, whatever ends this process before the
+            // alarm is kept.
             self.witness.halt(self.ledger.name());
+            self.save()?;
         }
         let caught = self.convict(caught);
         let raised = self.alarms.raise(Alarm::of_caught(&caught, &self.ledger));
@@ -424,19 +426,6 @@ impl Follow {
         }
         self.state.copy.rewind(self.state.memory.pinned.as_ref())?;
         Ok(false)
-    }
-
-    /// Asks the ledger for what convicts it by itself, as far as it still tells.
-    fn convict(&self, caught: Caught) -> Caught {
-        if let (Caught::Log { served, .. }, Some(held)) = (&caught, self.desk.newest())
-            && let Ok(Some((old, new))) = compare(&held, served)
-            && let Ok(Ok(path)) = self.ask(self.puller.consistency_path(old, new))
-            && let Err(forked) = check_consistency(&held, served, path)
-            && forked.leads_elsewhere()
-        {
-            return forked;
-        }
-        self.runtime.block_on(prove(&self.puller, caught))
     }
 
     /// Waits for the network, unless the custodian is to stop.
