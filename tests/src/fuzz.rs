@@ -78,6 +78,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "seal", run: proofs::seal, samples: proofs::seals },
     Target { name: "inclusion", run: proofs::inclusion, samples: proofs::inclusions },
     Target { name: "consistency", run: proofs::consistency, samples: proofs::consistencies },
+    Target { name: "evidence", run: proofs::evidence, samples: proofs::evidences },
     Target { name: "cedar_policy", run: policies::cedar, samples: policies::cedars },
     Target { name: "trust_policy", run: policies::trust, samples: policies::trusts },
     Target { name: "witness_logs", run: policies::logs, samples: policies::log_lists },

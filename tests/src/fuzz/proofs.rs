@@ -1,11 +1,14 @@
-//! Targets: proofs, receipts and seals, which hold for what they were made for and nothing else.
+//! Targets: proofs, receipts, seals and evidence, which hold for what they were made for and
+//! nothing else.
 
 use std::sync::LazyLock;
 
+use access_ledger_client::evidence::{Caught, Evidence, Misdeed, Verdict};
 use access_ledger_proto::{
     chain::Link,
+    checkpoint::{Checkpoint, VerifiedCheckpoint},
     entry::Seal,
-    hash::Digest,
+    hash::{Digest, sha256},
     note::KeyId,
     position::{Index, Size},
     proof::{NodeSource, consistency_path, inclusion_path, verify_consistency, verify_inclusion},
@@ -13,6 +16,7 @@ use access_ledger_proto::{
     tree::{Node, root_of},
     wire,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use prost::Message as _;
 
 use super::samples::{NOW, ORIGIN, SAMPLE, batch, signer as key_of, witness};
@@ -137,4 +141,61 @@ pub(super) fn consistency(bytes: &[u8]) -> bool {
     let holds = verify_consistency(Size(old), SIZE, old_root, *ROOT, &path).is_ok();
     assert_eq!(holds, CONSISTENCIES.iter().any(|sample| sample == bytes));
     holds
+}
+
+/// The sample's checkpoint, and another root of the same size by the same key.
+static FORK: LazyLock<[VerifiedCheckpoint; 2]> = LazyLock::new(|| {
+    let other = Checkpoint::new(ORIGIN, SIZE, Digest::ZERO).unwrap().sign(&SAMPLE.ledger).unwrap();
+    let witnesses = [witness().verifier().clone()];
+    [&SAMPLE.proof.checkpoint, &other].map(|note| {
+        VerifiedCheckpoint::open(note.as_bytes(), SAMPLE.ledger.verifier(), &witnesses).unwrap()
+    })
+});
+
+/// Files of evidence without their last section, which [`evidence`] adds.
+pub(super) fn evidences() -> Vec<Vec<u8>> {
+    let [honest, other] = FORK.clone().map(Box::new);
+    let path = consistency_path(&Leaves, Size(5), SIZE).unwrap();
+    let smaller = Checkpoint::new(ORIGIN, Size(5), root_of(&SAMPLE.leaves[..5])).unwrap();
+    let smaller = smaller.sign(&SAMPLE.ledger).unwrap();
+    let smaller = VerifiedCheckpoint::open(smaller.as_bytes(), SAMPLE.ledger.verifier(), &[]);
+    let pinned = Box::new(smaller.unwrap());
+    let caught = [
+        Caught::Fork { pinned: honest.clone(), served: other },
+        Caught::Inconsistent {
+            pinned,
+            served: honest.clone(),
+            error: verify_inclusion(Index(0), SIZE, Digest::ZERO, &[], *ROOT).unwrap_err(),
+            path,
+        },
+        Caught::Altered {
+            index: SAMPLE.proof.index,
+            signed: honest,
+            proof: Box::new(SAMPLE.proof.clone()),
+            held: wire::EntryRun::default().encode_to_vec(),
+            served: wire::EntryRun { first_index: 11, ..Default::default() }.encode_to_vec(),
+        },
+    ];
+    let files = caught.map(|caught| caught.evidence(SAMPLE.ledger.verifier()));
+    files.map(|file| file.rsplit_once("\n--- sha256 ").unwrap().0.as_bytes().to_vec()).into()
+}
+
+/// Whoever writes a file computes its digest; what convicts is signed.
+pub(super) fn evidence(bytes: &[u8]) -> bool {
+    let digest = STANDARD.encode(sha256(bytes));
+    let file = [bytes, format!("\n--- sha256 {digest} ---\n").as_bytes()].concat();
+    let _is_whole = Evidence::parse(bytes);
+    let Ok(found) = Evidence::parse(&file) else { return false };
+    assert!(found.exhibits.len() <= Evidence::SECTIONS_MAX && !found.finding.contains('\n'));
+    let Ok(Verdict::Proven(convictions)) = found.judge(&[witness().verifier().clone()]) else {
+        return true;
+    };
+    for conviction in convictions {
+        // The ledger has signed one pair of roots of one size; its witness has not signed both.
+        assert_eq!(&conviction.key, SAMPLE.ledger.verifier());
+        let is_it = matches!(&conviction.misdeed, Misdeed::TwoRoots { size, roots }
+            if *size == SIZE && roots.contains(&*ROOT) && roots.contains(&Digest::ZERO));
+        assert!(is_it, "{conviction:?}");
+    }
+    true
 }

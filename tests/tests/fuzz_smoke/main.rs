@@ -35,6 +35,7 @@ smoke! {
     entry
     event
     event_json
+    evidence
     founding
     frame
     genesis
