@@ -1,10 +1,11 @@
 //! Appends to a ledger that has its checkpoints cosigned, beside the same to one that has not.
 //!
 //! Both are processes of their own and measured in turn, by their own processor time: what the
-//! custodian computes is its own affair, what it asks of the ledger is not. A round is over when
-//! all that was appended in it is cosigned, so the ledger pays for that in its own round. The
-//! indexes of all three come after it: the next round waits for them, and the time of an entry is
-//! told without and with the index of its ledger. The patrol goes on all the time.
+//! custodian computes is its own affair, what it asks of the ledger is not. But it must keep up on
+//! a core of its own: its time for an entry, at the rate that the ledger has alone, is told too. A
+//! round is over when all that was appended in it is cosigned, so the ledger pays for that in its
+//! own round. The indexes of all three come after it: the next round waits for them, and the time
+//! of an entry is told without and with the index of its ledger. The patrol goes on all the time.
 
 use std::{
     path::Path,
@@ -80,6 +81,11 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
                 Wanted::AtMost(1.15),
             ),
             Ratio::new(
+                "cores of a custodian that follows the rate of nobody cosigns",
+                1e-6 * stream.custodian_cpu_us * stream_alone.per_second,
+                Wanted::AtMost(1.0),
+            ),
+            Ratio::new(
                 "p50 of 1 caller, cosigned : not",
                 unary.p50_ms / unary_alone.p50_ms,
                 Wanted::AtMost(1.10),
@@ -129,7 +135,10 @@ pub(super) async fn rounds(
         }
         for (side, [streams, calls]) in turns {
             let cpu = side.child.whole_cpu_seconds()?;
+            let custodian_cpu = own_cpu_seconds(custodian)?;
             let (sample, appended) = side.stream(events, plan.stream_time).await?;
+            let custodian_cpu = own_cpu_seconds(custodian)? - custodian_cpu;
+            let sample = sample.with_custodian_cpu(appended, custodian_cpu);
             rest(side.child, custodian).await?;
             let seconds = side.child.whole_cpu_seconds()? - cpu;
             streams.push(sample.with_whole_cpu(appended, seconds));
@@ -138,6 +147,11 @@ pub(super) async fn rounds(
         }
     }
     Ok(samples)
+}
+
+/// The processor time of a custodian without its index; 0 where there is none.
+fn own_cpu_seconds(custodian: Option<&Child>) -> anyhow::Result<f64> {
+    custodian.map_or(Ok(0.0), Child::own_cpu_seconds)
 }
 
 /// Waits until nobody is busy with what was appended.

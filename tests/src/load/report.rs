@@ -49,7 +49,7 @@ pub(super) enum Wanted {
 }
 
 /// What one round of calls took.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     /// Events.
     pub(super) per_second: f64,
@@ -61,6 +61,8 @@ pub(super) struct Sample {
     pub(super) cpu_us: f64,
     /// The same with what comes after the answer: the index. 0: not measured.
     pub(super) whole_cpu_us: f64,
+    /// That of the custodian which follows. 0: none does.
+    pub(super) custodian_cpu_us: f64,
 }
 
 impl Sample {
@@ -69,7 +71,7 @@ impl Sample {
         latencies.sort_by(f64::total_cmp);
         let ms = |permille| 1_000.0 * quantile(&latencies, permille);
         let (p50_ms, p99_ms) = (ms(500), ms(990));
-        Self { per_second: events / seconds, p50_ms, p99_ms, cpu_us: 0.0, whole_cpu_us: 0.0 }
+        Self { per_second: events / seconds, p50_ms, p99_ms, ..Self::default() }
     }
 
     /// With the processor time that all its events took.
@@ -82,6 +84,11 @@ impl Sample {
         Self { whole_cpu_us: 1e6 * seconds / events, ..self }
     }
 
+    /// With the processor time that its custodian took for all its events.
+    pub(super) fn with_custodian_cpu(self, events: f64, seconds: f64) -> Self {
+        Self { custodian_cpu_us: 1e6 * seconds / events, ..self }
+    }
+
     /// The median of each number over the rounds.
     pub(super) fn median(rounds: &[Self]) -> Self {
         let of = |number: fn(&Self) -> f64| median(rounds.iter().map(number));
@@ -91,6 +98,7 @@ impl Sample {
             p99_ms: of(|sample| sample.p99_ms),
             cpu_us: of(|sample| sample.cpu_us),
             whole_cpu_us: of(|sample| sample.whole_cpu_us),
+            custodian_cpu_us: of(|sample| sample.custodian_cpu_us),
         }
     }
 
