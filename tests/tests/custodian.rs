@@ -1,15 +1,17 @@
 //! A custodian follows a ledger: it holds and serves what the ledger signed, resumes wherever it
 //! was stopped or killed, and signs nothing for a ledger that lies.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use access_ledger_client::{
     audit::{AuditOptions, audit},
+    evidence::{Evidence, Verdict},
     pull::{Patience, Puller},
     view::View,
 };
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
+    note::VerifierKey,
     position::{Size, memory_len},
     witness::origin_hex,
 };
@@ -27,7 +29,10 @@ use access_ledger_tests::{
     hostile::{Hostile, Server, options},
     node::{Clients, Node, ORIGIN},
     operator::{BATCHES, Crime, SIZE, own_key, reseal},
+    pages,
+    pki::put,
     process::Process,
+    signed::SignedLog,
     source::Source,
 };
 use anyhow::{Context as _, ensure};
@@ -268,6 +273,74 @@ async fn the_honest_twin_of_a_liar_is_followed() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_log_is_witnessed_beside_and_its_fork_halts_nothing() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mirror = folder.path().join("custodian");
+    let node = Node::start(&folder.path().join("ledger")).await?;
+    let clients = node.clients();
+    let mut source = clients.enrolled("payments", 1, &node.vkey).await?;
+    let other = SignedLog::new("other.example/log", 20)?;
+    let mut setup = Setup::new(&mirror, &node.vkey);
+    setup.options.witness_logs = vec![other.vkey().clone()];
+    let keeper = setup.start(node.address).await?;
+    let size = record(&clients, &mut source, 2).await?;
+    keeper.cosigns(size).await?;
+
+    let add = async |body: Vec<u8>| pages::post(keeper.address, "/add-checkpoint", &body).await;
+    let stranger = add(SignedLog::new("stranger.example/log", 8)?.add(0, 8)?).await?;
+    ensure!(stranger.status == 404, "{}", stranger.text());
+    witnesses(keeper.address, &keeper.vkeys, &other, (0, 8)).await?;
+
+    let fork = other.fork(3);
+    for _ in 0..2 {
+        let refused = add(fork.add(8, 8)?).await?;
+        ensure!(refused.status == 422, "{}: {}", refused.status, refused.text());
+    }
+    let record_of = keeper.raises(AlarmKind::Fork).await?;
+    ensure!(keeper.alarms.all() == [record_of.clone()], "{:?}", keeper.alarms.all());
+    ensure!((record_of.origin.as_str(), record_of.size) == (other.vkey().name(), 8));
+    let evidence = keeper.alarms.evidence(&record_of).context("no evidence")?;
+    let evidence = Evidence::parse(&fs::read(evidence)?)?;
+    let Verdict::Proven(convicted) = evidence.judge(&[])? else { anyhow::bail!("not proven") };
+    ensure!(convicted.iter().all(|by| by.key == *other.vkey()), "{convicted:?}");
+
+    // It signs on: one history of the other log, and the ledger that it follows.
+    witnesses(keeper.address, &keeper.vkeys, &other, (8, 12)).await?;
+    let size = record(&clients, &mut source, 2).await?;
+    keeper.cosigns(size).await?;
+    ensure!(!keeper.health.hindrances().contains(&Unready::Halted));
+    let keys = keeper.vkeys.clone();
+    keeper.stop().await?;
+    ensure!(!mirror.join("halted").exists());
+    // Named in a file, it goes on where it was.
+    let logs = folder.path().join("logs");
+    put(&logs, format!("# besides\nlog {} https://other.example\n", other.vkey()).as_bytes())?;
+    let flags = ["--witness-logs", logs.to_str().context("no text")?];
+    let process = Process::custodian(&mirror, node.address, &node.vkey, &flags)?;
+    witnesses(process.address, &keys, &other, (12, 20)).await?;
+    process.kill()?;
+    node.stop().await
+}
+
+/// That a custodian cosigns a checkpoint of a log that it does not follow.
+async fn witnesses(
+    custodian: SocketAddr,
+    keys: &[VerifierKey; 2],
+    log: &SignedLog,
+    (old, new): (usize, usize),
+) -> anyhow::Result<()> {
+    let answer = pages::post(custodian, "/add-checkpoint", &log.add(old, new)?).await?;
+    ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+    let note = log.note(new)? + &answer.text();
+    let checkpoint = VerifiedCheckpoint::open(note.as_bytes(), log.vkey(), keys)?;
+    let by: Vec<_> = checkpoint.cosignatures().iter().map(|by| by.key.clone()).collect();
+    // It holds nothing of that log, so the mirror's key has no say.
+    let [witness, _] = keys;
+    ensure!(by == [witness.clone()], "{by:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn before_it_holds_anything_it_says_so() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let key = own_key(ORIGIN)?;
@@ -287,7 +360,7 @@ async fn before_it_holds_anything_it_says_so() -> anyhow::Result<()> {
 }
 
 /// The status of an HTTP answer.
-async fn status_of(address: std::net::SocketAddr, path: &str) -> anyhow::Result<u16> {
+async fn status_of(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n");
