@@ -281,6 +281,39 @@ async fn a_first_catch_up_that_never_goes_on_is_told() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_falls_behind_later_is_told_until_it_has_all() -> anyhow::Result<()> {
+    let mut crime = Crime::scene().await?;
+    let before = crime.honest.serve()?.checkpoint().clone();
+    let [source, _] = &mut crime.sources;
+    let events = source.events(3);
+    append(&mut crime.honest, source, events)?;
+    let (folder, grown, withholds) = (tempfile::tempdir()?, Switch::default(), Switch::lying());
+    let (grows, lies) = (grown.clone(), withholds.clone());
+    let hostile = Hostile::new(crime.honest.serve()?)
+        .checkpoint(move |_, note| Ok(if grows.is_on() { note } else { before.clone() }))
+        .read(move |_, request, runs| match lies.is_on() && request.end_index > SIZE {
+            true => broken(Vec::new(), Status::unavailable("in a moment")),
+            false => whole(runs),
+        })
+        .watch(|_, _, _| silent(Vec::new()));
+    let server = Server::start(hostile).await?;
+    let keeper = quick(folder.path(), &crime).start(server.address).await?;
+    keeper.cosigns(SIZE).await?;
+    ensure!(keeper.alarms.all().is_empty(), "{:?}", keeper.alarms.all());
+    // It signs for three entries more, and keeps them back.
+    grown.set(true);
+    let record = keeper.raises(AlarmKind::Behind).await?;
+    ensure!(kinds(&keeper.alarms) == [(AlarmKind::Behind, None)]);
+    ensure!(record.size == SIZE && record.message.contains("by 3 entries"), "{record:?}");
+    ensure!(keeper.alarms.lasting().len() == 1, "{:?}", keeper.alarms.all());
+    withholds.set(false);
+    keeper.cosigns(SIZE + 3).await?;
+    ended(&keeper.alarms).await?;
+    ensure!(kinds(&keeper.alarms) == [(AlarmKind::Behind, None)]);
+    keeper.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fork_that_only_the_patrol_is_shown_convicts_and_fills_no_folder() -> anyhow::Result<()> {
     let crime = Crime::scene().await?;
     let (folder, switch) = (tempfile::tempdir()?, Switch::default());
