@@ -55,6 +55,11 @@ impl Bench {
     /// A server whose pages are: `/checkpoint`, an answer; `/tile/never`, none; `/tile/endless`,
     /// one without end.
     async fn start(times: Times) -> Self {
+        Self::at_most(LINKS_MAX, times).await
+    }
+
+    /// The same with no more connections at once than that.
+    async fn at_most(links_max: usize, times: Times) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -64,6 +69,7 @@ impl Bench {
             async move { Ok::<_, Infallible>(page(request.uri().path()).await) }
         });
         let transport = Transport { times, ..Transport::new(listener, &Door::for_everybody()) };
+        let transport = transport.at_most(links_max);
         let (stop, stopped) = oneshot::channel();
         let served =
             tokio::spawn(
@@ -230,6 +236,28 @@ async fn whoever_takes_nothing_is_given_up() {
         }
     };
     timeout(PATIENCE, gone).await.expect("still connected");
+}
+
+#[tokio::test]
+async fn whoever_comes_when_all_places_are_taken_waits_until_somebody_leaves() {
+    let bench = Bench::at_most(2, PATIENT).await;
+    let (mut first, mut second) = (bench.connect().await, bench.connect().await);
+    for known in [&mut first, &mut second] {
+        ask(known, "/checkpoint").await;
+        until(known, "here\n").await;
+    }
+    // The system takes it in, the server does not.
+    let mut third = bench.connect().await;
+    ask(&mut third, "/checkpoint").await;
+    let answered = timeout(5 * SOON, third.read_u8()).await;
+    assert!(answered.is_err(), "{answered:?}");
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 2);
+    // Whoever has a place is served as ever.
+    ask(&mut second, "/checkpoint").await;
+    until(&mut second, "here\n").await;
+    drop(first);
+    until(&mut third, "here\n").await;
+    assert_eq!(bench.calls.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]
