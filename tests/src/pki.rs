@@ -12,6 +12,9 @@ use access_ledger_client::{cli, connect::CredentialFiles};
 use access_ledger_proto::hash::sha256;
 use access_ledger_server::identity::{DoorFiles, TlsFiles};
 use anyhow::{anyhow, ensure};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType,
+};
 use tempfile::TempDir;
 
 /// A folder with an authority and what it vouches for.
@@ -79,6 +82,32 @@ impl Pki {
             key: Some(self.path(&format!("{name}.key"))),
             token: None,
         })
+    }
+
+    /// The same with any number of URIs, which `access-ledger pki` does not give one certificate.
+    ///
+    /// # Errors
+    ///
+    /// When the authority's key cannot be read, or the certificate cannot be written.
+    pub fn client_of(&self, name: &str, uris: &[&str]) -> anyhow::Result<CredentialFiles> {
+        let key = KeyPair::from_pem(&fs::read_to_string(self.path("ca.pem.key"))?)?;
+        // What an authority is called follows from its key.
+        let digest = sha256(key.public_key_raw()).to_string();
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name = DistinguishedName::new();
+        let called = format!("access-ledger development {}", digest.split_at(16).0);
+        authority.distinguished_name.push(DnType::CommonName, called);
+        let mut params = CertificateParams::default();
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI((*uri).try_into()?));
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        // The key and the place of the files are those of any client.
+        let files = self.client(name, &["--dns", "nobody.example"])?;
+        let own = KeyPair::from_pem(&fs::read_to_string(self.path(&format!("{name}.key")))?)?;
+        let certificate = params.signed_by(&own, &Issuer::new(authority, key))?;
+        put(&self.path(name), certificate.pem().as_bytes())?;
+        Ok(files)
     }
 
     /// Makes a token, and trusts the authority; also the digest for a file of principals.

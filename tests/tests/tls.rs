@@ -140,6 +140,29 @@ async fn who_is_not_known_gets_no_further_than_the_health() -> anyhow::Result<()
     scene.node.stop().await
 }
 
+/// Which of the ids such a certificate vouches for is anybody's guess (X.509-SVID, section 2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_with_a_spiffe_id_among_other_uris_is_nobodys() -> anyhow::Result<()> {
+    let scene = Scene::new().await?;
+    let id = PAYMENTS[1];
+    let plain = ["https://audit.corp.example/one", "https://audit.corp.example/two"];
+    let uris = format!("dns = [\"audit.corp.example\"]\nuris = [\"{}\"]", plain[0]);
+    scene.pki.principals(&PRINCIPALS.replace("dns = [\"audit.corp.example\"]", &uris))?;
+    assert!(scene.door.reload()?);
+    for (name, uris, wanted) in [
+        ("one.pem", &[id][..], None),
+        ("before.pem", &[id, plain[1]], unauthenticated()),
+        ("behind.pem", &[plain[1], id], unauthenticated()),
+        ("two.pem", &[id, "spiffe://corp.example/other"], unauthenticated()),
+        // Plain URIs are names like those of hosts: any of them may be the known one.
+        ("plain.pem", &plain, None),
+    ] {
+        let clients = scene.clients(&scene.pki.client_of(name, uris)?).await?;
+        assert_eq!(refused(&clients).await, wanted, "{uris:?}");
+    }
+    scene.node.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_vouches_for_is_refused_by_the_other_side() -> anyhow::Result<()> {
     let scene = Scene::new().await?;
