@@ -7,7 +7,7 @@ use access_ledger_proto::wire::{
     self, Outcome, audit_service_client::AuditServiceClient,
     recorder_service_client::RecorderServiceClient,
 };
-use access_ledger_tests::{node::Clients, parties::access, process::Process};
+use access_ledger_tests::{node::Clients, parties::access, process::Process, source::Source};
 use anyhow::{Context as _, ensure};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,7 +24,12 @@ const UNREAD_BYTES: u64 = 4_500 << 10;
 /// The log, which each of those answers is.
 const LOG_BYTES: usize = 16 << 20;
 
-/// Batches of a stream whose receipts nobody takes: its window, and what is under way.
+/// Streams whose receipts nobody takes, each alone on its connection, and what each may hold:
+/// requests in the connection's window, batches with their receipts, and what waits to be sent.
+const STREAMS: u64 = 16;
+const STREAM_BYTES: u64 = 4_500 << 10;
+
+/// Batches of such a stream: its window, and what is under way.
 const BATCHES_MAX: usize = 4_096;
 
 /// What else the ledger may come to hold meanwhile.
@@ -105,17 +110,15 @@ async fn memory_is_bounded_under_idle_callers_and_those_that_never_read() -> any
     let bound = UNREAD * UNREAD_BYTES + SLACK_BYTES;
     ensure!(held <= bound, "{held} bytes for {UNREAD} answers that nobody reads");
 
-    let mut recorder = RecorderServiceClient::new(link(&ledger)?);
-    let (sender, requests) = mpsc::channel(1);
-    let receipts = recorder.append_stream(ReceiverStream::new(requests)).await?.into_inner();
-    let mut batches = 0;
-    // The ledger stops reading when it holds enough that is not taken.
-    while timeout(Duration::from_secs(3), sender.send(source.record(1)?.request())).await.is_ok() {
-        batches += 1;
-        ensure!(batches <= BATCHES_MAX, "the ledger takes without end what nobody acknowledges");
+    let mut streams = JoinSet::new();
+    for number in 0..STREAMS {
+        let source = clients.enrolled(&format!("deaf-{number}"), number, &ledger.vkey).await?;
+        streams.spawn(record_unread(RecorderServiceClient::new(link(&ledger)?), source));
     }
+    let streams = streams.join_all().await.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let held = settled(&ledger).await?.saturating_sub(with_answers);
-    ensure!(held <= SLACK_BYTES, "{held} bytes for {batches} batches whose receipts nobody takes");
+    let bound = STREAMS * STREAM_BYTES + SLACK_BYTES;
+    ensure!(held <= bound, "{held} bytes for {STREAMS} streams whose receipts nobody takes");
 
     // Everybody else is served, and those who begin to read get all of it.
     timeout(PATIENCE, clients.record(&clients.enrolled("shop", 2, &ledger.vkey).await?.record(1)?))
@@ -128,6 +131,23 @@ async fn memory_is_bounded_under_idle_callers_and_those_that_never_read() -> any
         read += run.run.unwrap_or_default().events.iter().map(|event| event.len()).sum::<usize>();
     }
     ensure!(read >= LOG_BYTES, "{read}");
-    drop((receipts, sender, senders, idle));
+    drop((streams, senders, idle));
     Ok(())
+}
+
+/// Sends batches until the ledger takes no more, because nobody takes their receipts; both ends of
+/// the stream.
+async fn record_unread(
+    mut recorder: RecorderServiceClient<Link>,
+    mut source: Source,
+) -> anyhow::Result<impl Sized> {
+    let (sender, requests) = mpsc::channel(1);
+    let receipts = recorder.append_stream(ReceiverStream::new(requests)).await?.into_inner();
+    let mut batches = 0;
+    // The ledger stops reading when it holds enough that is not taken.
+    while timeout(Duration::from_secs(3), sender.send(source.record(1)?.request())).await.is_ok() {
+        batches += 1;
+        ensure!(batches <= BATCHES_MAX, "the ledger takes without end what nobody acknowledges");
+    }
+    Ok((sender, receipts))
 }
