@@ -36,7 +36,7 @@ const RATIO_MAX: f64 = 1.5;
 const DATASET: &str = "users.profile";
 const GRANT: &str = "R-1";
 
-/// Measures (c): `Authorize` against unary appends, each with verified proofs.
+/// Measures (f): `Authorize` against unary appends, each with verified proofs.
 pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     let folder = tempfile::tempdir_in(&plan.dir)?;
     let ledger = Child::ledger(plan, folder.path())?;
@@ -57,7 +57,7 @@ pub(super) fn measure(plan: &Plan) -> anyhow::Result<Vec<Section>> {
     }
     Ok(vec![Section {
         id: "authorize",
-        title: "(c) one intent a call, allowed on a grant; receipts and verdicts verified"
+        title: "(f) one intent a call, allowed on a grant; receipts and verdicts verified"
             .to_owned(),
         columns: Sample::columns(),
         rows,
