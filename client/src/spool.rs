@@ -20,6 +20,9 @@
 //! good one behind it is damage, and an error; so is one whose CRC holds and that cannot be there.
 //! The salt is random: no service can record bytes that look like a frame.
 //!
+//! Of a whole frame at the end nobody knows whether it was synced, so opening a spool writes it
+//! again and syncs it, and the names: only then is it sent, or another one written behind it.
+//!
 //! Files whose events are all acknowledged are deleted, the last one excepted: the spool never
 //! forgets its last number.
 
@@ -150,6 +153,8 @@ impl<F: Files> Spool<F> {
         for (at, name) in (1..).zip(&names) {
             spool.walk(name, at == names.len(), &mut costs)?;
         }
+        // Whoever made or removed a file may have been killed before that was durable.
+        spool.files.sync_folder()?;
         spool.acknowledged_on_disk = spool.acknowledged;
         spool.reader.next = spool.acknowledged + 1;
         spool.delete_acknowledged()?;
@@ -266,7 +271,8 @@ impl<F: Files> Spool<F> {
         let len = usize::try_from(len).map_err(|_| damaged(0, "a file beyond memory"))?;
         let bytes = Bytes::from(self.files.read(name, 0, len)?);
         let mut good = if bytes.starts_with(&MAGIC) { MAGIC.len() } else { 0 };
-        let mut next = first;
+        // The last whole frame; what stands before the first one belongs to it.
+        let (mut next, mut last_frame) = (first, 0);
         while good > 0
             && let Some(frame) = frame::parse(&bytes.slice(good..), salt)
             && frame.first == next
@@ -279,6 +285,7 @@ impl<F: Files> Spool<F> {
             costs.extend(events.map(|event| (event.seq, event_cost(event.event.len()))));
             next += count_of(frame.events.len());
             self.acknowledged = self.acknowledged.max(frame.acknowledged);
+            last_frame = if frame.head.is_some() { 0 } else { good };
             good += frame.len;
         }
         if good < bytes.len() && (!is_last || frame::any(&bytes, good, salt, next)) {
@@ -291,6 +298,11 @@ impl<F: Files> Spool<F> {
         }
         if good < bytes.len() {
             self.files.truncate(name, count_of(good))?;
+        }
+        if is_last {
+            // If its sync failed before the stop, the system may believe the frame to be on the
+            // disk although it is not, and would sync nothing.
+            self.files.rewrite(name, count_of(last_frame), &bytes.slice(last_frame..good))?;
             self.files.sync(name)?;
         }
         self.last = next - 1;

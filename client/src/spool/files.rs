@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -24,6 +24,8 @@ pub(crate) trait Files: Send + 'static {
     fn create(&mut self, name: &str) -> io::Result<()>;
     /// Writes at the end.
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Writes over what is there: `bytes` end no later than the file.
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts the end off.
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()>;
     /// Makes the file's bytes and length durable.
@@ -51,7 +53,7 @@ impl Folder {
     ///
     /// [`SpoolError::Locked`] when another recorder has it; [`SpoolError::Io`].
     pub(crate) fn open(path: &Path) -> Result<Self, SpoolError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        make_folder(path, &mut |folder| File::open(folder)?.sync_all())?;
         let lock = options().create(true).truncate(false).open(path.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), open: None, _lock: lock }),
@@ -63,7 +65,7 @@ impl Folder {
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         let open = match self.open.take() {
             Some((open, file)) if open == name => (open, file),
-            _ => (name.to_owned(), options().append(true).open(self.path.join(name))?),
+            _ => (name.to_owned(), options().open(self.path.join(name))?),
         };
         Ok(&mut self.open.insert(open).1)
     }
@@ -96,13 +98,19 @@ impl Files for Folder {
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
-        let file = options().append(true).create_new(true).open(self.path.join(name))?;
+        let file = options().create_new(true).open(self.path.join(name))?;
         self.open = Some((name.to_owned(), file));
         Ok(())
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.file(name)?.write_all(bytes)
+        let file = self.file(name)?;
+        file.seek(SeekFrom::End(0))?;
+        file.write_all(bytes)
+    }
+
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all_at(bytes, offset)
     }
 
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
@@ -122,8 +130,63 @@ impl Files for Folder {
     }
 }
 
+/// Makes a folder, and those above it, where they are not there yet, and has each name synced. So
+/// is the name of what is there: whoever made it may have been killed before that.
+fn make_folder(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let is_new = !path.is_dir();
+    if is_new {
+        above.map_or(Ok(()), |above| make_folder(above, sync))?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+            made => made?,
+        }
+    }
+    match sync(above.unwrap_or_else(|| Path::new("."))) {
+        // A folder that we may not open is none that we made others in.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_new => Ok(()),
+        synced => synced,
+    }
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_each_folder_is_synced_before_another_is_made_in_it() {
+        let above = tempfile::tempdir().unwrap();
+        let top = above.path();
+        let path = top.join("one/two/three");
+        let make = || {
+            let mut synced = Vec::new();
+            let result = make_folder(&path, &mut |folder| {
+                let inside = fs::read_dir(folder)?.next().is_some_and(|entry| entry.is_ok());
+                synced.push((folder.to_owned(), inside));
+                Ok(())
+            });
+            result.map(|()| synced)
+        };
+        let one = top.join("one");
+        let folders = [&one, &one.join("two")].map(|folder| (folder.to_owned(), true));
+        let made = make().unwrap();
+        assert!(made.ends_with(&[&[(top.to_owned(), true)], &folders[..]].concat()), "{made:?}");
+        // The process may have been killed before the last of them was.
+        assert_eq!(make().unwrap(), [folders[1].clone()]);
+    }
+
+    #[test]
+    fn a_folder_below_one_that_cannot_be_opened_is_opened_and_none_is_made_there() {
+        let above = tempfile::tempdir().unwrap();
+        let denied = &mut |_: &Path| Err(ErrorKind::PermissionDenied.into());
+        make_folder(above.path(), denied).unwrap();
+        let refused = make_folder(&above.path().join("spool"), denied);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io::{self, ErrorKind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,7 +23,7 @@ impl Memory {
     }
 
     fn with<T>(&self, name: &str, use_it: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
-        self.lock().get_mut(name).map(use_it).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.lock().get_mut(name).map(use_it).ok_or_else(|| ErrorKind::NotFound.into())
     }
 }
 
@@ -51,6 +51,15 @@ impl Files for Memory {
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.with(name, |file| file.extend_from_slice(bytes))
+    }
+
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.with(name, |file| {
+            let from = usize::try_from(offset).ok().and_then(|offset| file.get_mut(offset..));
+            let there = from.and_then(|rest| rest.get_mut(..bytes.len()));
+            there.map(|there| there.copy_from_slice(bytes)).ok_or(ErrorKind::InvalidInput)
+        })?
+        .map_err(io::Error::from)
     }
 
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {

@@ -21,12 +21,17 @@ struct State {
     operations: usize,
     /// The operation that fails, half done, and all after it.
     crash_at: Option<usize>,
+    /// A sync that fails writes nothing down, and takes it for written all the same, as Linux does.
+    forgets: bool,
 }
 
+/// A file. What is written from `dirty` on is what a sync would write down.
 #[derive(Clone, Debug, Default)]
 struct Contents {
     bytes: Vec<u8>,
+    /// What is on the medium.
     synced: Vec<u8>,
+    dirty: usize,
 }
 
 /// splitmix64.
@@ -71,16 +76,9 @@ impl Disk {
                 continue;
             }
             let contents = state.files.get(name).or_else(|| state.names.get(name)).unwrap();
-            let mut bytes = contents.synced.clone();
-            let unsynced = contents.bytes.get(bytes.len()..).unwrap_or_default();
-            bytes.extend_from_slice(&unsynced[..chance.below(unsynced.len() + 1)]);
-            // Of what was not synced, any part may never have reached the medium.
-            for byte in &mut bytes[contents.synced.len()..] {
-                if chance.below(40) == 0 {
-                    *byte = 0;
-                }
-            }
-            files.insert(name.clone(), Contents { synced: bytes.clone(), bytes });
+            let bytes = contents.after_crash(chance);
+            let dirty = bytes.len();
+            files.insert(name.clone(), Contents { synced: bytes.clone(), bytes, dirty });
         }
         let state = State { names: files.clone(), files, ..State::default() };
         Self(Arc::new(Mutex::new(state)))
@@ -99,6 +97,36 @@ impl Disk {
 
     fn total_bytes(&self) -> usize {
         self.0.lock().unwrap().files.values().map(|file| file.bytes.len()).sum()
+    }
+}
+
+impl State {
+    fn fails_to_sync(&self) -> bool {
+        self.forgets && self.crash_at == Some(self.operations)
+    }
+}
+
+impl Contents {
+    /// Any part of what was not synced may have reached the medium.
+    fn after_crash(&self, chance: &mut Chance) -> Vec<u8> {
+        let mut bytes = self.synced.clone();
+        let longer = self.bytes.len().saturating_sub(bytes.len());
+        bytes.resize(bytes.len() + chance.below(longer + 1), 0);
+        for (at, byte) in bytes.iter_mut().enumerate().skip(self.dirty) {
+            if let Some(written) = self.bytes.get(at)
+                && chance.below(40) > 0
+            {
+                *byte = *written;
+            }
+        }
+        bytes
+    }
+
+    /// Makes durable what is believed not to be.
+    fn sync(&mut self) {
+        self.synced.resize(self.bytes.len(), 0);
+        self.synced[self.dirty..].copy_from_slice(&self.bytes[self.dirty..]);
+        self.dirty = self.bytes.len();
     }
 }
 
@@ -137,17 +165,34 @@ impl Files for Disk {
         })
     }
 
+    fn rewrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.run(|state| {
+            let contents = file(state, name)?;
+            let start = usize::try_from(offset).unwrap();
+            assert_eq!(contents.bytes[start..], *bytes, "what was read is written again");
+            contents.dirty = contents.dirty.min(start);
+            Ok(())
+        })
+    }
+
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
         self.run(|state| {
-            file(state, name)?.bytes.truncate(usize::try_from(len).unwrap());
+            let contents = file(state, name)?;
+            contents.bytes.truncate(usize::try_from(len).unwrap());
+            contents.dirty = contents.dirty.min(contents.bytes.len());
             Ok(())
         })
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         self.run(|state| {
+            let fails = state.fails_to_sync();
             let contents = file(state, name)?;
-            contents.synced.clone_from(&contents.bytes);
+            if fails {
+                contents.dirty = contents.bytes.len();
+                return Ok(());
+            }
+            contents.sync();
             let contents = contents.clone();
             if let Some(named) = state.names.get_mut(name) {
                 *named = contents;
@@ -164,7 +209,9 @@ impl Files for Disk {
 
     fn sync_folder(&mut self) -> io::Result<()> {
         self.run(|state| {
-            state.names.clone_from(&state.files);
+            if !state.fails_to_sync() {
+                state.names.clone_from(&state.files);
+            }
             Ok(())
         })
     }
@@ -252,11 +299,37 @@ fn what_was_synced_survives_a_crash_at_any_operation() {
         // Every operation of several lives, one life after the other.
         for crash_at in 1..120 {
             disk.set_crash(Some(crash_at));
+            disk.0.lock().unwrap().forgets = chance.below(2) == 0;
             match work(&disk, &mut model, &mut chance) {
                 Ok(()) => {}
+                // The process was killed: what it wrote is there, synced or not.
+                Err(SpoolError::Io(_)) if chance.below(3) == 0 => {}
                 Err(SpoolError::Io(_)) => disk = disk.after_crash(&mut chance),
                 Err(error) => panic!("seed {seed}, crash at {crash_at}: {error}"),
             }
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_did_not_sync_is_synced_before_more_follows() {
+    // The sync of a first frame, of the names, and of another frame.
+    for (operation, frames) in [(3, 1), (4, 1), (6, 2)] {
+        for seed in 0..40 {
+            let mut chance = Chance(seed);
+            let disk = Disk::default();
+            let (mut spool, _) = open(disk.clone()).unwrap();
+            disk.set_crash(Some(operation));
+            disk.0.lock().unwrap().forgets = true;
+            let appended = (1..=frames).try_for_each(|seq| spool.append(&[event(seq)]));
+            assert!(appended.is_err(), "operation {operation}");
+            drop(spool);
+            // The bytes are there for whoever reads them, and so they count.
+            disk.set_crash(None);
+            let (spool, _) = open(disk.clone()).unwrap();
+            assert_eq!(spool.last(), frames);
+            let (mut spool, _) = open(disk.after_crash(&mut chance)).unwrap();
+            assert_eq!(read_all(&mut spool).unwrap(), events(1..=frames), "seed {seed}");
         }
     }
 }
