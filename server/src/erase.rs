@@ -73,7 +73,7 @@ impl EraseError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Storage(error) => matches!(error, StorageError::Damage { .. }),
-            Self::Index(error) => error.is_passing(),
+            Self::Index(error) => error.is_passing() || matches!(error, IndexError::Rotten { .. }),
             Self::Refused(_) => true,
         }
     }
@@ -183,7 +183,7 @@ impl Work {
         if book.published().size < Size(progress.size)
             || retention.is_none() && progress.retention > 0
         {
-            // Of another log.
+            // Of another log, or not to be read.
             (progress, is_repeated) = (Progress::default(), true);
         }
         Ok(Self {
@@ -288,8 +288,15 @@ impl Work {
         {
             let next = Index(self.progress.size);
             let wanted = memory_len(end.0 - next.0).unwrap_or(usize::MAX);
-            let records = self.book.reader.read(next, wanted, LOOK_BYTES)?;
+            let (records, rotten) = self.book.reader.read_past_rot(next, wanted, LOOK_BYTES)?;
             for (index, record) in (next.0..).map(Index).zip(&records) {
+                if rotten.contains(&index) && self.may_rule(index, &record.entry) {
+                    self.progress.size = index.0;
+                    if self.pending.is_empty() {
+                        drop(self.book.reader.read(index, 1, LOOK_BYTES)?);
+                    }
+                    return Ok(());
+                }
                 if let Some(event) = &record.event {
                     let found = self.take(index, &record.entry, event);
                     self.pending.extend(found);
@@ -298,6 +305,12 @@ impl Work {
             self.progress.size += count_of(records.len());
         }
         Ok(())
+    }
+
+    /// Whether governance has recorded an entry: what is erased may depend on what it says.
+    fn may_rule(&self, index: Index, entry: &Bytes) -> bool {
+        let Ok(entry) = Entry::parse(entry) else { return true };
+        Erasable::of(&self.book.sources(), entry.source, index) == Erasable::Never
     }
 
     /// Takes up an event; what it erases, if it is a lawful redaction.
@@ -405,12 +418,13 @@ impl Work {
     }
 }
 
-/// The retention that a change in the log has brought.
+/// The retention that a change in the log has brought; `None` also when that has rotted.
 fn stored_retention(book: &Book, index: Index) -> Result<Option<Retention>, StorageError> {
     if !book.published().size.contains(index) {
         return Ok(None);
     }
-    let event = book.reader.read(index, 1, usize::MAX)?.pop().and_then(|record| record.event);
+    let (mut records, _) = book.reader.read_past_rot(index, 1, usize::MAX)?;
+    let event = records.pop().and_then(|record| record.event);
     let change = event.and_then(|event| {
         let body = event::body(&event).filter(|body| body.number == Body::CONTROL_CHANGE)?;
         wire::ControlChange::decode(body.bytes).ok()

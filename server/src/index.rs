@@ -22,7 +22,7 @@
 //! log, and when findings were lost everything is built again.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -39,7 +39,6 @@ use access_ledger_proto::{
 use roaring::RoaringTreemap;
 use tracing::{info, warn};
 
-pub(crate) use self::workers::step_back;
 use self::{
     archive::StateArchive,
     blocks::Blocks,
@@ -60,6 +59,7 @@ pub use self::{
     listing::{FindingFilter, FindingPage},
     query::{Hits, Search},
 };
+pub(crate) use self::{purge::start_over, workers::step_back};
 use crate::{
     os::Disk,
     storage::{LogReader, file::io_error},
@@ -268,14 +268,15 @@ impl Shared {
 ///
 /// Usually that means to read the last, unfinished block of the log. When the state is lost, of
 /// another version or ledger, or does not follow from this log, the index is removed and built
-/// again, about a million entries a second. Lost posting blocks are left to the [`Follower`].
+/// again, about a million entries a second. Lost posting blocks are left to the [`Follower`]. An
+/// event that has rotted counts as one that is gone, until the log was restored.
 ///
 /// # Errors
 ///
 /// [`IndexError::Genesis`] for a log without genesis; [`IndexError::Entry`],
 /// [`IndexError::Sequence`] and [`IndexError::Unlawful`] for a log that no writer of ours has
-/// written; [`IndexError::Storage`], [`IndexError::State`] and [`IndexError::Remove`] when the disk
-/// refuses.
+/// written; [`IndexError::Rotten`] when the rules cannot be known; [`IndexError::Storage`],
+/// [`IndexError::State`] and [`IndexError::Remove`] when the disk refuses.
 pub fn open(
     disk: Arc<dyn Disk>,
     options: &Options,
@@ -285,7 +286,7 @@ pub fn open(
         origin: sha256(options.origin.as_bytes()),
         block_entries: options.block_entries.clamp(1, Options::BLOCK_ENTRIES),
     };
-    let folder = options.folder.join("index");
+    let folder = folder(&options.folder);
     disk.create_dir(&folder).map_err(io_error("create", &folder))?;
     let genesis = reader.read(Place::GENESIS, 1, usize::MAX)?.pop();
     let genesis = genesis.and_then(|record| record.event).unwrap_or_default();
@@ -314,6 +315,11 @@ pub fn open(
     }
     info!(restored = indexed.0, size = indexer.size().0, "opened the index");
     Ok((index, indexer))
+}
+
+/// Where the index lies in a data folder.
+fn folder(data: &Path) -> PathBuf {
+    data.join("index")
 }
 
 /// What the fold rests on, and the fold.

@@ -292,9 +292,12 @@ async fn what_was_erased_is_looked_at_once_more_when_its_frames_came_from_elsewh
         Ok(String::from_utf8(disk.bytes(path).context("no note")?)?)
     };
     ensure!(!text(&disk)?.contains("size = 0\n"), "{}", text(&disk)?);
+    let current = Path::new("data/index/current");
+    disk.create(current)?.write_at(b"4\n", 0)?;
     Damage::Gone.inflict(&disk, segments(&disk).first().context("no segment")?)?;
     scene.restore(&disk).await?;
     ensure!(text(&disk)?.contains("size = 0\n"), "{}", text(&disk)?);
+    ensure!(disk.bytes(current) == Some(b"5\n".to_vec()), "the index stands as it was");
     scene.check(&disk)?;
     // And when they were pulled behind the end.
     let disk = scene.loaded()?;
@@ -459,7 +462,8 @@ async fn a_custodian_mends_its_copy_from_the_ledger_and_cosigns_on() -> Result<(
     let name = names.get(names.len() / 2).context("few segments")?;
     let segment = data.join("log").join(name);
     let mut bytes = fs::read(&segment)?;
-    *bytes.get_mut(300).context("a short segment")? ^= 1;
+    // Of an entry: without one of its events it starts, and its scrub tells.
+    *bytes.get_mut(100).context("a short segment")? ^= 1;
     access_ledger_server::os::replace(&RealDisk, &segment, &bytes)?;
     let left = |data: &Path| data.join("mending/00000000000000000000.seg");
     for data in [setup.options.folder.as_path(), &data] {

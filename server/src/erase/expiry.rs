@@ -65,7 +65,8 @@ impl Expiry {
         let mut next = first;
         while !found.is_all && next.0 - first.0 < RUN_ENTRIES_MAX {
             let wanted = memory_len(end.0.saturating_sub(next.0)).unwrap_or(usize::MAX);
-            let records = book.reader.read(next, wanted, RUN_READ_BYTES)?;
+            // An event that has rotted does not expire: nobody knows whether it would.
+            let (records, _) = book.reader.read_past_rot(next, wanted, RUN_READ_BYTES)?;
             let looked = found.take(&records, next, before, &sources);
             next = next.plus(looked);
             found.is_all |= records.is_empty();

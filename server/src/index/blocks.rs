@@ -6,6 +6,7 @@
 //! log.
 
 use std::{
+    collections::BTreeSet,
     ops::RangeInclusive,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
@@ -147,16 +148,21 @@ impl Blocks {
         Ok(())
     }
 
-    /// The first block of level 0 that is missing below `indexed`.
-    pub(crate) fn first_gap(&self, indexed: Index) -> Option<Index> {
-        let mut covered = Index::GENESIS;
-        for block in self.list() {
-            if block.id.first > covered {
-                break;
+    /// The first block of level 0 that is missing below `indexed` and is not among `lost`.
+    pub(crate) fn first_gap(&self, indexed: Index, lost: &BTreeSet<Index>) -> Option<Index> {
+        let mut next = Index::GENESIS;
+        let blocks = self.list();
+        let stretches = blocks.iter().map(|block| (block.id.first, block.end()));
+        for (first, end) in stretches.chain([(indexed, indexed)]) {
+            while next < first {
+                if !lost.contains(&next) {
+                    return Some(next);
+                }
+                next = next.plus(self.layout.entries(0));
             }
-            covered = block.end();
+            next = end;
         }
-        (covered < indexed).then_some(covered)
+        None
     }
 
     /// Drops the block that a read found damaged, so that it is built again.

@@ -87,6 +87,12 @@ pub enum IndexError {
         /// The number found and the one wanted.
         gap: SequenceGap,
     },
+    /// An event that the rules rest on has rotted. For the operator: restore from the custodian.
+    #[error("event {index} is not as it was written, and what follows it rests on it")]
+    Rotten {
+        /// Its place.
+        index: Index,
+    },
     /// An event in the log breaks the rules of the sources. For the operator: `check` says more.
     #[error("entry {index}: {fault}")]
     Unlawful {
@@ -98,11 +104,14 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether trying again may help without anybody doing something about the log.
+    /// Whether trying again may help, or the rest go on meanwhile: where the log is damaged, what
+    /// lies elsewhere is sound.
     pub(crate) const fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Storage(StorageError::Io { .. }) | Self::State(_) | Self::Damaged { .. }
+            Self::Storage(StorageError::Io { .. } | StorageError::Damage { .. })
+                | Self::State(_)
+                | Self::Damaged { .. }
         )
     }
 }

@@ -12,7 +12,7 @@ use access_ledger_proto::{
     entry::{Entry, Seal},
     error::SourceError,
     event::{self, Body},
-    facts::{Archive, Facts, Noted, sequences::Sequences},
+    facts::{Archive, Facts, Noted, redactions::Erasable, sequences::Sequences},
     findings::Findings,
     position::{Index, Size, memory_len},
     source::{Name, SourceName},
@@ -56,6 +56,8 @@ pub(crate) struct Fold {
     changed: BTreeSet<SourceName>,
     /// Time of the last entry then; of entry 0 before that.
     pub(crate) saved_at: u64,
+    /// The first event since the fold began that was rotten.
+    rotten: Option<Index>,
     /// Empty between two entries.
     found: Vec<FindingRecord>,
 }
@@ -125,6 +127,7 @@ impl Fold {
             totals: Totals::default(),
             changed: BTreeSet::new(),
             saved_at: watermark.recorded_at,
+            rotten: None,
             found: Vec::new(),
         }
     }
@@ -167,30 +170,54 @@ impl Fold {
     }
 
     /// Moves past records that follow each other from `self.size` on; `events` are theirs, `None`
-    /// for those that are gone.
+    /// for those that are gone, `rotten` among them.
     ///
     /// # Errors
     ///
     /// [`IndexError::Entry`], [`IndexError::Sequence`], [`IndexError::Unlawful`] for what no sound
-    /// log holds, [`IndexError::Facts`] when rows could not be read; then the fold is of no use any
-    /// more.
+    /// log holds, [`IndexError::Rotten`] when the rules cannot be known, [`IndexError::Facts`] when
+    /// rows could not be read; then the fold is of no use any more.
     pub(crate) fn take(
         &mut self,
         records: &[Record],
         events: &[Option<wire::Event>],
+        rotten: &[Index],
     ) -> Result<(), IndexError> {
         let first = self.size.next_index();
         runs(first, records, |source, run, last, seal| {
-            self.take_run(source, run, last, seal)?;
+            self.take_run(source, run, last, seal).map_err(|error| self.blame(error))?;
             let at = memory_len(run.first.0 - first.0).unwrap_or(usize::MAX);
             let records = records.iter().zip(events).skip(at);
             let count = memory_len(run.count.into()).unwrap_or(usize::MAX);
             for (index, (record, event)) in (run.first.0..).map(Index).zip(records.take(count)) {
+                if rotten.binary_search(&index).is_ok() {
+                    self.check_rotten(index, source)?;
+                } else if event.is_none() {
+                    self.totals.erased += 1;
+                }
                 self.take_record(index, source, record, event.as_ref())?;
             }
             Ok(())
         })?;
         self.archive.check()
+    }
+
+    /// What governance has recorded must be known. Any other event may be gone by a redaction, too,
+    /// and then nothing is known of what it said; that no redaction accounts for it, is found.
+    fn check_rotten(&mut self, index: Index, source: Name<'_>) -> Result<(), IndexError> {
+        self.rotten = self.rotten.or(Some(index));
+        match Erasable::of(self.facts().sources(), source, index) {
+            Erasable::Never => Err(IndexError::Rotten { index }),
+            Erasable::ByParties | Erasable::ByAge => Ok(()),
+        }
+    }
+
+    /// Where events are not known, what seems to break a rule says nothing of the log.
+    fn blame(&self, error: IndexError) -> IndexError {
+        match (error, self.rotten) {
+            (IndexError::Unlawful { .. }, Some(index)) => IndexError::Rotten { index },
+            (error, _) => error,
+        }
     }
 
     /// A part of a batch; `seal` and `last`, its last record, if the batch ends with it.
@@ -252,7 +279,6 @@ impl Fold {
             Index::GENESIS => None,
             _ if is_erased => {
                 self.findings.missing(index, recorded_at, source, &mut found);
-                self.totals.erased += 1;
                 None
             }
             _ => self.findings.take(&noted, &mut found),

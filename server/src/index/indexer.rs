@@ -1,6 +1,9 @@
 //! The indexing end: reads the log in order, and keeps postings and facts.
 
-use std::sync::{Arc, PoisonError, RwLock, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+};
 
 use access_ledger_proto::{
     authority::Authority,
@@ -8,7 +11,7 @@ use access_ledger_proto::{
     position::{Index, Size, count_of, memory_len},
     wire,
 };
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::{
     Index as Answers, Shared,
@@ -21,7 +24,10 @@ use super::{
     tail::{Tail, decode},
     workers::Pace,
 };
-use crate::storage::{LogReader, Record};
+use crate::{
+    error::StorageError,
+    storage::{LogReader, Record},
+};
 
 /// Adds to the index what the log has. There is one; [`super::Follower`] drives it.
 pub struct Indexer {
@@ -30,11 +36,13 @@ pub struct Indexer {
     reader: LogReader,
     /// Read and posted while the stretch before it was folded.
     ahead: Option<Chunk>,
+    /// Where blocks start that are missing and cannot be filled: an entry there is damaged.
+    lost: BTreeSet<Index>,
 }
 
 impl Indexer {
     pub(crate) fn new(shared: Arc<Shared>, layout: Layout, reader: LogReader) -> Self {
-        Self { shared, layout, reader, ahead: None }
+        Self { shared, layout, reader, ahead: None, lost: BTreeSet::new() }
     }
 
     /// The facts and the policy behind the entries below [`Indexer::size`]. Rows that are not in
@@ -90,14 +98,17 @@ impl Indexer {
         shared.workers.run(pace, || self.step())
     }
 
-    /// Builds one block again that was lost or dropped; returns whether one was missing.
+    /// Builds one block again that was lost or dropped; returns whether one was missing. One that
+    /// holds a damaged entry is left, and tried again at the next start: until then nobody is
+    /// told what would be in it.
     ///
     /// # Errors
     ///
     /// As [`Indexer::follow`].
-    pub(crate) fn repair(&self, pace: Pace) -> Result<bool, IndexError> {
-        let _working = self.shared.work();
-        self.shared.workers.run(pace, || self.fill_gap())
+    pub(crate) fn repair(&mut self, pace: Pace) -> Result<bool, IndexError> {
+        let shared = Arc::clone(&self.shared);
+        let _working = shared.work();
+        shared.workers.run(pace, || self.fill_gap())
     }
 
     fn step(&mut self) -> Result<bool, IndexError> {
@@ -129,11 +140,12 @@ impl Indexer {
             return Ok(chunk);
         }
         let (first, end) = (chunk.first, chunk.end());
-        let mut again = Chunk { generation, first, records: Vec::new(), events: Vec::new() };
+        let mut again = Chunk { generation, first, ..Chunk::default() };
         while again.end() < end {
             let more = self.read(again.end(), end)?;
             again.records.extend(more.records);
             again.events.extend(more.events);
+            again.rotten.extend(more.rotten);
         }
         Ok(again)
     }
@@ -150,14 +162,26 @@ impl Indexer {
     fn take(&self, chunk: &Chunk) -> Result<(), IndexError> {
         let events = chunk.events.chunks(PIECE_ENTRIES);
         for (records, events) in chunk.records.chunks(PIECE_ENTRIES).zip(events) {
-            self.shared.change_fold(|fold| fold.take(records, events))?;
+            self.shared.change_fold(|fold| fold.take(records, events, &chunk.rotten))?;
         }
         Ok(())
     }
 
-    fn fill_gap(&self) -> Result<bool, IndexError> {
+    fn fill_gap(&mut self) -> Result<bool, IndexError> {
         let indexed = self.shared.read_tail(Tail::first);
-        let Some(first) = self.shared.blocks.first_gap(indexed) else { return Ok(false) };
+        let gap = self.shared.blocks.first_gap(indexed, &self.lost);
+        let Some(first) = gap else { return Ok(false) };
+        match self.fill(first) {
+            Err(IndexError::Storage(error @ StorageError::Damage { .. })) => {
+                error!(%error, %first, "left a gap in the index, restore the log");
+                self.lost.insert(first);
+                Ok(true)
+            }
+            filled => filled,
+        }
+    }
+
+    fn fill(&self, first: Index) -> Result<bool, IndexError> {
         let end = first.plus(self.layout.block_entries.into());
         let mut tail = Tail::new(first);
         while tail.end() < end {
@@ -228,6 +252,7 @@ pub(super) fn save(
 }
 
 /// A stretch of the log.
+#[derive(Default)]
 pub(super) struct Chunk {
     /// How often events had been forgotten when it was read.
     generation: u64,
@@ -235,18 +260,23 @@ pub(super) struct Chunk {
     pub(super) records: Vec<Record>,
     /// Of the records, `None` for those that are gone.
     pub(super) events: Vec<Option<wire::Event>>,
+    /// Of those that are gone, the ones that are not as they were written; ascending.
+    pub(super) rotten: Vec<Index>,
 }
 
 impl Chunk {
     /// Reads a stretch that starts at `first` and ends at `end` at the latest.
     pub(super) fn read(reader: &LogReader, first: Index, end: Index) -> Result<Self, IndexError> {
         let entries_max = memory_len(end.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
-        let records = match entries_max {
-            0 => Vec::new(),
-            _ => reader.read(first, entries_max, READ_BYTES)?,
+        let (records, rotten) = match entries_max {
+            0 => Default::default(),
+            _ => reader.read_past_rot(first, entries_max, READ_BYTES)?,
         };
+        if let Some(index) = rotten.first() {
+            warn!(%index, events = rotten.len(), "indexed entries without their rotten events");
+        }
         let events = decode(&records);
-        Ok(Self { generation: 0, first, records, events })
+        Ok(Self { generation: 0, first, records, events, rotten })
     }
 
     fn end(&self) -> Index {

@@ -14,12 +14,14 @@
 //! ```
 //!
 //! `current` is replaced in one step; files of other generations are removed at the next start.
+//! Whoever puts events back into a log ([`start_over`]) leaves it with a generation of which there
+//! are no files yet, so that all is built again.
 
 use std::{
     ffi::OsStr,
     io,
     ops::RangeInclusive,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -60,12 +62,11 @@ impl Files {
     pub(super) fn open(disk: Arc<dyn Disk>, folder: PathBuf) -> Result<Self, IndexError> {
         let path = folder.join(CURRENT);
         let generation = match os::read(&*disk, &path, CURRENT_BYTES_MAX) {
-            Ok(text) => str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+            Ok(text) => generation_in(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(io_error("read", &path)(error).into()),
         };
-        // A number that cannot be read leaves nothing to go on from, and all is built again.
-        let generation = AtomicU64::new(generation.unwrap_or(0));
+        let generation = AtomicU64::new(generation);
         let files = Self { disk, folder, generation };
         files.remove_others()?;
         Ok(files)
@@ -114,6 +115,28 @@ impl Files {
         }
         Ok(self.disk.sync_dir(&self.folder).map_err(io_error("sync", &self.folder))?)
     }
+}
+
+/// Has the index of a data folder that nobody has open built again at the next start, durably: what
+/// was damaged when it was built may be there again. Nothing where there is no index.
+///
+/// # Errors
+///
+/// [`StorageError::Io`] when the disk refuses.
+pub(crate) fn start_over(disk: &dyn Disk, data: &Path) -> Result<(), StorageError> {
+    let folder = super::folder(data);
+    let names = match disk.list(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(io_error("list", &folder))?,
+    };
+    let path = folder.join(CURRENT);
+    let current = match os::read(disk, &path, CURRENT_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        read => generation_in(&read.map_err(io_error("read", &path))?),
+    };
+    let numbers = names.iter().filter_map(|name| name.to_str()?.rsplit_once('-')?.1.parse().ok());
+    let free = numbers.fold(current, u64::max).saturating_add(1);
+    os::replace(disk, &path, format!("{free}\n").as_bytes()).map_err(io_error("replace", &path))
 }
 
 /// A fold from entry 0 on, over files of its own.
@@ -213,7 +236,7 @@ impl Index {
             self.shared.workers.run(Pace::Calm, || {
                 let chunk = Chunk::read(reader, next.next_index(), Place(end))?;
                 let mut fold = anew.fold.write().unwrap_or_else(PoisonError::into_inner);
-                fold.take(&chunk.records, &chunk.events)
+                fold.take(&chunk.records, &chunk.events, &chunk.rotten)
             })?;
             let reached = at();
             if reached.0.is_multiple_of(block) && reached <= saved {
@@ -244,6 +267,11 @@ impl Index {
     fn layout(&self) -> Layout {
         self.shared.blocks.layout()
     }
+}
+
+/// A number that cannot be read leaves nothing to go on from, and all is built again.
+fn generation_in(text: &[u8]) -> u64 {
+    str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The name of a part in a generation.

@@ -29,6 +29,7 @@ use crate::os::{Access, Disk, File, RealDisk};
 
 mod ledger;
 mod query;
+mod rot;
 
 const SOURCES: [&str; 4] = ["a", "b", "b/c", "d"];
 

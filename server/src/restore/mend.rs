@@ -44,6 +44,7 @@ use crate::{
     erase::Progress,
     error::{LedgerError, StorageError},
     folder::Folder,
+    index,
     os::{Access, Disk},
     storage::{
         Options, TreeFiles,
@@ -330,6 +331,7 @@ fn exchange(
     // First, so that a stop in the middle does not leave a mended log with the tree of another.
     if !drafted.is_empty() {
         look_again(&**disk, data)?;
+        index::start_over(&**disk, data.root())?;
     }
     if mended.rebuilds_tree {
         TreeFiles::open(&**disk, data.root(), Access::Write)?.start_rebuilding(&**disk)?;

@@ -12,7 +12,7 @@ use std::{
 use access_ledger_proto::{
     hash::Digest,
     position::{Index, Size, count_of},
-    segment::{FRAME_LEN_MIN, Frame, HEADER_LEN, Verify},
+    segment::{FRAME_LEN_MIN, Frame, HEADER_LEN, Salt, Verify},
 };
 use bytes::{Bytes, BytesMut};
 
@@ -80,10 +80,52 @@ impl LogReader {
         first: Index,
         limits: (usize, usize),
     ) -> Result<Vec<Record>, StorageError> {
-        self.read_run(memory, first, limits, Verify::All, |bytes, frame| Record {
+        self.read_run(memory, first, limits, Verify::All, |bytes, frame, _| Record {
             entry: bytes.slice_ref(frame.entry),
             event: frame.event().map(|event| bytes.slice_ref(event)),
         })
+    }
+
+    /// As [`LogReader::read`], for who goes on where an event has rotted: it is given as one that
+    /// is gone. Also the indexes of all such events that were read, ascending. What is not as
+    /// written is first read again, past the page cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogReader::read`], but for events.
+    pub fn read_past_rot(
+        &self,
+        first: Index,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<(Vec<Record>, Vec<Index>), StorageError> {
+        let limits = (entries_max, bytes_max);
+        let read = || {
+            let mut rotten = Vec::new();
+            let records = self.read_run(
+                &mut ReadMemory::default(),
+                first,
+                limits,
+                Verify::Entry,
+                |bytes, frame, salt| {
+                    let event = frame.event().filter(|_| frame.event_holds(salt));
+                    if event.is_none() && frame.event().is_some() {
+                        rotten.push(frame.index());
+                    }
+                    let entry = bytes.slice_ref(frame.entry);
+                    Record { entry, event: event.map(|event| bytes.slice_ref(event)) }
+                },
+            )?;
+            Ok((records, rotten))
+        };
+        let (records, rotten) = read()?;
+        if rotten.is_empty() {
+            return Ok((records, rotten));
+        }
+        if let Some(run) = self.shared.locate(first, limits)? {
+            run.segment.file.forget();
+        }
+        read()
     }
 
     /// Reads entries without their events; else as [`LogReader::read`]. Does not verify the events.
@@ -98,7 +140,7 @@ impl LogReader {
         bytes_max: usize,
     ) -> Result<Vec<Bytes>, StorageError> {
         let (memory, limits) = (&mut ReadMemory::default(), (entries_max, bytes_max));
-        self.read_run(memory, first, limits, Verify::Entry, |bytes, frame| {
+        self.read_run(memory, first, limits, Verify::Entry, |bytes, frame, _| {
             bytes.slice_ref(frame.entry)
         })
     }
@@ -109,23 +151,24 @@ impl LogReader {
         first: Index,
         limits: (usize, usize),
         verify: Verify,
-        mut take: impl FnMut(&Bytes, Frame<'_>) -> T,
+        mut take: impl FnMut(&Bytes, Frame<'_>, Salt) -> T,
     ) -> Result<Vec<T>, StorageError> {
         let Some(run) = self.shared.locate(first, limits)? else {
             return Ok(Vec::new());
         };
         let bytes = self.shared.read_frames(&run, memory)?;
+        let salt = run.segment.header.salt;
         let mut taken = Vec::with_capacity(run.count);
         let mut rest = &bytes[..];
         for index in (first.0..).take(run.count).map(Index) {
             let offset = run.start + count_of(bytes.len() - rest.len());
-            let (frame, length) = Frame::parse(rest, run.segment.header.salt, verify)
+            let (frame, length) = Frame::parse(rest, salt, verify)
                 .map_err(|fault| run.segment.damage(offset, index, fault))?;
             if frame.index() != index {
                 let fault = Fault::Index { found: frame.index() };
                 return Err(run.segment.damage(offset, index, fault));
             }
-            taken.push(take(&bytes, frame));
+            taken.push(take(&bytes, frame, salt));
             rest = rest.get(length..).unwrap_or_default();
         }
         Ok(taken)
