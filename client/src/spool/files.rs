@@ -143,10 +143,16 @@ fn make_folder(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> i
         }
     }
     match sync(above.unwrap_or_else(|| Path::new("."))) {
-        // A folder that we may not open is none that we made others in.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_new => Ok(()),
+        // Others have made it, where we may not or where nothing can be written.
+        Err(error) if !is_new && !may_make(error.kind()) => Ok(()),
         synced => synced,
     }
+}
+
+/// Whether a sync that fails like this could have been of a folder that we made others in.
+const fn may_make(failure: ErrorKind) -> bool {
+    use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    !matches!(failure, PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
 }
 
 fn options() -> OpenOptions {
