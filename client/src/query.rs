@@ -10,7 +10,6 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     entry::Entry,
     event,
-    facts::{erased::Redactions, redactions::Erasable, sources::Sources},
     hash::sha256,
     note::VerifierKey,
     position::{Index, count_of},
@@ -22,6 +21,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rayon::prelude::*;
 
+use self::erased::{Erased, Gone, changes_rules};
 use crate::{
     audit::{Audited, Observer},
     evidence::Caught,
@@ -29,6 +29,8 @@ use crate::{
     pull::{PullError, Puller, digests},
     verify::{Record, Scope},
 };
+
+mod erased;
 
 /// An entry that meets a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +124,8 @@ struct ByRule {
     /// Those with findings of the rules asked for. Whether they meet the rest of the filter is to
     /// be seen.
     indexes: BTreeSet<Index>,
+    /// An event that is not among these was there.
+    gone: Gone,
     error: Option<FoldError>,
 }
 
@@ -161,7 +165,8 @@ impl Selection {
     /// What was selected of the log that an audit has verified; of events that are gone, what
     /// erased them, told from the verified redactions.
     ///
-    /// Entries that are found by rule are pulled once more, each with its proof.
+    /// Entries that are found by rule are pulled once more, each with its proof. An event that was
+    /// there in the audit and is gone then must have been erased since.
     ///
     /// # Errors
     ///
@@ -172,11 +177,11 @@ impl Selection {
         audited: &Audited,
         ledger: &VerifierKey,
     ) -> Result<Selected, SelectError> {
-        let erased = audited.verifier.sources().map(|sources| Erased::of(&self.rules, sources));
+        let mut erased = Erased::of(&self.rules, audited);
         self.rules.clear();
-        let mut selected = self.select(puller, &audited.checkpoint, ledger).await?;
+        let mut selected = self.select(puller, (&audited.checkpoint, ledger), &mut erased).await?;
         for hit in selected.hits.iter_mut().filter(|hit| hit.record.event.is_none()) {
-            hit.erased_by = erased.as_ref().and_then(|erased| erased.by(hit));
+            hit.erased_by = erased.by(hit);
         }
         Ok(selected)
     }
@@ -184,8 +189,8 @@ impl Selection {
     async fn select(
         self,
         puller: &Puller,
-        checkpoint: &VerifiedCheckpoint,
-        ledger: &VerifierKey,
+        (checkpoint, ledger): (&VerifiedCheckpoint, &VerifierKey),
+        erased: &mut Erased,
     ) -> Result<Selected, SelectError> {
         let Self { criteria, newest_first, hits_max, hits, count, by_rule, rules: _ } = self;
         let Some(by_rule) = by_rule else {
@@ -198,7 +203,7 @@ impl Selection {
         if let Some(error) = by_rule.error {
             return Err(error.into());
         }
-        let mut indexes: Vec<_> = by_rule.indexes.into_iter().collect();
+        let mut indexes: Vec<_> = by_rule.indexes.iter().copied().collect();
         if newest_first {
             indexes.reverse();
         }
@@ -208,6 +213,9 @@ impl Selection {
                 return Ok(Selected { hits, count: None });
             }
             let hit = pull_hit(puller, index, checkpoint, ledger).await?;
+            if hit.record.event.is_none() && !by_rule.gone.holds(index) {
+                erased.expect_accounts(&hit, puller, ledger).await?;
+            }
             if meets(&criteria, &hit.record) {
                 hits.push(hit);
             }
@@ -253,9 +261,13 @@ impl Observer for Selection {
         if by_rule.error.is_some() {
             return;
         }
-        let (criteria, indexes) = (&self.criteria, &mut by_rule.indexes);
-        let taken = by_rule.fold.take(first, records, |seen| {
+        let criteria = &self.criteria;
+        let ByRule { fold, indexes, gone, error } = by_rule;
+        let taken = fold.take(first, records, |seen| {
             let noted = seen.noted;
+            if seen.is_erased {
+                gone.note(noted.index);
+            }
             let asked = |rule: &String| criteria.rules().contains(rule);
             for finding in seen.findings.iter().filter(|finding| asked(&finding.rule)) {
                 // What is known not to meet the filter is not pulled again.
@@ -267,7 +279,7 @@ impl Observer for Selection {
                 }
             }
         });
-        by_rule.error = taken.err();
+        *error = taken.err();
     }
 }
 
@@ -301,37 +313,6 @@ async fn pull_hit(
         return Err(SelectError::Caught(Box::new(caught)));
     }
     Ok(Hit { index, record, erased_by: None })
-}
-
-/// Why events are gone, by a verified log.
-struct Erased<'a> {
-    sources: &'a Sources,
-    redactions: Redactions,
-}
-
-impl<'a> Erased<'a> {
-    fn of(rules: &[(Index, Record)], sources: &'a Sources) -> Self {
-        let mut redactions = Redactions::default();
-        for (index, record) in rules {
-            let body = record.event.as_deref().and_then(event::body);
-            if let (Ok(entry), Some(body)) = (Entry::parse(&record.entry), body) {
-                redactions.take(sources, (*index, entry.recorded_at), entry.source, body);
-            }
-        }
-        Self { sources, redactions }
-    }
-
-    fn by(&self, hit: &Hit) -> Option<ErasedBy> {
-        let entry = Entry::parse(&hit.record.entry).ok()?;
-        let erasable = Erasable::of(self.sources, entry.source, hit.index);
-        let (index, legal_basis) = self.redactions.of(hit.index, entry.recorded_at, erasable)?;
-        Some(ErasedBy { index, legal_basis: legal_basis.to_owned() })
-    }
-}
-
-fn changes_rules(record: &Record) -> bool {
-    let body = record.event.as_deref().and_then(event::body);
-    body.is_some_and(Redactions::concerns)
 }
 
 /// Reads the redactions that a page names for its hits, each once, and notes them. With a
