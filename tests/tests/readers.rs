@@ -15,7 +15,7 @@ use access_ledger_proto::{
     hash::sha256,
     note::{KeyType, Signer, VerifierKey},
     quorum::Quorum,
-    wire::{self, Filter, ReadKind},
+    wire::{self, ControlKind, Filter, ReadKind},
 };
 use access_ledger_server::identity::Door;
 use access_ledger_tests::{
@@ -23,6 +23,7 @@ use access_ledger_tests::{
     gate::GatedDisk,
     node::{Clients, Node, Setup},
     pages,
+    parties::Governance,
     pki::{door_in_the_clear, token_of},
     process::{Process, binaries},
     source::{Refused, Source},
@@ -348,5 +349,49 @@ async fn a_custodian_records_its_readers_at_the_ledger() -> anyhow::Result<()> {
             "auditor | read-room | QUERY | sources \"payments\" | 3 | 30 | 3 | 32 | 0",
         ]
     );
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custodian_answers_searches_when_the_ledger_refuses_its_records() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("ledger");
+    let node = Node::start(&data).await?;
+    let mut governance = Governance::of(&data, &node.vkey)?;
+    let key = Signer::new("read-room", KeyType::Ed25519, [9; 32])?;
+    let own = Source::with_key(key.clone(), &node.vkey)?;
+    node.clients().recorder.enroll(own.enrolment()).await?;
+    let mut source = node.clients().enrolled("payments", 1, &node.vkey).await?;
+    node.clients().record(&source.record(30)?).await?;
+
+    let mut setup = custodian::Setup::new(&folder.path().join("custodian"), &node.vkey);
+    setup.options.reads_key = Some(key);
+    setup.door = Door::open(&setup.disk, door_in_the_clear(folder.path(), &PRINCIPALS)?)?;
+    let keeper = setup.start(node.address).await?;
+    let auditor = clients(&format!("http://{}", keeper.address), "auditor")?;
+    let search = || query(&auditor, "payments");
+    until(async || Ok(search().await.ok())).await?;
+    let recorded = async || {
+        let state = wire::GetSourceStateRequest { source: "read-room".to_owned() };
+        anyhow::Ok(node.clients().recorder.get_source_state(state).await?.into_inner().last_seq)
+    };
+    until(async || Ok((recorded().await? == 3).then_some(()))).await?;
+
+    // Both parties give its key up: it may be lost.
+    let change = governance.change(ControlKind::Key, "read-room", 1, Vec::new());
+    let event = governance.company.event(wire::event::Body::ControlChange(change));
+    node.clients().record(&governance.company.seal(vec![event])?).await?;
+    // It refuses the records of the first of these while the others are searched.
+    for _ in 0..100 {
+        search().await?;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    keeper.stop().await?;
+    let keeper = setup.start(node.address).await?;
+    let auditor = clients(&format!("http://{}", keeper.address), "auditor")?;
+    until(async || Ok(query(&auditor, "payments").await.ok())).await?;
+    assert_eq!(recorded().await?, 3);
+    assert!(keeper.alarms.all().is_empty(), "a refusal is no lie");
+    keeper.stop().await?;
     node.stop().await
 }

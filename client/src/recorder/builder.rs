@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     Recorder,
     batch::Notary,
-    driver::{Driver, Interrupt, Ledger, Pace},
+    driver::{Driver, Interrupt, Ledger, Pace, Persistence},
     keeper,
     pulse::{self, Rhythm},
     shared::{BatchLimits, Shared, Start},
@@ -47,6 +47,7 @@ pub struct Builder {
     pace: Pace,
     memory_bytes_max: usize,
     spool: Option<(PathBuf, u64)>,
+    persistence: Option<Persistence>,
     quorum: Quorum,
     heartbeat: Option<Duration>,
     build: Option<Digest>,
@@ -62,9 +63,19 @@ impl Builder {
             backoff_max: Duration::from_secs(10),
             deadline: Duration::from_secs(30),
         };
-        let (memory_bytes_max, spool) = (32 << 20, None);
-        let (quorum, heartbeat, build) = (Quorum::default(), None, None);
-        Self { link, key, ledger, limits, pace, memory_bytes_max, spool, quorum, heartbeat, build }
+        Self {
+            link,
+            key,
+            ledger,
+            limits,
+            pace,
+            memory_bytes_max: 32 << 20,
+            spool: None,
+            persistence: None,
+            quorum: Quorum::default(),
+            heartbeat: None,
+            build: None,
+        }
     }
 
     /// Most events of a batch: 1 to 4,096, default 256.
@@ -120,6 +131,20 @@ impl Builder {
     pub fn spool(mut self, folder: impl AsRef<Path>, bytes_max: u64) -> Self {
         let bytes_max = bytes_max.max(SPOOL_BYTES_MIN);
         self.spool = Some((folder.as_ref().to_owned(), bytes_max));
+        self
+    }
+
+    /// With a spool: goes on whatever the ledger answers, for the spool takes events all the same.
+    /// A refusal or a proof that does not hold is told to `told` instead of ending the recorder,
+    /// and after `delay` the ledger is asked anew where the source stands. `told` gets `Ok` when
+    /// the ledger has taken events for the first time, and after each trouble; it must not block.
+    /// Default: such an answer ends the recorder, so that whoever records hears of it.
+    pub fn persist(
+        mut self,
+        delay: Duration,
+        told: impl Fn(Result<(), &RecorderError>) + Send + Sync + 'static,
+    ) -> Self {
+        self.persistence = Some(Persistence { delay, told: Arc::new(told) });
         self
     }
 
@@ -192,11 +217,19 @@ impl Builder {
             None => None,
         };
         let known = spool.as_ref().map_or(0, |(spool, _)| spool.last());
-        let state = ask(&ledger, &notary, &self.pace, known > 0).await?;
+        let persistence = self.persistence.filter(|_| spool.is_some());
+        let state = ask(&ledger, &notary, &self.pace, known > 0).await.and_then(|state| {
+            // Before anything rests on it.
+            state.map(|state| check_lost(spool.as_ref(), state)).transpose()
+        });
+        let state = match (state, &persistence) {
+            (Err(error), Some(persistence)) if known > 0 && persistence.outlasts(&error) => None,
+            (state, _) => state?,
+        };
         let rhythm = Rhythm::new(self.heartbeat, self.build);
         state.iter().for_each(|state| rhythm.learn(state));
         let last = state.map(|state| state.last_seq);
-        let begin = begin(spool.as_mut(), last)?;
+        let begin = begin(spool.as_mut(), last);
         let shared = Arc::new(Shared::new(begin, self.limits, self.memory_bytes_max, rhythm));
         let keeper = spool.map(|(spool, _)| keeper::spawn(spool, Arc::clone(&shared)));
         let driver = Driver {
@@ -207,6 +240,8 @@ impl Builder {
             resync: last.is_none() || begin.unsettled > 0,
             backoff: self.pace.backoff(),
             in_flight: VecDeque::new(),
+            persistence,
+            is_untold: true,
         };
         let tells = shared.rhythm.tells();
         let pulse = pulse::beat(Arc::clone(&shared), source.clone(), tells);
@@ -313,23 +348,31 @@ async fn ask(
     answer.unwrap_or(Err(RecorderError::Deadline { waited: pace.deadline }))
 }
 
+/// That the ledger knows all that the spool has verified receipts of.
+fn check_lost(
+    spool: Option<&Opened>,
+    state: wire::GetSourceStateResponse,
+) -> Result<wire::GetSourceStateResponse, RecorderError> {
+    let (found, wanted) = (state.last_seq, spool.map_or(0, |(spool, _)| spool.acknowledged()));
+    if found < wanted {
+        return Err(RecorderError::Lost { found, wanted });
+    }
+    Ok(state)
+}
+
 /// Where the recorder begins, from what the spool and the ledger know.
-fn begin(spool: Option<&mut Opened>, last: Option<u64>) -> Result<Start, RecorderError> {
+fn begin(spool: Option<&mut Opened>, last: Option<u64>) -> Start {
     let Some((spool, room)) = spool else {
         let last = last.unwrap_or_default();
-        return Ok(Start { last, settled: last, unsettled: 0, spool_room: None });
+        return Start { last, settled: last, unsettled: 0, spool_room: None };
     };
-    let settled = spool.acknowledged();
-    if let Some(found) = last.filter(|&last| last < settled) {
-        return Err(RecorderError::Lost { found, wanted: settled });
-    }
     let last = last.unwrap_or_default().max(spool.last());
     if last > spool.last() {
         spool.skip_numbers(last);
     }
     let unsettled = room.waiting;
-    let settled = if unsettled == 0 { last } else { settled };
-    Ok(Start { last, settled, unsettled, spool_room: Some(room.free) })
+    let settled = if unsettled == 0 { last } else { spool.acknowledged() };
+    Start { last, settled, unsettled, spool_room: Some(room.free) }
 }
 
 /// Tells the ledger that a spool was lost.

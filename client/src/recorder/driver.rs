@@ -5,7 +5,7 @@
 //! when the ledger says that it stands elsewhere are events cut anew: after those that it already
 //! holds were found in it, and proven to be ours.
 
-use std::{collections::VecDeque, future::pending, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, future::pending, mem, pin::Pin, sync::Arc, time::Duration};
 
 use access_ledger_proto::{
     position::memory_len,
@@ -51,6 +51,43 @@ impl Pace {
     }
 }
 
+/// What to do instead of ending, when an answer of the ledger would end the recorder.
+#[derive(Clone)]
+pub(super) struct Persistence {
+    /// Ask again after that long.
+    pub(super) delay: Duration,
+    /// Whom to tell what the ledger answered, and `Ok` when it takes events (again).
+    pub(super) told: Arc<Told>,
+}
+
+type Told = dyn Fn(Result<(), &RecorderError>) + Send + Sync;
+
+impl fmt::Debug for Persistence {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Persistence").field("delay", &self.delay).finish_non_exhaustive()
+    }
+}
+
+impl Persistence {
+    /// Whether there is hope in spite of this error: the ledger may answer something else later.
+    /// Tells of it then.
+    pub(super) fn outlasts(&self, error: &RecorderError) -> bool {
+        let is_answer = matches!(
+            error,
+            RecorderError::Origin { .. }
+                | RecorderError::Key { .. }
+                | RecorderError::Refused(_)
+                | RecorderError::Evidence { .. }
+                | RecorderError::Lost { .. }
+                | RecorderError::Reused { .. }
+        );
+        if is_answer {
+            (self.told)(Err(error));
+        }
+        is_answer
+    }
+}
+
 /// Two calls of the ledger, each with a deadline.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
@@ -70,6 +107,10 @@ pub(super) struct Driver {
     pub(super) backoff: Backoff,
     /// Sent and not answered, oldest first.
     pub(super) in_flight: VecDeque<Batch>,
+    /// None: such an answer ends the recorder.
+    pub(super) persistence: Option<Persistence>,
+    /// Nobody was told yet that the ledger takes events (again).
+    pub(super) is_untold: bool,
 }
 
 /// Why sending stopped.
@@ -93,6 +134,13 @@ impl Driver {
             };
             let asked = match interrupt {
                 Interrupt::Fatal(error) => {
+                    if let Some(persistence) = &self.persistence
+                        && persistence.outlasts(&error)
+                    {
+                        (self.resync, self.is_untold) = (true, true);
+                        sleep(persistence.delay).await;
+                        continue;
+                    }
                     tracing::error!(%error, "recorder failed");
                     self.shared.fail(error);
                     return;
@@ -191,15 +239,24 @@ impl Driver {
             Notary::judge_verdicts(batch, &mut place, own, answer)?;
         }
         let events = self.in_flight.pop_front().map_or_else(Vec::new, |batch| batch.events);
-        self.shared.settle(place, &events);
-        self.backoff.reset();
+        self.settle(place, &events);
         Ok(())
+    }
+
+    fn settle(&mut self, place: Place, events: &[Numbered]) {
+        self.shared.settle(place, events);
+        self.backoff.reset();
+        if let Some(persistence) = &self.persistence
+            && mem::take(&mut self.is_untold)
+        {
+            (persistence.told)(Ok(()));
+        }
     }
 
     /// Finds the events that the ledger already holds, proves that they are ours, and leaves the
     /// others to be cut anew.
     async fn resynchronise(&mut self) -> Result<(), Interrupt> {
-        let unanswered = std::mem::take(&mut self.in_flight);
+        let unanswered = mem::take(&mut self.in_flight);
         self.shared.uncut(unanswered.into_iter().flat_map(|batch| batch.events).collect());
         let state = self.ledger.source_state(&self.notary).await?;
         self.shared.rhythm.learn(&state);
@@ -229,8 +286,7 @@ impl Driver {
                 place = self.judge_whole(events, &found).await?;
             }
             let events = self.shared.take_front(place.last_seq);
-            self.shared.settle(place, &events);
-            self.backoff.reset();
+            self.settle(place, &events);
         }
         Ok(())
     }

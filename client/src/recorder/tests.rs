@@ -19,6 +19,7 @@ mod authorize;
 #[cfg(feature = "audit")]
 mod heartbeat;
 mod ledger;
+mod persist;
 
 const SOURCE: &str = "payments";
 

@@ -142,7 +142,8 @@ impl Custodian {
             return None;
         };
         let spool = Folder::new(&self.options.folder).reads_spool();
-        Some(AtLedger::new(link, key, self.ledger.clone(), spool))
+        let (ledger, alarms) = (self.ledger.clone(), self.alarms.clone());
+        Some(AtLedger::new(link, key, ledger, spool, alarms))
     }
 
     /// Starts the thread that follows, and the tasks that sign and watch; a custodian that is

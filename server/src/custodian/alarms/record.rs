@@ -65,6 +65,8 @@ pub enum AlarmKind {
     NotErased,
     /// The own copy is not what was stored.
     CopyDamaged,
+    /// The ledger answered the custodian's own records with a proof that does not hold.
+    ReceiptInvalid,
 }
 
 /// What an alarm is about within its ledger: alarms of one kind, ledger and place are the same
@@ -129,7 +131,7 @@ pub(super) struct Key {
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fork,
         Self::Rollback,
         Self::CheckpointInvalid,
@@ -144,6 +146,7 @@ impl AlarmKind {
         Self::Behind,
         Self::NotErased,
         Self::CopyDamaged,
+        Self::ReceiptInvalid,
     ];
 
     /// The name in files, messages and metrics.
@@ -164,6 +167,7 @@ impl AlarmKind {
             Self::Behind => "BEHIND",
             Self::NotErased => "NOT_ERASED",
             Self::CopyDamaged => "COPY_DAMAGED",
+            Self::ReceiptInvalid => "RECEIPT_INVALID",
         }
     }
 
@@ -183,9 +187,11 @@ impl AlarmKind {
     /// far the ledger has grown meanwhile.
     fn place(self, index: Option<Index>, size: Size, party: Option<&str>) -> Place {
         match self {
-            Self::Stale | Self::Behind | Self::CheckpointInvalid | Self::CopyDamaged => {
-                Place::Ledger
-            }
+            Self::Stale
+            | Self::Behind
+            | Self::CheckpointInvalid
+            | Self::CopyDamaged
+            | Self::ReceiptInvalid => Place::Ledger,
             Self::Fork | Self::Rollback => Place::Size(size),
             Self::SourceSilent => Place::Party(party.unwrap_or_default().to_owned()),
             Self::LogInvalid
