@@ -17,9 +17,11 @@
 mod admission;
 mod expiry;
 mod progress;
+mod retry;
+mod wipe;
 
 use std::{
-    ops::Range,
+    mem,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -41,9 +43,8 @@ use prost::Message as _;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use self::expiry::Expiry;
-use self::progress::Waiting;
 pub(crate) use self::{admission::check, expiry::RecordRun, progress::Progress};
+use self::{expiry::Expiry, progress::Waiting, retry::Retry, wipe::wipe};
 use crate::{
     book::Book,
     error::{LedgerError, StorageError},
@@ -104,9 +105,16 @@ struct Work {
     retention: Option<Retention>,
     /// What was found and is not carried out yet.
     pending: Vec<Erasing>,
-    /// An earlier attempt may have been cut off: the disk may not hold what the files seem to, and
-    /// the index may know of events that are gone.
+    /// What was carried out but for damaged frames: as many as redactions that cover such.
+    damaged: Vec<Erasing>,
+    /// An earlier attempt may have been cut off: the disk may not hold what the files seem to.
     is_repeated: bool,
+    /// The index may know of events that are gone.
+    index_is_stale: bool,
+    /// Of the damaged, and of what the index did not forget.
+    retry: Retry,
+    /// The log's size when this began.
+    opened: Size,
     /// As it was noted last.
     noted: Progress,
     expiry: Option<Expiry>,
@@ -187,14 +195,18 @@ impl Work {
             (progress, is_repeated) = (Progress::default(), true);
         }
         Ok(Self {
+            opened: book.published().size,
             book,
             disk,
             folder,
             noted: progress.clone(),
-            progress,
+            progress: Progress { under_way: Vec::new(), ..progress },
             retention,
             pending: Vec::new(),
+            damaged: Vec::new(),
             is_repeated,
+            index_is_stale: is_repeated,
+            retry: Retry::default(),
             expiry: None,
             signal,
         })
@@ -256,7 +268,8 @@ impl Work {
             let Some(&Waiting { run, retention, .. }) = self.progress.waiting.get(place) else {
                 break;
             };
-            let retention = stored_retention(&self.book, Index(retention))?;
+            // Where it has rotted, the run waits on.
+            let Some(retention) = stored_retention(&self.book, Index(retention))? else { break };
             let found = self.book.reader.read(Index(run), 1, usize::MAX)?.pop();
             let found = found.and_then(|record| {
                 let entry = Entry::parse(&record.entry).ok()?;
@@ -264,7 +277,7 @@ impl Work {
                 let redaction = wire::Redaction::decode(body.bytes).ok()?;
                 let sources = self.book.sources().before(entry.index);
                 let at = (entry.index, entry.recorded_at);
-                judge(&sources, retention.as_ref(), at, entry.source, &redaction).ok()
+                judge(&sources, Some(&retention), at, entry.source, &redaction).ok()
             });
             self.pending.extend(found);
             self.progress.waiting.remove(place);
@@ -356,59 +369,73 @@ impl Work {
     }
 
     /// Erases what was found, in the log and in the index, and notes how far that is. What is cut
-    /// off by a stop is done again at the next start; after an error that passes, here.
+    /// off by a stop is done again at the next start; what is damaged, and what the index could not
+    /// forget, here, by and by. Until all is done the note stands where it stood, so that the next
+    /// start comes upon it again.
     fn carry_out(&mut self) -> Result<(), EraseError> {
-        if self.pending.is_empty() && self.noted.under_way.is_empty() {
-            if self.progress.size - self.noted.size >= NOTE_ENTRIES {
+        let is_due = !self.noted.under_way.is_empty() && self.retry.is_due();
+        if self.pending.is_empty() && !is_due {
+            if self.noted.under_way.is_empty()
+                && self.progress.size - self.noted.size >= NOTE_ENTRIES
+            {
                 self.note(self.progress.clone())?;
             }
             return Ok(());
         }
-        let mut under_way = self.noted.under_way.clone();
-        let found = self.pending.iter().map(|erasing| erasing.range().into_inner());
-        under_way.extend(found.filter(|range| !self.noted.under_way.contains(range)));
-        self.note(Progress { under_way, ..self.noted.clone() })?;
-        let (mut events, mut left) = (0, None);
-        for erasing in &self.pending {
-            match self.erase(erasing) {
-                Ok(erased) => events += erased,
-                Err(error) if error.is_passing() => left = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        // What was erased before it came here never was in the index. Of what an attempt erases
-        // that comes to no end, the next one does not know.
-        self.is_repeated |= events > 0 || left.is_some();
-        left.map_or(Ok(()), Err)?;
-        let ranges = self.noted.under_way();
+        self.note(self.noted.clone().begin(ranges(&self.pending)))?;
+        let damage = self.wipe(is_due)?;
+        let under_way = self.noted.under_way();
         let is_stopping = || self.signal.is_stopping();
         let Book { index, reader, .. } = &*self.book;
-        if is_stopping() || self.is_repeated && !index.forget(reader, &ranges, &is_stopping)? {
+        if is_stopping() {
             return Ok(());
         }
-        metrics::counter!("access_ledger_erased_events_total").increment(events);
-        info!(redactions = self.pending.len(), events, "carried out redactions");
-        self.is_repeated = false;
-        self.pending.clear();
-        self.note(self.progress.clone())
+        if self.index_is_stale {
+            match index.forget(reader, &under_way, &is_stopping) {
+                Ok(true) => self.index_is_stale = false,
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    self.retry.put_off();
+                    return Err(error.into());
+                }
+            }
+        }
+        if self.damaged.is_empty() {
+            self.retry = Retry::default();
+            return self.note(self.progress.clone());
+        }
+        let under_way = ranges(&self.damaged).collect();
+        self.note(Progress { under_way, ..self.noted.clone() })?;
+        damage.map_or(Ok(()), |damage| {
+            self.retry.put_off();
+            Err(damage.into())
+        })
     }
 
-    /// Erases the events of one redaction from the log; returns how many there were.
-    fn erase(&self, erasing: &Erasing) -> Result<u64, EraseError> {
+    /// Erases what was found from the log, and what was damaged if that `is_due`; what is damaged.
+    fn wipe(&mut self, is_due: bool) -> Result<Option<StorageError>, EraseError> {
         let attempt = if self.is_repeated { Attempt::Again } else { Attempt::First };
-        let sources = self.book.sources().clone();
-        let end = Index(erasing.range().end() + 1);
-        let mut range = Range { start: Index(*erasing.range().start()), end };
-        let mut events = 0;
-        while range.start < range.end && !self.signal.is_stopping() {
-            let erased = self.book.reader.erase(&range, attempt, |entry, event| {
-                let erasable = Erasable::of(&sources, entry.source, entry.index);
-                erasing.erases(entry.recorded_at, erasable, event.and_then(event::body))
-            })?;
-            events += erased.events;
-            range.start = erased.next;
+        let again = if is_due { mem::take(&mut self.damaged) } else { Vec::new() };
+        let (mut events, mut damage) = (0, None);
+        for erasing in again.iter().chain(&self.pending) {
+            let wiped = wipe(&self.book, erasing, attempt, &|| self.signal.is_stopping())?;
+            events += wiped.events;
+            if let Some(error) = wiped.damage {
+                damage.get_or_insert(error);
+                self.damaged.push(*erasing);
+            }
         }
-        Ok(events)
+        if self.signal.is_stopping() {
+            return Ok(None);
+        }
+        // What was erased before it came here never was in the index.
+        self.index_is_stale |= events > 0;
+        self.is_repeated &= self.progress.size < self.opened.0;
+        metrics::counter!("access_ledger_erased_events_total").increment(events);
+        let redactions = self.pending.len();
+        info!(redactions, events, damaged = self.damaged.len(), "erased events from the log");
+        self.pending.clear();
+        Ok(damage)
     }
 
     fn note(&mut self, progress: Progress) -> Result<(), EraseError> {
@@ -416,6 +443,11 @@ impl Work {
         self.noted = progress;
         Ok(())
     }
+}
+
+/// Their first and last indexes.
+fn ranges(erasings: &[Erasing]) -> impl Iterator<Item = (u64, u64)> {
+    erasings.iter().map(|erasing| erasing.range().into_inner())
 }
 
 /// The retention that a change in the log has brought; `None` also when that has rotted.

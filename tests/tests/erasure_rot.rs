@@ -6,10 +6,10 @@ use std::{fs, path::Path};
 use access_ledger_proto::{position::Index, wire::event::Body};
 use access_ledger_server::os::{Access, Disk as _, RealDisk};
 use access_ledger_tests::{
-    custodian::until,
+    custodian::{Keeper, until},
     node::{Clients, Node, Setup},
     parties::Governance,
-    personal::{PERSONAL, personal, redaction},
+    personal::{PERSONAL, checked, personal, redaction, until_gone},
     source::Source,
 };
 use anyhow::{Context as _, Result, bail, ensure};
@@ -123,4 +123,45 @@ async fn an_event_that_rotted_keeps_no_redaction_from_log_and_index() -> Result<
     let node = Node::start(folder.path()).await?;
     ensure!(node.clients().last_seq("payments").await? == 65, "of event {rotten}");
     node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_rotted_in_a_copy_keeps_its_own_event_waiting_and_no_other() -> Result<()> {
+    let (mut scene, copy) = (Scene::new().await?, tempfile::tempdir()?);
+    let keeper = Keeper::start(copy.path(), &scene.node.vkey, scene.node.address).await?;
+    let (first, events) = scene.tell(5).await?;
+    let rotten = events.get(2).context("no event")?.clone();
+    let (other, _) = scene.tell(2).await?;
+    // Whoever follows the log comes past all this before any of it rots.
+    let (before, _) = scene.tell(1).await?;
+    scene.redact(before, before).await?;
+    keeper.holds(scene.size().await?).await?;
+    carried_out(copy.path(), Index(scene.size().await?)).await?;
+    flip(copy.path(), &rotten, 1)?;
+    scene.redact(first, first + 4).await?;
+    scene.redact(other, other + 1).await?;
+    keeper.holds(scene.size().await?).await?;
+    until(async || Ok((told(copy.path())? == 1).then_some(()))).await?;
+    ensure!(note(copy.path())?.contains_key("under_way"), "the event is forgotten");
+
+    // So is what is redacted later.
+    let (later, _) = scene.tell(2).await?;
+    keeper.holds(scene.size().await?).await?;
+    ensure!(told(copy.path())? == 3);
+    scene.redact(later, later + 1).await?;
+    until(async || Ok((told(copy.path())? == 1).then_some(()))).await?;
+
+    // Once the copy is mended it is erased like the others.
+    keeper.stop().await?;
+    flip(copy.path(), &rotten, 1)?;
+    let keeper = Keeper::start(copy.path(), &scene.node.vkey, scene.node.address).await?;
+    until_gone(copy.path()).await?;
+    carried_out(copy.path(), Index(scene.size().await?)).await?;
+    keeper.stop().await?;
+    let Scene { node, clients, .. } = scene;
+    let vkey = node.vkey.clone();
+    drop(clients);
+    node.stop().await?;
+    ensure!(checked(copy.path(), &vkey)? == 10, "what was redacted");
+    Ok(())
 }

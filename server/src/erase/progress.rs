@@ -76,6 +76,20 @@ impl Progress {
         Self { under_way: self.under_way, ..Self::default() }
     }
 
+    /// The same, with these ranges under way, too; one that spans all, where they are too many.
+    pub(super) fn begin(mut self, ranges: impl Iterator<Item = (u64, u64)>) -> Self {
+        self.under_way.extend(ranges);
+        self.under_way.sort_unstable();
+        self.under_way.dedup();
+        let ends = self.under_way.iter().map(|&(_, last)| last).max();
+        if let (Some(&(first, _)), Some(last)) = (self.under_way.first(), ends)
+            && self.under_way.len() > UNDER_WAY_MAX
+        {
+            self.under_way = vec![(first, last)];
+        }
+        self
+    }
+
     /// Puts the file in place, durably.
     ///
     /// # Errors
@@ -97,6 +111,9 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("erased.toml")
 }
 
+/// Ranges: far more than are ever damaged.
+const UNDER_WAY_MAX: usize = 8_192;
+
 /// Some tens of bytes for each range that is under way, and for each run that waits.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -104,6 +121,19 @@ const BYTES_MAX: usize = 1 << 20;
 mod tests {
     use super::*;
     use crate::os::RealDisk;
+
+    #[test]
+    fn ranges_are_there_once_and_not_without_bound() {
+        let begin = |progress: Progress, from: u64, to: u64| {
+            progress.begin((from..to).map(|first| (first, first + 5)))
+        };
+        let some = begin(begin(Progress::default(), 4, 6), 3, 5);
+        assert_eq!(some.under_way, [(3, 8), (4, 9), (5, 10)]);
+        let all = begin(some, 3, 3 + UNDER_WAY_MAX as u64);
+        assert_eq!(all.under_way.len(), UNDER_WAY_MAX);
+        let beyond = begin(all, 2, 3);
+        assert_eq!(beyond.under_way, [(2, 2 + UNDER_WAY_MAX as u64 + 5)]);
+    }
 
     #[test]
     fn it_reads_back_as_written_and_garbage_starts_over() {

@@ -48,6 +48,15 @@ impl LogReader {
         self.shared.size()
     }
 
+    /// Where the segment that holds this entry ends, or the log.
+    pub(crate) fn segment_end(&self, index: Index) -> Index {
+        self.shared.read_state(|state| {
+            let after = state.full.partition_point(|first| *first <= index);
+            let next = state.full.get(after).copied().unwrap_or_else(|| state.active.first());
+            if next > index { next } else { state.size().next_index() }
+        })
+    }
+
     /// Reads records from `first` on, in order and without gaps.
     ///
     /// At most `entries_max`, and at most `bytes_max` bytes of frames, but at least one record
