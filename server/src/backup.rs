@@ -3,8 +3,9 @@
 //! What a checkpoint covers never changes, but for events that are erased. So the copy needs
 //! neither lock nor pause: it takes the newest checkpoint first, and then exactly the entries that
 //! this covers. It is verified as `check` verifies a folder; a segment that was copied while an
-//! erasure went through it is copied again. `meta.toml` comes last, so a copy that was cut off is
-//! no ledger.
+//! erasure went through it is copied again, and a copy that lacks an event without the record of
+//! that, which lies behind the checkpoint, is brought up to a newer one. `meta.toml` comes last, so
+//! a copy that was cut off is no ledger.
 //!
 //! Keys stay behind unless they are asked for: a copy with the ledger's keys can sign a second
 //! history. To restore, put the copy in the data folder's place, with the keys from where they are
@@ -16,8 +17,11 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
+use access_ledger_client::verify;
 use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     hash::sha256,
@@ -31,7 +35,7 @@ use tracing::warn;
 use crate::{
     check::{CheckReport, check},
     custodian::{error::CustodianError, memory::Memory, suspension},
-    error::{LedgerError, StorageError},
+    error::{Fault, LedgerError, StorageError},
     folder::{Folder, Role},
     os::{self, Access, DRAFT_SUFFIX, Disk},
     storage::{
@@ -102,15 +106,10 @@ pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckRepo
         Role::Custodian => copy.notes(options.with_keys)?,
     };
     // All of these cover what was durable before; read in this order, the largest covers the notes.
-    let newest =
-        from.newest_known(&**disk, &from.known_keys(&**disk, None)?).into_iter().chain(noted);
-    let checkpoint = newest
+    let checkpoint = (copy.newest()?.into_iter().chain(noted))
         .max_by_key(VerifiedCheckpoint::size)
         .ok_or_else(|| BackupError::NoCheckpoint { path: from.checkpoint() })?;
-    for first in copy.segments(checkpoint.size())? {
-        copy.segment(first, checkpoint.size())?;
-    }
-    copy.tree(checkpoint.size())?;
+    copy.extend(Size::ZERO, &checkpoint)?;
     copy.folder(&from.evidence(), &to.evidence())?;
     if options.with_keys {
         let keys = match role {
@@ -124,10 +123,7 @@ pub fn backup(disk: &Arc<dyn Disk>, options: &BackupOptions) -> Result<CheckRepo
             copy.file(&source, &target, u64::MAX)?;
         }
     }
-    let note = checkpoint.note().as_bytes();
-    let path = to.checkpoint();
-    os::replace(&**disk, &path, note).map_err(|source| LedgerError::io(&path, source))?;
-    let report = copy.verify(disk, &checkpoint)?;
+    let report = copy.verify(disk, checkpoint)?;
     if report.problem.is_none() {
         match role {
             Role::Ledger => to.write_meta_of(&**disk, &vkey)?,
@@ -175,6 +171,27 @@ impl Copying<'_> {
         }
         let memory = Memory::read(self.disk, root, self.vkey)?;
         Ok(memory.pinned.map(|pinned| pinned.checkpoint))
+    }
+
+    /// The newest checkpoint in the folder.
+    fn newest(&self) -> Result<Option<VerifiedCheckpoint>, BackupError> {
+        let keys = self.from.known_keys(self.disk, None)?;
+        Ok(self.from.newest_known(self.disk, &keys))
+    }
+
+    /// Copies what a checkpoint covers, and the checkpoint, over a copy of the first `copied`
+    /// entries.
+    fn extend(&self, copied: Size, checkpoint: &VerifiedCheckpoint) -> Result<(), BackupError> {
+        let size = checkpoint.size();
+        let firsts = self.segments(size)?;
+        let whole = firsts.partition_point(|first| copied.contains(*first)).saturating_sub(1);
+        for first in firsts.iter().skip(whole) {
+            self.segment(*first, size)?;
+        }
+        self.tree(size)?;
+        let (path, note) = (self.to.checkpoint(), checkpoint.note().as_bytes());
+        let replaced = os::replace(self.disk, &path, note);
+        Ok(replaced.map_err(|source| LedgerError::io(&path, source))?)
     }
 
     /// The segments with entries below `size`.
@@ -266,27 +283,50 @@ impl Copying<'_> {
         Ok(copy().map_err(|source| LedgerError::io(from, source))?)
     }
 
-    /// Verifies the copy; copies segments again that do not hold, for they may have been copied in
-    /// the middle of an erasure.
+    /// Verifies the copy under its checkpoint. It may have been made in the middle of an erasure:
+    /// then segments that do not hold are copied again, and what is behind the checkpoint, too.
     fn verify(
         &self,
         disk: &Arc<dyn Disk>,
-        checkpoint: &VerifiedCheckpoint,
+        mut checkpoint: VerifiedCheckpoint,
     ) -> Result<CheckReport, BackupError> {
         let options = Options::new(self.to.root(), self.vkey.name());
-        let signed = Some((checkpoint.size(), checkpoint.root()));
-        let mut attempts = 0;
+        let (mut attempts, mut extensions) = (0, 0);
         loop {
+            let signed = Some((checkpoint.size(), checkpoint.root()));
             let report = check(disk, &options, self.vkey, signed, &|_| {})?;
-            attempts += 1;
             match &report.problem {
-                Some(StorageError::Damage { segment, .. }) if attempts < ATTEMPTS_MAX => {
+                Some(StorageError::Damage {
+                    fault: Fault::Log(verify::Fault::ErasedWithoutRecord),
+                    ..
+                }) if extensions < ATTEMPTS_MAX => {
+                    let Some(newer) = self.newer(checkpoint.size())? else { return Ok(report) };
+                    warn!(size = newer.size().0, "copies on, up to the record of an erasure");
+                    self.extend(checkpoint.size(), &newer)?;
+                    checkpoint = newer;
+                    extensions += 1;
+                }
+                Some(StorageError::Damage { segment, .. }) if attempts + 1 < ATTEMPTS_MAX => {
                     warn!(segment = segment.0, "copies a segment again");
                     self.segment(*segment, checkpoint.size())?;
+                    attempts += 1;
                 }
                 _ => return Ok(report),
             }
         }
+    }
+
+    /// A checkpoint that covers more than `size` entries. An erasure follows what is signed, and
+    /// the file with the checkpoint may come a moment later.
+    fn newer(&self, size: Size) -> Result<Option<VerifiedCheckpoint>, BackupError> {
+        for _ in 0..NEWER_POLLS {
+            let newest = self.newest()?.filter(|newest| newest.size() > size);
+            if newest.is_some() {
+                return Ok(newest);
+            }
+            thread::sleep(NEWER_POLL);
+        }
+        Ok(None)
     }
 }
 
@@ -322,5 +362,12 @@ pub fn run(disk: &Arc<dyn Disk>, options: &BackupOptions) -> anyhow::Result<Exit
 /// Bytes copied at once.
 const CHUNK_LEN: usize = 1 << 20;
 
-/// How often a copy is verified: an erasure passes through a segment in well under a second.
+/// How often a copy is verified, and how often brought up to a newer checkpoint: an erasure passes
+/// through a segment in well under a second, and what is copied on are a few segments.
 const ATTEMPTS_MAX: u32 = 3;
+
+/// How often, and how long after each other, a newer checkpoint is looked for.
+const NEWER_POLLS: u32 = 20;
+
+/// As often as a running ledger replaces its file.
+const NEWER_POLL: Duration = Duration::from_millis(50);

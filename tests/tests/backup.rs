@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     slice,
+    sync::Arc,
 };
 
 use access_ledger_client::{folder::Folder as Copy, pull::Puller, verify::LogVerifier};
@@ -12,7 +13,7 @@ use access_ledger_proto::{
     checkpoint::VerifiedCheckpoint,
     note::{KeyType, Signer, VerifierKey},
     position::Size,
-    wire,
+    wire::{self, event::Body},
     witness::{AddCheckpoint, origin_hex},
 };
 use access_ledger_server::{
@@ -25,11 +26,14 @@ use access_ledger_server::{
     restore::restore,
 };
 use access_ledger_tests::{
-    custodian::Keeper,
+    custodian::{Keeper, until},
     folders,
+    gate::{GatedDisk, Mode},
     model::{Acknowledged, Audit},
     node::{Node, Setup},
     pages,
+    parties::Governance,
+    personal::{personal, redaction, until_gone},
     process::{Process, run_server},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -231,6 +235,48 @@ async fn a_custodian_that_was_put_back_signs_nothing_before_it_knows_what_it_sig
     keeper.cosigns(newest.size().0 + 1).await?;
     ensure!(keeper.vkeys[0] != vkeys[0] && keeper.alarms.all().is_empty());
     keeper.stop().await?;
+    drop(clients);
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_goes_on_to_the_record_of_what_was_erased_while_it_was_made() -> Result<()> {
+    let (folder, other) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let mut setup = Setup::new(folder.path());
+    setup.options.segment_bytes = 4 << 10;
+    let node = setup.start().await?;
+    let (clients, vkey) = (node.clients(), node.vkey.clone());
+    let mut governance = Governance::of(folder.path(), &vkey)?;
+    let mut source = clients.enrolled("payments", 1, &vkey).await?;
+    for _ in 0..4 {
+        clients.record(&source.record(20)?).await?;
+    }
+    let events = vec![personal(&mut source)];
+    let first = clients.record(&source.seal(events)?).await?.first_index;
+    until(async || {
+        let note = Copy::new(folder.path(), &vkey).checkpoint()?;
+        let size = VerifiedCheckpoint::open(&note, &vkey, &[])?.size();
+        Ok((size > Size(first)).then_some(()))
+    })
+    .await?;
+
+    // Behind its first segment the copy waits until an event of a later one is gone.
+    let (disk, to) = (GatedDisk::default(), other.path().join("copy"));
+    let _opener = disk.opener();
+    disk.set(Mode::HeldSyncs);
+    let (gated, options) = (disk.clone(), options(folder.path(), &to, false));
+    let copying = tokio::task::spawn_blocking(move || backup(&(Arc::new(gated) as _), &options));
+    let gated = disk.clone();
+    tokio::task::spawn_blocking(move || gated.wait_until_held()).await?;
+    let body = Body::Redaction(redaction(&governance, first, first));
+    let event = governance.company.event(body);
+    let record = clients.record(&governance.company.seal(vec![event])?).await?;
+    until_gone(folder.path()).await?;
+    disk.set(Mode::Open);
+    let report = copying.await??;
+    ensure!(report.problem.is_none() && report.erased_events == 1, "{report:?}");
+    let size = audited(&to, &vkey)?;
+    ensure!(size > Size(record.first_index) && size == report.size, "{size}");
     drop(clients);
     node.stop().await
 }
