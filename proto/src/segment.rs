@@ -237,6 +237,13 @@ impl<'a> Frame<'a> {
         self.erased && is_zero && self.event_crc == wiped_checksum(salt, self.event_area)
     }
 
+    /// Whether the event's checksum is that of the zeros that take an erased event's place: for who
+    /// looks at a frame of which the state or the event may have rotted.
+    #[must_use]
+    pub fn has_wiped_checksum(&self, salt: Salt) -> bool {
+        self.event_crc == wiped_checksum(salt, &vec![0; self.event_area.len()])
+    }
+
     /// What erases the event: bytes, and where in the frame they go. The first write must be
     /// durable before the others begin.
     #[must_use]

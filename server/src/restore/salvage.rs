@@ -114,13 +114,14 @@ fn search_window(
     count_of(start)
 }
 
-/// Zeros are no event, so where nothing else stands it was erased, whatever the frame's state has
-/// rotted to.
+/// An event was erased where the state or the checksum says so: either may have rotted. Zeros alone
+/// say nothing, for they also stand for what the medium does not give back.
 fn state_of(frame: &Frame<'_>, salt: Salt) -> Event {
     match frame.event() {
+        None => Event::Erased,
+        Some(_) if frame.has_wiped_checksum(salt) => Event::Erased,
         Some(event) if frame.event_holds(salt) && !event.is_empty() => Event::Present,
-        Some(event) if !event.is_empty() && event.iter().any(|&byte| byte != 0) => Event::Damaged,
-        _ => Event::Erased,
+        Some(_) => Event::Damaged,
     }
 }
 
@@ -232,5 +233,17 @@ mod tests {
         rotten[starts[1] + 130] ^= 1;
         let salvage = search(&rotten);
         assert!(!salvage.is_erased(Index(6)) && salvage.record(Index(6)).is_none());
+    }
+
+    #[test]
+    fn zeros_in_the_place_of_a_block_that_was_lost_are_no_erasure() {
+        let (bytes, starts) = segment();
+        for (index, end) in [(5, starts[1]), (6, starts[2]), (8, bytes.len())] {
+            let mut lost = bytes.clone();
+            lost[end - 30..end].fill(0);
+            let salvage = search(&lost);
+            assert!(!salvage.is_erased(Index(index)), "{index}");
+            assert!(salvage.record(Index(index)).is_none(), "{index}");
+        }
     }
 }
