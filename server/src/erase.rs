@@ -18,6 +18,7 @@ mod admission;
 mod expiry;
 mod progress;
 mod retry;
+mod waiting;
 mod wipe;
 
 use std::{
@@ -44,7 +45,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 pub(crate) use self::{admission::check, expiry::RecordRun, progress::Progress};
-use self::{expiry::Expiry, progress::Waiting, retry::Retry, wipe::wipe};
+use self::{expiry::Expiry, retry::Retry, wipe::wipe};
 use crate::{
     book::Book,
     error::{LedgerError, StorageError},
@@ -261,35 +262,6 @@ impl Work {
         expired
     }
 
-    /// Takes up the runs whose time has come.
-    fn take_due(&mut self) -> Result<(), EraseError> {
-        let latest = self.latest();
-        while let Some(place) = self.progress.waiting.iter().position(|run| run.due <= latest) {
-            let Some(&Waiting { run, retention, .. }) = self.progress.waiting.get(place) else {
-                break;
-            };
-            // Where it has rotted, the run waits on.
-            let Some(retention) = stored_retention(&self.book, Index(retention))? else { break };
-            let found = self.book.reader.read(Index(run), 1, usize::MAX)?.pop();
-            let found = found.and_then(|record| {
-                let entry = Entry::parse(&record.entry).ok()?;
-                let body = event::body(record.event.as_ref()?)?;
-                let redaction = wire::Redaction::decode(body.bytes).ok()?;
-                let sources = self.book.sources().before(entry.index);
-                let at = (entry.index, entry.recorded_at);
-                judge(&sources, Some(&retention), at, entry.source, &redaction).ok()
-            });
-            self.pending.extend(found);
-            self.progress.waiting.remove(place);
-        }
-        Ok(())
-    }
-
-    /// A run with a later date waits: in seconds since the Unix epoch.
-    fn latest(&self) -> u64 {
-        (self.book.clock.now_nanos() / NANOS).saturating_add(AHEAD_SECS_MAX)
-    }
-
     /// Reads on in the log, up to `end`, and collects the lawful redactions.
     fn look(&mut self, end: Index) -> Result<(), EraseError> {
         let first = self.progress.size;
@@ -352,14 +324,7 @@ impl Work {
                     return Some(erasing);
                 }
                 self.progress.expired = erasing.range().end() + 1;
-                let due = entry.recorded_at / NANOS;
-                if due <= self.latest() {
-                    return Some(erasing);
-                }
-                warn!(%index, due, "a run of the retention waits: it is dated ahead of this clock");
-                let retention = self.progress.retention;
-                self.progress.waiting.push(Waiting { run: index.0, due, retention });
-                None
+                (!self.puts_off(index, entry.recorded_at)).then_some(erasing)
             }
             Err(error) => {
                 warn!(%index, %error, "left a redaction alone that is not lawful");
@@ -479,13 +444,8 @@ const LOOK_ENTRIES_MAX: u64 = 1 << 20;
 /// Redactions that are carried out together: the index is built again once for all of them.
 const REDACTIONS_MAX: usize = 1_024;
 
-/// How far a run may be dated ahead of the own clock: clocks differ, and events expire by the hour.
-const AHEAD_SECS_MAX: u64 = 3_600;
-
 /// Runs that wait for their time. Nothing behind more of them is carried out before.
 const WAITING_MAX: usize = 1_024;
-
-const NANOS: u64 = 1_000_000_000;
 
 /// Entries without redactions after which it is noted that there were none: so many are read again
 /// at a start.

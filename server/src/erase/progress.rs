@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::waiting::Waiting;
 use crate::{
     error::StorageError,
     os::{self, Disk},
@@ -36,18 +37,6 @@ pub(crate) struct Progress {
     /// What is being erased: first and last indexes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) under_way: Vec<(u64, u64)>,
-}
-
-/// A run of a retention that is dated ahead of the own clock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Waiting {
-    /// Its index.
-    pub(super) run: u64,
-    /// Its date: seconds since the Unix epoch.
-    pub(super) due: u64,
-    /// Index of the change that brought the retention which was in force there.
-    pub(super) retention: u64,
 }
 
 impl Progress {
