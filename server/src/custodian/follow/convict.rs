@@ -12,8 +12,8 @@ use access_ledger_client::{
 use super::Follow;
 
 impl Follow {
-    /// Asks the ledger for what convicts it by itself, as far as it still tells: soon, for the alarm
-    /// waits for that.
+    /// Asks the ledger for what convicts it by itself, as far as it still tells: soon, for the
+    /// alarm waits for that.
     pub(super) fn convict(&self, caught: Caught) -> Caught {
         let patience = Patience { answer: CONVICT_PATIENCE, repeat: CONVICT_PATIENCE };
         let puller = self.puller.clone().with_patience(patience);
