@@ -371,6 +371,45 @@ async fn verdicts_that_may_not_fit_are_refused_and_the_ledger_goes_on() -> anyho
     node.stop().await
 }
 
+/// What the ledger records itself is numbered behind the verdicts that come before it, or it would
+/// seal two events under one number.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_enrols_while_intents_wait_is_registered_behind_their_verdicts() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk = GatedDisk::default();
+    let _opened_at_the_end = disk.opener();
+    let setup = Setup { disk: Arc::new(disk.clone()), ..Setup::new(folder.path()) };
+    let node = setup.start().await?;
+    let clients = node.clients();
+    let mut office = Office::open(folder.path(), &clients, &node.vkey).await?;
+    disk.set(Mode::HeldSyncs);
+    let before = office.gateway.record(1)?;
+    let first = tokio::spawn({
+        let (clients, before) = (node.clients(), before.clone());
+        async move { clients.record(&before).await }
+    });
+    disk.wait_until_held();
+    // These wait for the sync together.
+    let intents = office.intents(&["", ""])?;
+    let (asking, enrolling) = (node.clients(), node.clients());
+    let asked = tokio::spawn(async move {
+        let answer = authorize(&asking, &intents).await?;
+        verdicts(&intents, &answer)
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let vkey = node.vkey.clone();
+    let enrolled = tokio::spawn(async move { enrolling.enrolled("shop", 9, &vkey).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    disk.set(Mode::Open);
+    first.await??;
+    ensure!(asked.await??.len() == 2);
+    clients.record(&enrolled.await??.record(1)?).await?;
+    node.stop().await?;
+    let evidence = folder.path().join("evidence");
+    ensure!(!evidence.exists() || evidence.read_dir()?.next().is_none(), "it contradicts itself");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_source_and_a_ledger_that_is_gone_are_denials() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

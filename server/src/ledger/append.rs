@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::{
     authorize::Noteworthy,
+    own::OwnEvents,
     queue::{Lane, Work},
 };
 use crate::refusal::Refusal;
@@ -184,6 +185,11 @@ impl Admitted {
     /// The same, taken out.
     pub(crate) fn into_noteworthy(self) -> Vec<Noteworthy> {
         self.noteworthy
+    }
+
+    /// Its events, to be sealed under another number, and what the writer must note of them.
+    pub(crate) fn into_events(self) -> OwnEvents {
+        (self.events, self.noteworthy)
     }
 
     /// That the batch holds nothing but intents.

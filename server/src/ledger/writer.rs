@@ -185,17 +185,23 @@ impl Writer {
         let mut group = self.group();
         for Waiting { work, mut answer } in waiting {
             answer.step(Step::Place);
-            let batch = match work {
-                ToWrite::Batch(batch) => batch,
+            let (mut batch, is_own) = match work {
+                ToWrite::Batch(batch) => (batch, false),
                 ToWrite::Own(own) => {
                     let (events, now) = own.into_parts();
-                    self.seal(events, now)?
+                    (self.seal(events, now)?, true)
                 }
             };
             let verdict_bytes = self.verdict_bytes(&batch);
             if !group.has_room(&batch, verdict_bytes) {
                 self.finish(group)?;
+                self.space.look();
                 group = self.group();
+                if is_own {
+                    // The verdicts of the other group have taken its number.
+                    let now = batch.admitted_at();
+                    batch = self.seal(batch.into_events(), now)?;
+                }
             }
             match self.place(&batch, verdict_bytes, &mut group) {
                 Decision::Placed(placed) => {
