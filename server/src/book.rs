@@ -196,7 +196,7 @@ impl Book {
         self.damaged.subscribe()
     }
 
-    /// Says that what the first so many entries ask to be erased is erased. For the eraser.
+    /// Says that what the first so many entries ask to be erased by now is erased. For the eraser.
     pub(crate) fn note_erased(&self, size: Size) {
         self.erased.fetch_max(size.0, Ordering::Release);
     }

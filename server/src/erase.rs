@@ -242,11 +242,13 @@ impl Work {
         while !self.signal.is_stopping() {
             let before = self.progress.size;
             self.take_due()?;
-            self.look(end)?;
+            // What cannot be read keeps nothing waiting that was found before it.
+            let looked = self.look(end);
             self.carry_out()?;
             if self.pending.is_empty() && !self.signal.is_stopping() {
                 self.book.note_erased(Size(self.progress.size));
             }
+            looked?;
             if self.progress.size == end.0 || self.progress.size == before {
                 break;
             }
@@ -273,13 +275,17 @@ impl Work {
         {
             let next = Index(self.progress.size);
             let wanted = memory_len(end.0 - next.0).unwrap_or(usize::MAX);
-            let (records, rotten) = self.book.reader.read_past_rot(next, wanted, LOOK_BYTES)?;
+            let read = |wanted| self.book.reader.read_past_rot(next, wanted, LOOK_BYTES);
+            let (records, rotten) = match read(wanted) {
+                Err(StorageError::Damage { index, .. }) if index > next => {
+                    read(memory_len(index.0 - next.0).unwrap_or(usize::MAX))?
+                }
+                read => read?,
+            };
             for (index, record) in (next.0..).map(Index).zip(&records) {
                 if rotten.contains(&index) && self.may_rule(index, &record.entry) {
                     self.progress.size = index.0;
-                    if self.pending.is_empty() {
-                        drop(self.book.reader.read(index, 1, LOOK_BYTES)?);
-                    }
+                    drop(self.book.reader.read(index, 1, LOOK_BYTES)?);
                     return Ok(());
                 }
                 if let Some(event) = &record.event {

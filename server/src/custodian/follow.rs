@@ -405,14 +405,17 @@ impl Follow {
     /// is stored if not. Whether it halted.
     fn judge(&mut self, caught: Caught) -> Result<bool, CustodianError> {
         let kind = Alarm::of_caught(&caught, &self.ledger).kind;
+        let mut saved = Ok(());
         if kind.halts() {
             // First of all; and what it signed stays known, whatever ends this process before the
             // alarm is kept.
             self.witness.halt(self.ledger.name());
-            self.save()?;
+            saved = self.save();
         }
         let caught = self.convict(caught);
+        // Whatever the disk refuses, somebody hears of it.
         let raised = self.alarms.raise(Alarm::of_caught(&caught, &self.ledger));
+        saved?;
         if kind.halts() {
             if let Some(record) = raised.record() {
                 Halt::of(record).write(&*self.disk, &self.data)?;

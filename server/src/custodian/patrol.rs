@@ -359,7 +359,8 @@ impl Patrol {
         let overdue = Overdue { missing, served: self.served.due(before(erasure_grace)) };
         let Overdue { missing, served } = self.look_again(overdue, signed, found).await;
         for index in missing {
-            let message = format!("event {index} is not served, and no redaction accounts for it");
+            let message =
+                format!("event {index} is not served, and no redaction in force accounts for it");
             self.raise(self.alarm(AlarmKind::Withheld, index, signed, message), found).await;
         }
         for index in served {

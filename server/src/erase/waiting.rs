@@ -1,11 +1,18 @@
 //! Runs of the retention that are dated ahead of the own clock wait until that time.
 
-use access_ledger_proto::{entry::Entry, event, facts::redactions::judge, position::Index, wire};
+use access_ledger_proto::{
+    entry::Entry,
+    event,
+    facts::redactions::{Erasing, judge},
+    position::Index,
+    wire,
+};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{EraseError, Work, stored_retention};
+use crate::error::StorageError;
 
 /// A run that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,28 +39,38 @@ impl Work {
         is_ahead
     }
 
-    /// Takes up the runs whose time has come.
+    /// Takes up the runs whose time has come. What has rotted of one keeps it waiting, and no
+    /// other.
     pub(super) fn take_due(&mut self) -> Result<(), EraseError> {
         let latest = self.latest();
-        while let Some(place) = self.progress.waiting.iter().position(|run| run.due <= latest) {
-            let Some(&Waiting { run, retention, .. }) = self.progress.waiting.get(place) else {
-                break;
-            };
-            // Where it has rotted, the run waits on.
-            let Some(retention) = stored_retention(&self.book, Index(retention))? else { break };
-            let found = self.book.reader.read(Index(run), 1, usize::MAX)?.pop();
-            let found = found.and_then(|record| {
-                let entry = Entry::parse(&record.entry).ok()?;
-                let body = event::body(record.event.as_ref()?)?;
-                let redaction = wire::Redaction::decode(body.bytes).ok()?;
-                let sources = self.book.sources().before(entry.index);
-                let at = (entry.index, entry.recorded_at);
-                judge(&sources, Some(&retention), at, entry.source, &redaction).ok()
-            });
-            self.pending.extend(found);
-            self.progress.waiting.remove(place);
+        let mut kept = Vec::new();
+        for run in self.progress.waiting.clone() {
+            if run.due > latest {
+                kept.push(run);
+                continue;
+            }
+            match self.judge_run(&run) {
+                Ok(Some(erasing)) => self.pending.push(erasing),
+                Ok(None) | Err(StorageError::Damage { .. }) => kept.push(run),
+                Err(error) => return Err(error.into()),
+            }
         }
+        self.progress.waiting = kept;
         Ok(())
+    }
+
+    /// What a run that was found lawful erases; `None` where that cannot be read now.
+    fn judge_run(&self, run: &Waiting) -> Result<Option<Erasing>, StorageError> {
+        let retention = stored_retention(&self.book, Index(run.retention))?;
+        let found = self.book.reader.read(Index(run.run), 1, usize::MAX)?.pop();
+        Ok(found.and_then(|record| {
+            let entry = Entry::parse(&record.entry).ok()?;
+            let body = event::body(record.event.as_ref()?)?;
+            let redaction = wire::Redaction::decode(body.bytes).ok()?;
+            let sources = self.book.sources().before(entry.index);
+            let at = (entry.index, entry.recorded_at);
+            judge(&sources, retention.as_ref(), at, entry.source, &redaction).ok()
+        }))
     }
 
     /// A run with a later date waits: in seconds since the Unix epoch.
