@@ -1,7 +1,11 @@
 //! `access-ledger report` against a running ledger: recorded by the command line, computed from
 //! what was verified.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use access_ledger_tests::process::{Process, binaries};
 
@@ -49,8 +53,16 @@ fn the_command_reports_what_it_verified() -> anyhow::Result<()> {
     assert_eq!(json["footer"]["sources"], 2);
 
     // Without the server, from a copy of its folder, the answer is the same.
-    ledger.kill()?;
     let copy = folder.path().join("data");
+    // The file of the newest checkpoint follows the log a moment later.
+    let is_whole = || {
+        std::fs::read_to_string(copy.join("checkpoint")).is_ok_and(|note| note.contains("\n4\n"))
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_whole() && Instant::now() < deadline {
+        sleep(Duration::from_millis(10));
+    }
+    ledger.kill()?;
     let copied = report(&["--format", "csv", "--data", &copy.display().to_string()])?;
     assert!(copied.status.success(), "{copied:?}");
     assert_eq!((copied.stdout, copied.stderr), (csv.stdout, csv.stderr));
