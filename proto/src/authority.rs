@@ -9,6 +9,8 @@ mod questions;
 
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use crate::{
     error::{ControlError, ControlRefusal, PolicyError, RedactionError, SourceError},
     event,
@@ -38,6 +40,8 @@ pub struct Authority {
     facts: Facts,
     answers: Answers,
     version: Arc<str>,
+    /// Follows from the policy.
+    verdict_len_max: usize,
 }
 
 /// What is to be said of an access or a transfer.
@@ -70,8 +74,9 @@ impl Authority {
     pub fn new(facts: Facts) -> Self {
         let in_force = facts.policy();
         let policy = Policy::parse(&in_force.text).unwrap_or_else(|_| Policy::nothing());
-        let version = policy::version(in_force.revision, &in_force.text).into();
-        Self { answers: Answers::new(policy), version, facts }
+        let version: Arc<str> = policy::version(in_force.revision, &in_force.text).into();
+        let verdict_len_max = longest_verdict(&policy, &version).encoded_len();
+        Self { answers: Answers::new(policy), version, verdict_len_max, facts }
     }
 
     /// The facts.
@@ -164,23 +169,11 @@ impl Authority {
         }
     }
 
-    /// A verdict that is at least as long, encoded, as any on an intent without a grant: with every
-    /// rule that facts and policy know. A grant adds the length of its name.
+    /// Most bytes of an encoded verdict on an intent without a grant; a grant adds the length of
+    /// its name.
     #[must_use]
-    pub fn longest_verdict(&self) -> wire::Authorization {
-        let own = ["CLASSIFICATION_MISMATCH", "INTENT_STALE", "BEYOND_VERDICT", POLICY_VIOLATED];
-        let ids = self.answers.policy().ids();
-        let rules = own.into_iter().chain(OBJECTIONS).chain(ids);
-        wire::Authorization {
-            intent: Some(wire::EventReference {
-                event_id: vec![0; 16].into(),
-                index: Some(u64::MAX),
-            }),
-            decision: AuthorizationDecision::Deny.into(),
-            rules: rules.map(str::to_owned).collect(),
-            policy_version: self.version.to_string(),
-            grant_id: String::new(),
-        }
+    pub const fn verdict_len_max(&self) -> usize {
+        self.verdict_len_max
     }
 
     /// Moves past an entry: of a verified log, after all that come before it. A policy comes into
@@ -200,6 +193,7 @@ impl Authority {
                 let objections = self.facts.apply(noted);
                 let in_force = self.facts.policy();
                 self.version = policy::version(in_force.revision, &in_force.text).into();
+                self.verdict_len_max = longest_verdict(&policy, &self.version).encoded_len();
                 self.answers = Answers::new(policy);
                 objections
             }
@@ -266,6 +260,20 @@ impl Authority {
 fn parse(change: &wire::ControlChange) -> Result<Policy, PolicyError> {
     // The facts refuse what is not UTF-8 before.
     Policy::parse(str::from_utf8(&change.content).unwrap_or("\u{fffd}"))
+}
+
+/// A verdict with every rule that facts and policy know, on an intent without a grant: at least as
+/// long, encoded, as any.
+fn longest_verdict(policy: &Policy, version: &str) -> wire::Authorization {
+    let own = ["CLASSIFICATION_MISMATCH", "INTENT_STALE", "BEYOND_VERDICT", POLICY_VIOLATED];
+    let rules = own.into_iter().chain(OBJECTIONS).chain(policy.ids());
+    wire::Authorization {
+        intent: Some(wire::EventReference { event_id: vec![0; 16].into(), index: Some(u64::MAX) }),
+        decision: AuthorizationDecision::Deny.into(),
+        rules: rules.map(str::to_owned).collect(),
+        policy_version: version.to_owned(),
+        grant_id: String::new(),
+    }
 }
 
 /// All that [`objections`] may name.

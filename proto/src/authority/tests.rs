@@ -121,12 +121,16 @@ impl Court {
         self.authority.clone().judge(&noted)
     }
 
+    fn longest_verdict(&self) -> wire::Authorization {
+        longest_verdict(self.authority.answers.policy(), &self.authority.version)
+    }
+
     /// The rules that an event breaks, after checking that they and the judgement agree.
     fn rules(&self, event: &wire::Event) -> Vec<String> {
         let judgement = self.judge(event);
         let forbidding = |rule: &Arc<str>| **rule != *"CLASSIFICATION_MISMATCH";
         assert_eq!(judgement.allowed, !judgement.rules.iter().any(forbidding));
-        let longest = self.authority.longest_verdict();
+        let longest = self.longest_verdict();
         let is_known = |rule: &Arc<str>| longest.rules.iter().any(|known| **known == **rule);
         assert!(judgement.rules.iter().all(is_known), "{:?}", judgement.rules);
         judgement.rules.iter().map(|rule| rule.to_string()).collect()
@@ -161,8 +165,9 @@ impl Court {
 fn announce(court: &mut Court, intent: &wire::Event) -> wire::Authorization {
     let noted = court.noted("gateway", intent);
     let verdict = court.authority.clone().verdict(&noted);
-    let longest = court.authority.longest_verdict();
+    let longest = court.longest_verdict();
     assert!(verdict.rules.iter().all(|rule| longest.rules.contains(rule)), "{verdict:?}");
+    assert_eq!(court.authority.verdict_len_max(), longest.encoded_len());
     assert!(verdict.encoded_len() <= longest.encoded_len() + 2 + verdict.grant_id.len());
     court.take_event("gateway", intent);
     let noted = Noted { index: Index(court.next - 1), ..court.noted("gateway", intent) };

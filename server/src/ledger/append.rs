@@ -14,6 +14,7 @@ use access_ledger_proto::{
     note::KeyId,
     position::Index,
     seal::Batch,
+    segment::FRAME_HEADER_LEN,
     source::{Name, SourceName},
     wire,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Admitted {
     admitted_at: u64,
     /// Counted once: the queue asks more than once, under its lock.
     bytes: usize,
+    /// Counted here, for the writer is one thread: what its frames take of a group, from above.
+    frame_bytes: usize,
 }
 
 impl Admitted {
@@ -105,6 +108,7 @@ impl Admitted {
             noteworthy,
             admitted_at: now,
             bytes: log_bytes(bytes, found) + decoded_bytes,
+            frame_bytes: frame_bytes(name, bytes, found),
         })
     }
 
@@ -123,8 +127,10 @@ impl Admitted {
         let digests: Vec<Digest> = events.iter().map(|event| sha256(event)).collect();
         let seal = seal(&Batch { source: source.as_name(), first_seq, digests: &digests })?;
         let is_control = events.iter().filter_map(|event| event::body(event)).any(is_control);
-        let bytes = log_bytes(events.iter().map(Bytes::len).sum(), events.len());
+        let (event_bytes, count) = (events.iter().map(Bytes::len).sum(), events.len());
         Ok(Self {
+            bytes: log_bytes(event_bytes, count),
+            frame_bytes: frame_bytes(source.as_name(), event_bytes, count),
             source,
             first_seq,
             events,
@@ -133,7 +139,6 @@ impl Admitted {
             is_control,
             noteworthy,
             admitted_at: now,
-            bytes,
         })
     }
 
@@ -155,6 +160,16 @@ impl Admitted {
     /// Nanoseconds since the Unix epoch: when the batch was admitted.
     pub(crate) const fn admitted_at(&self) -> u64 {
         self.admitted_at
+    }
+
+    /// What its frames take of a group, from above.
+    pub(crate) const fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// Whether it may change who may do what.
+    pub(crate) const fn is_control(&self) -> bool {
+        self.is_control
     }
 
     /// The events that may change the rules, with whether they stand alone; empty for most batches.
@@ -259,7 +274,15 @@ fn judge_events(
     Ok((holds_control, noteworthy))
 }
 
-/// The bytes that `count` events of `event_bytes` together take in the log, from above.
+/// What `count` events of one source, of `event_bytes` together, take of a group under one seal,
+/// from above and as close as their source's name tells.
+pub(crate) const fn frame_bytes(source: Name<'_>, event_bytes: usize, count: usize) -> usize {
+    let each = FRAME_HEADER_LEN + Entry::LEN_MIN + source.as_str().len();
+    event_bytes + count * each + Entry::LEN_MAX
+}
+
+/// The bytes that `count` events of `event_bytes` together take in the log, from above, whoever
+/// recorded them.
 pub(crate) const fn log_bytes(event_bytes: usize, count: usize) -> usize {
     event_bytes + count * (Entry::LEN_MAX + FRAME_HEADER_LEN_MAX)
 }

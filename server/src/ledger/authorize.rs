@@ -22,8 +22,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{
-    append::{Admitted, BATCH_BYTES_MAX},
-    writer::{Group, Placed, Writer, frames_bytes},
+    append::{Admitted, BATCH_BYTES_MAX, frame_bytes},
+    writer::{Group, Placed, Writer},
 };
 use crate::{book::unreadable, error::LedgerError, folder::own_event, refusal::Refusal};
 
@@ -160,10 +160,10 @@ impl Writer {
         if count == 0 {
             return 0;
         }
-        let each = self.authority.longest_verdict().encoded_len() + OWN_EVENT_LEN_MAX;
+        let each = self.authority.verdict_len_max() + OWN_EVENT_LEN_MAX;
         // Cut into batches, each with its seal: of as many events as any, or half a group long.
         let seals = (count / BATCH_EVENTS_MAX + 3) * Entry::LEN_MAX;
-        frames_bytes(self.own.name().as_name(), count * each + grants, count) + seals
+        frame_bytes(self.own.name().as_name(), count * each + grants, count) + seals
     }
 
     /// Notes what a batch that was placed says: changes of the facts, and intents.

@@ -15,13 +15,11 @@ use std::{ops::Range, sync::Arc, thread, time::Duration};
 use access_ledger_proto::{
     authority::Authority,
     chain::Link,
-    entry::Entry,
     error::{SealError, SequenceGap},
     facts::sequences::Sequences,
     hash::Digest,
     position::{Index, Size, count_of},
-    segment::FRAME_HEADER_LEN,
-    source::{Name, SourceName},
+    source::SourceName,
     tree::Frontier,
     wire,
 };
@@ -114,21 +112,12 @@ impl Group {
     /// Whether a batch fits in with what the verdicts on its intents may take. A change of the
     /// rules does not where intents wait: they came before it.
     fn has_room(&self, batch: &Admitted, verdict_bytes: usize) -> bool {
-        if batch.control_bodies().next().is_some() && !self.intents.is_empty() {
+        if batch.is_control() && !self.intents.is_empty() {
             return false;
         }
-        let events = batch.events().iter().map(Bytes::len).sum();
-        let bytes = frames_bytes(batch.sealed().source, events, batch.events().len());
         let verdicts = self.verdict_bytes + verdict_bytes;
-        self.frames.bytes() + bytes + verdicts <= GroupFrames::LEN_MAX
+        self.frames.bytes() + batch.frame_bytes() + verdicts <= GroupFrames::LEN_MAX
     }
-}
-
-/// What `count` events of one source, of `event_bytes` together, take of a group under one seal,
-/// from above.
-pub(crate) const fn frames_bytes(source: Name<'_>, event_bytes: usize, count: usize) -> usize {
-    let each = FRAME_HEADER_LEN + Entry::LEN_MIN + source.as_str().len();
-    event_bytes + count * each + Entry::LEN_MAX
 }
 
 /// Where a batch stands in the log.
