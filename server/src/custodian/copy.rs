@@ -199,7 +199,7 @@ impl Copy {
             let run = Arc::new((first, self.verifier.take(run)?));
             let taken = Taken { run, is_notable };
             let (tree, unaccounted) = (self.verifier.tree().clone(), self.verifier.unaccounted());
-            verified.push(Verified { taken, tree, unaccounted });
+            verified.push(Verified::new(taken, tree, unaccounted));
             Ok(())
         });
         // A seal before that place is the earlier violation.

@@ -35,17 +35,19 @@ pub(super) struct Verified {
     pub(super) tree: Frontier,
     /// The first event that is gone without a record of its erasure, as far as they go.
     pub(super) unaccounted: Option<Index>,
+    /// What its frames take in the log: asked for whenever runs are put together.
+    bytes: usize,
 }
 
 impl Verified {
-    /// What its frames take in the log.
-    fn bytes(&self) -> usize {
+    pub(super) fn new(taken: Taken, tree: Frontier, unaccounted: Option<Index>) -> Self {
         let length = |record: &Record| {
             FRAME_HEADER_LEN
                 + record.entry.len()
                 + record.event.as_ref().map_or(0, |event| event.len())
         };
-        self.taken.run.1.iter().map(length).sum()
+        let bytes = taken.run.1.iter().map(length).sum();
+        Self { taken, tree, unaccounted, bytes }
     }
 }
 
@@ -99,7 +101,7 @@ impl Store {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        if self.gathered.iter().map(Verified::bytes).sum::<usize>() >= GATHERED_LEN {
+        if self.gathered.iter().map(|run| run.bytes).sum::<usize>() >= GATHERED_LEN {
             return self.hand_over();
         }
         let Some(sender) = &self.work else { return Err(self.failure()) };
@@ -218,7 +220,7 @@ impl Storing {
 fn fitting(runs: &[Verified]) -> usize {
     let mut total = 0;
     let fits = runs.iter().take_while(|verified| {
-        total += verified.bytes();
+        total += verified.bytes;
         total <= GroupFrames::LEN_MAX
     });
     fits.count().max(1)
