@@ -319,19 +319,25 @@ async fn without_space_entries_are_read_and_searches_wait() -> anyhow::Result<()
     node.stop().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_custodian_records_its_readers_at_the_ledger() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let node = Node::start(&folder.path().join("ledger")).await?;
+/// A custodian that records its readers as `read-room`, of a ledger with 30 entries of `payments`.
+async fn read_room(folder: &Path, node: &Node) -> anyhow::Result<custodian::Setup> {
     let key = Signer::new("read-room", KeyType::Ed25519, [9; 32])?;
     let own = Source::with_key(key.clone(), &node.vkey)?;
     node.clients().recorder.enroll(own.enrolment()).await?;
     let mut source = node.clients().enrolled("payments", 1, &node.vkey).await?;
     node.clients().record(&source.record(30)?).await?;
 
-    let mut setup = custodian::Setup::new(&folder.path().join("custodian"), &node.vkey);
+    let mut setup = custodian::Setup::new(&folder.join("custodian"), &node.vkey);
     setup.options.reads_key = Some(key);
-    setup.door = Door::open(&setup.disk, door_in_the_clear(folder.path(), &PRINCIPALS)?)?;
+    setup.door = Door::open(&setup.disk, door_in_the_clear(folder, &PRINCIPALS)?)?;
+    Ok(setup)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custodian_records_its_readers_at_the_ledger() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(&folder.path().join("ledger")).await?;
+    let setup = read_room(folder.path(), &node).await?;
     let keeper = setup.start(node.address).await?;
     let auditor = clients(&format!("http://{}", keeper.address), "auditor")?;
     until(async || Ok(auditor.size(&node.vkey).await.ok().filter(|&size| size >= 33))).await?;
@@ -358,15 +364,7 @@ async fn a_custodian_answers_searches_when_the_ledger_refuses_its_records() -> a
     let data = folder.path().join("ledger");
     let node = Node::start(&data).await?;
     let mut governance = Governance::of(&data, &node.vkey)?;
-    let key = Signer::new("read-room", KeyType::Ed25519, [9; 32])?;
-    let own = Source::with_key(key.clone(), &node.vkey)?;
-    node.clients().recorder.enroll(own.enrolment()).await?;
-    let mut source = node.clients().enrolled("payments", 1, &node.vkey).await?;
-    node.clients().record(&source.record(30)?).await?;
-
-    let mut setup = custodian::Setup::new(&folder.path().join("custodian"), &node.vkey);
-    setup.options.reads_key = Some(key);
-    setup.door = Door::open(&setup.disk, door_in_the_clear(folder.path(), &PRINCIPALS)?)?;
+    let setup = read_room(folder.path(), &node).await?;
     let keeper = setup.start(node.address).await?;
     let auditor = clients(&format!("http://{}", keeper.address), "auditor")?;
     let search = || query(&auditor, "payments");

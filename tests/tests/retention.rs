@@ -23,6 +23,7 @@ use access_ledger_tests::{
     custodian::{self, Keeper},
     node::{Clients, Node, Setup},
     parties::{Governance, access, approve, request},
+    personal::redaction,
     source::{Sealed, Source},
 };
 use anyhow::{Context as _, ensure};
@@ -209,13 +210,7 @@ async fn what_has_become_old_is_erased_by_runs_that_the_ledger_records() -> anyh
     clock.pass(400 * DAY);
     // A redaction by both parties shows that the eraser has come by since.
     let last = clients.size(&node.vkey).await? - 1;
-    let mut redaction = wire::Redaction {
-        first_index: last,
-        last_index: last,
-        legal_basis: "order".to_owned(),
-        ..Default::default()
-    };
-    governance.sign(&mut redaction);
+    let redaction = redaction(&governance, last, last);
     let event = governance.company.event(Body::Redaction(redaction));
     clients.record(&governance.company.seal(vec![event])?).await?;
     let after = until(&node, |lines| gone(lines) == 5).await?;
@@ -285,13 +280,7 @@ async fn a_ledger_that_dates_ahead_does_not_make_a_custodian_forget() -> anyhow:
     clock.pass(31 * DAY);
     until(&node, |lines| gone(lines) == 2).await?;
     let place = clients.record(&accesses(&mut gateway, &["c"])?).await?.first_index;
-    let mut redaction = wire::Redaction {
-        first_index: place,
-        last_index: place,
-        legal_basis: "order".to_owned(),
-        ..Default::default()
-    };
-    governance.sign(&mut redaction);
+    let redaction = redaction(&governance, place, place);
     let event = governance.company.event(Body::Redaction(redaction));
     let size = clients.record(&governance.company.seal(vec![event])?).await?.first_index + 1;
     until(&node, |lines| gone(lines) == 3).await?;
